@@ -1,0 +1,57 @@
+# Everything a developer does here. `make help` lists it; each target sets up what it needs.
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-sam run test check build deploy test-package openapi lock format clean
+SHELL := /bin/sh
+
+PYTHON3 ?= python3
+PORT ?= 3000
+# The architecture of the build; `make build ARCH=x86_64` for one that runs on such a machine.
+ARCH ?= arm64
+BIN := .venv/bin
+SAM := .venv-sam/bin/sam
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## make the environment: Python 3.13, hash-locked packages
+	@command -v $(PYTHON3) >/dev/null || { echo "setup: no $(PYTHON3) on the path; install some Python 3" >&2; exit 1; }
+	@$(PYTHON3) scripts/setup.py
+
+setup-sam:
+	@$(PYTHON3) scripts/setup.py sam
+
+run: setup ## start the API on http://127.0.0.1:3000 (PORT=) over an embedded DynamoDB
+	@exec $(BIN)/batch-progress serve --port $(PORT)
+
+test: setup ## run the unit and integration tests, with coverage
+	@$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest tests/unit tests/integration
+	@$(BIN)/coverage combine -q
+	$(BIN)/coverage report
+
+check: setup setup-sam ## format, lint, types, imports, template, OpenAPI document
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/batch-progress openapi --check docs/openapi.json
+	$(BIN)/cfn-lint template.yaml
+	SAM_CLI_TELEMETRY=0 $(SAM) validate --lint --region eu-central-1
+
+format: setup ## format the code and mend what the linter can
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+openapi: setup ## write docs/openapi.json from the code's own models
+	$(BIN)/batch-progress openapi --write docs/openapi.json
+
+lock: setup ## resolve the dependencies anew into the hash-pinned lock files
+	@UV=$$(command -v uv || echo .venv-uv/bin/uv); \
+	compile="$$UV pip compile -q --upgrade --universal --python-version 3.13 --generate-hashes --no-header"; \
+	$$compile pyproject.toml -o layers/batch_progress/requirements.txt && \
+	$$compile pyproject.toml --group dev -o requirements/dev.txt && \
+	$$compile requirements/sam.in -o requirements/sam.txt && \
+	$$compile requirements/uv.in -o requirements/uv.txt
+
+clean: ## remove what the other targets made
+	rm -rf .venv .venv-sam .venv-uv .aws-sam .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

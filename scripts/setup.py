@@ -1,0 +1,134 @@
+"""Make the project's environment: Python 3.13 and hash-locked packages in `.venv`.
+
+Runs on any Python 3 that can make a virtual environment, needs nothing else, and does
+nothing when the environment is current. `setup.py sam` makes the one of the SAM command line.
+What fails is said in one line.
+"""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+WANTED = "3.13"
+# name: (where it goes, its lock file)
+ENVIRONMENTS = {
+    "dev": (".venv", "requirements/dev.txt"),
+    "sam": (".venv-sam", "requirements/sam.txt"),
+}
+
+
+class SetupFailed(Exception):
+    """A step failed; the message says which and what to do."""
+
+
+def run(step, command):
+    """Run `command` in silence; on failure raise with the last line it printed."""
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    if done.returncode:
+        lines = done.stdout.decode("utf-8", "replace").strip().splitlines() or ["no output"]
+        raise SetupFailed("%s failed: %s" % (step, lines[-1].strip()))
+
+
+def uv():
+    """Return a uv command: the one on the path, else one installed beside the project."""
+    found = shutil.which("uv")
+    if found and not works([found, "--version"]):
+        found = None
+    if found:
+        return found
+    home = os.path.join(ROOT, ".venv-uv")
+    command = os.path.join(home, "bin", "uv")
+    if not os.path.exists(command):
+        run("Making a virtual environment (is the package python3-venv installed?)", [sys.executable, "-m", "venv", "--clear", home])
+        pip = [os.path.join(home, "bin", "python"), "-m", "pip", "install", "-q"]
+        run(
+            "Installing uv from the package index (is the network there?)",
+            pip + ["--disable-pip-version-check", "--require-hashes", "-r", "requirements/uv.txt"],
+        )
+    return command
+
+
+def works(command):
+    """Tell whether a command runs at all; a version manager's shim may exist and not run."""
+    try:
+        return subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode == 0
+    except OSError:
+        return False
+
+
+def interpreter():
+    """Return a Python 3.13 that runs, or the version for uv to find or bring."""
+    roots = os.environ.get("PYENV_ROOT") or os.path.expanduser("~/.pyenv")
+    installed = os.path.join(roots, "versions")
+    candidates = [sys.executable, "python" + WANTED]
+    if os.path.isdir(installed):
+        candidates += [
+            os.path.join(installed, name, "bin", "python" + WANTED)
+            for name in sorted(os.listdir(installed), reverse=True)
+            if name.startswith(WANTED)
+        ]
+    check = "import sys; sys.exit('%d.%d' % sys.version_info[:2] != '" + WANTED + "')"
+    for candidate in candidates:
+        if works([candidate, "-c", check]):
+            return candidate
+    return WANTED
+
+
+def fingerprint(lock):
+    """Hash all that the environment is made from, so that a change makes it anew."""
+    digest = hashlib.sha256()
+    for path in (lock, "pyproject.toml", "scripts/setup.py"):
+        with open(os.path.join(ROOT, path), "rb") as file:
+            digest.update(file.read())
+    return digest.hexdigest()
+
+
+def make(name):
+    """Make one environment, unless it is there and current."""
+    folder, lock = ENVIRONMENTS[name]
+    stamp = os.path.join(ROOT, folder, "made-from")
+    current = fingerprint(lock)
+    python = os.path.join(ROOT, folder, "bin", "python")
+    if os.path.exists(stamp) and works([python, "-c", ""]):
+        with open(stamp) as file:
+            if file.read() == current:
+                return
+    print("Setting up %s (once; about half a minute) ..." % folder, file=sys.stderr, flush=True)
+    tool = uv()
+    run(
+        "Making an environment with Python %s" % WANTED,
+        [tool, "venv", "-q", "--clear", "--no-project", "--python", interpreter(), folder],
+    )
+    run(
+        "Installing the locked packages from the package index",
+        [tool, "pip", "sync", "-q", "--require-hashes", "--python", python, lock],
+    )
+    if name == "dev":
+        run(
+            "Installing the project itself",
+            [tool, "pip", "install", "-q", "--no-deps", "--no-build-isolation", "--python", python, "-e", "."],
+        )
+    with open(stamp, "w") as file:
+        file.write(current)
+
+
+def main():
+    """Make the environments named on the command line, or the project's own."""
+    if sys.version_info < (3, 7):
+        raise SetupFailed("Setting up needs some Python 3.7 or newer; this is %d.%d" % sys.version_info[:2])
+    for name in sys.argv[1:] or ["dev"]:
+        if name not in ENVIRONMENTS:
+            raise SetupFailed("No environment is called %r; there are: %s" % (name, ", ".join(ENVIRONMENTS)))
+        make(name)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except SetupFailed as error:
+        sys.exit("setup: %s" % error)
+    except KeyboardInterrupt:
+        sys.exit("setup: interrupted; run it again")
