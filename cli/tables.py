@@ -1,0 +1,49 @@
+"""The tables as `template.yaml` declares them, for engines that stand in for DynamoDB."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+TEMPLATE = Path(__file__).resolve().parent.parent / "template.yaml"
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads CloudFormation's short tags as their long forms: `!Ref X` as `{"Ref": "X"}`."""
+
+
+def _function(loader: _Loader, name: str, node: yaml.Node) -> dict[str, Any]:
+    value: object
+    if isinstance(node, yaml.ScalarNode):
+        value = loader.construct_scalar(node)
+        if name == "GetAtt":
+            value = str(value).split(".", 1)
+    elif isinstance(node, yaml.SequenceNode):
+        value = loader.construct_sequence(node, deep=True)
+    else:
+        value = loader.construct_mapping(node, deep=True)  # type: ignore[arg-type]  # the third kind of node
+    return {name if name in {"Ref", "Condition"} else f"Fn::{name}": value}
+
+
+_Loader.add_multi_constructor("!", _function)
+
+
+def read(template: Path = TEMPLATE) -> dict[str, Any]:
+    """Return a CloudFormation template as plain values."""
+    return dict(yaml.load(template.read_text(encoding="utf-8"), Loader=_Loader))  # noqa: S506  # a SafeLoader
+
+
+def tables(template: Path = TEMPLATE) -> list[dict[str, Any]]:
+    """Return the arguments of `CreateTable` for every table of a template, named by its logical id."""
+    return [
+        {"TableName": name, **_creation(resource["Properties"])}
+        for name, resource in read(template)["Resources"].items()
+        if resource["Type"] == "AWS::DynamoDB::Table"
+    ]
+
+
+def _creation(properties: dict[str, Any]) -> dict[str, Any]:
+    wanted = {key: properties[key] for key in ("KeySchema", "AttributeDefinitions", "BillingMode")}
+    stream = properties.get("StreamSpecification")
+    # The template has a stream by naming its view; the API wants it said.
+    return wanted | ({"StreamSpecification": {"StreamEnabled": True, **stream}} if stream else {})
