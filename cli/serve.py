@@ -68,6 +68,7 @@ def serve(port: int) -> None:
         address = f"http://{HOST}:{listener.getsockname()[1]}"
         print(_welcome(address, endpoint, log.name), file=screen, flush=True)
         _serve_http(listener, handler, screen)
+    print("\nStopped.", file=screen, flush=True)
 
 
 @contextlib.contextmanager
@@ -191,9 +192,8 @@ def _interruptible() -> Iterator[None]:
     signals = (signal.SIGINT, signal.SIGTERM)
     before = {number: signal.signal(number, end) for number in signals}
     try:
-        yield
-    except KeyboardInterrupt:
-        print()
+        with contextlib.suppress(KeyboardInterrupt):
+            yield
     finally:
         for number, action in before.items():
             signal.signal(number, action)
