@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 type Event = dict[str, object]
 
-STAGE = "local"
+STAGE = "prod"
 RESOURCES = (
     "/api/v1/scrape/batch/{batch_id}/progress",
     "/v1/scrape/batch/{batch_id}/progress",
@@ -161,7 +161,7 @@ def bad_gateway(request_id: str, method: str = "GET") -> Response:
     """Return the gateway's own answer to a function that crashed."""
     error = {
         "code": "BAD_GATEWAY",
-        "message": "The service failed to answer.",
+        "message": "The service did not answer properly. Try again.",
         "system_message": "Bad gateway",
         "type": "server_error",
         "status": 502,

@@ -13,10 +13,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import FrameType
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 from uuid import uuid4
 
 from cli import seed
+
+if TYPE_CHECKING:
+    from werkzeug.serving import BaseWSGIServer
 
 HOST = "127.0.0.1"
 REGION = "eu-central-1"
@@ -66,8 +69,9 @@ def serve(port: int) -> None:
     ):
         handler = _load_handler(endpoint)
         address = f"http://{HOST}:{listener.getsockname()[1]}"
+        server = http_server(listener, handler, screen)
         print(_welcome(address, endpoint, log.name), file=screen, flush=True)
-        _serve_http(listener, handler, screen)
+        server.serve_forever()
     print("\nStopped.", file=screen, flush=True)
 
 
@@ -133,7 +137,10 @@ def _load_handler(endpoint: str) -> Callable[[dict[str, object]], object]:
     return call
 
 
-def _serve_http(listener: socket.socket, handler: Callable[[dict[str, object]], object], screen: TextIO) -> None:
+def http_server(
+    listener: socket.socket, handler: Callable[[dict[str, object]], object], screen: TextIO
+) -> "BaseWSGIServer":
+    """Return a server on a listening socket that asks the handler and says on the screen what it was asked."""
     from werkzeug import Request, Response  # noqa: PLC0415  # slow
     from werkzeug.serving import WSGIRequestHandler, make_server  # noqa: PLC0415
 
@@ -157,7 +164,7 @@ def _serve_http(listener: socket.socket, handler: Callable[[dict[str, object]], 
         print(line, file=screen, flush=True)
         return response
 
-    server = make_server(
+    return make_server(
         HOST,
         listener.getsockname()[1],
         application,
@@ -165,7 +172,6 @@ def _serve_http(listener: socket.socket, handler: Callable[[dict[str, object]], 
         request_handler=RequestHandler,
         fd=listener.fileno(),
     )
-    server.serve_forever()
 
 
 @contextlib.contextmanager

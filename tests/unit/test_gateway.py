@@ -7,9 +7,20 @@ import re
 
 import pytest
 from werkzeug import Request, Response
-from werkzeug.test import EnvironBuilder
+from werkzeug.test import Client, EnvironBuilder
 
-from cli.gateway import LARGEST_ANSWER, RESOURCES, SENT_HEADERS, Event, respond, to_event, to_response
+from cli.gateway import (
+    LARGEST_ANSWER,
+    RESOURCES,
+    SENT_HEADERS,
+    STAGE,
+    Event,
+    bad_gateway,
+    respond,
+    to_event,
+    to_response,
+)
+from cli.tables import read
 
 PATH = "/api/v1/scrape/batch/batch_xyz789/progress"
 
@@ -39,8 +50,25 @@ def request(
 def received(answer: object, method: str = "GET") -> tuple[Response, bytes]:
     """Return a response and its body as a client receives them."""
     response = to_response(answer, method)
-    environ = EnvironBuilder(method=method).get_environ()
-    return response, b"".join(response(environ, lambda _status, _headers: io.BytesIO().write))
+    client = Client(response)
+    return response, client.open(method=method).get_data()
+
+
+def test_it_plays_the_gateway_that_the_template_declares() -> None:
+    """Stage and resources are those that are deployed, and so is the answer when the function fails."""
+    resources = read()["Resources"]
+    events = resources["ProgressFunction"]["Properties"]["Events"].values()
+    declared = resources["Api"]["Properties"]
+    failure = declared["GatewayResponses"]["INTEGRATION_FAILURE"]
+    response = bad_gateway("an id")
+    assert (STAGE, sorted(RESOURCES)) == (
+        declared["StageName"],
+        sorted(event["Properties"]["Path"] for event in events),
+    )
+    assert failure["StatusCode"] == str(response.status_code)
+    assert set(failure["ResponseParameters"]["Headers"]) <= set(response.headers.keys())
+    template = failure["ResponseTemplates"]["application/json"].replace("$context.xrayTraceId", "an id")
+    assert json.loads(template) == json.loads(response.get_data())
 
 
 @pytest.mark.parametrize(
