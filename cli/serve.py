@@ -70,9 +70,9 @@ def serve(port: int) -> None:
         handler = _load_handler(endpoint)
         address = f"http://{HOST}:{listener.getsockname()[1]}"
         server = http_server(listener, handler, screen)
-        print(_welcome(address, endpoint, log.name), file=screen, flush=True)
+        _say(screen, _welcome(address, endpoint, log.name))
         server.serve_forever()
-    print("\nStopped.", file=screen, flush=True)
+    _say(screen, "\nStopped.")
 
 
 @contextlib.contextmanager
@@ -161,7 +161,7 @@ def http_server(
         shown = "".join(letter if letter.isprintable() else "?" for letter in target[:200])
         took = (time.perf_counter() - began) * 1000
         line = f"{time.strftime('%H:%M:%S')}  {response.status_code}  {request.method} {shown}  {took:.0f} ms"
-        print(line, file=screen, flush=True)
+        _say(screen, line)
         return response
 
     return make_server(
@@ -203,6 +203,12 @@ def _interruptible() -> Iterator[None]:
     finally:
         for number, action in before.items():
             signal.signal(number, action)
+
+
+def _say(screen: TextIO, text: str) -> None:
+    # A reader that has gone (`| head`) must not take the answers with it.
+    with contextlib.suppress(BrokenPipeError):
+        print(text, file=screen, flush=True)
 
 
 def _welcome(address: str, endpoint: str, log: str) -> str:

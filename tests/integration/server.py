@@ -42,7 +42,7 @@ class LocalApi:
 
 @contextlib.contextmanager
 def running(**environment: str) -> Iterator[LocalApi]:
-    """Start the command and wait until it says that it runs, on a free port; end it if nobody has."""
+    """Start the command on a free port and wait until it says that it runs; end it if nobody has."""
     with (
         tempfile.NamedTemporaryFile() as screen,
         tempfile.NamedTemporaryFile() as errors,
@@ -60,7 +60,7 @@ def running(**environment: str) -> Iterator[LocalApi]:
             yield api
         finally:
             if process.poll() is None:
-                process.kill()
+                api.stop()
 
 
 @pytest.fixture(scope="session")
