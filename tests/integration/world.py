@@ -69,6 +69,11 @@ def attributes(values: Mapping[str, Attribute]) -> dict[str, Any]:
     return kinds
 
 
+def batch_item(batch_id: str, **values: Attribute) -> dict[str, Any]:
+    """Return a batch's own item in DynamoDB's JSON: `owner_id` is `demo` unless `values` say otherwise."""
+    return attributes({"batch_id": batch_id, "sk": "BATCH", "owner_id": "demo"} | values)
+
+
 class Context:
     """What a Lambda is told about its own run."""
 
@@ -162,8 +167,7 @@ class World:
     def put_batch(self, batch_id: str | None = None, *, owner: str = "demo", **values: Attribute) -> str:
         """Write a batch's own item, created a minute ago unless `created_at` says otherwise, and return its id."""
         batch_id = batch_id or unique("batch")
-        given = {"owner_id": owner, "created_at": now(-60)} | values
-        self.put_item(attributes({"batch_id": batch_id, "sk": "BATCH"} | given))
+        self.put_item(batch_item(batch_id, **{"owner_id": owner, "created_at": now(-60)} | values))
         return batch_id
 
     def put_job(self, batch_id: str, job_id: str, **values: Attribute) -> None:
@@ -243,9 +247,9 @@ class World:
             data = self.get(batch_id, **query, cursor=data["next_cursor"]).data
             yield data
 
-    def invoke(self, event: object) -> dict[str, Any]:
+    def invoke(self, event: object, context: Context | None = None) -> dict[str, Any]:
         """Ask as another Lambda does: any JSON in, a plain object out."""
-        answer = json.loads(json.dumps(app.handler(event, Context())))
+        answer = json.loads(json.dumps(app.handler(event, context or Context())))
         assert isinstance(answer, dict)
         return answer
 
