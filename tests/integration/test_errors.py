@@ -192,6 +192,12 @@ def test_head_of_a_failure_has_its_status_and_no_body(world: World) -> None:
     assert "WWW-Authenticate" in answers[1].headers
 
 
+def test_event_without_any_header(world: World) -> None:
+    """A test invocation from the console has null where a request has headers."""
+    request = event("GET", progress_path("some_batch")) | {"headers": None, "multiValueHeaders": None}
+    assert (401, "AUTHENTICATION_REQUIRED") == Answer.read(world.invoke(request)).outcome
+
+
 def test_no_error_repeats_the_token(world: World) -> None:
     token = unique("secret")
     answers = [
@@ -208,10 +214,13 @@ def test_no_error_repeats_the_token(world: World) -> None:
 
 
 def test_missing_table_is_a_fault_of_ours(world: World) -> None:
-    """A 500 in the envelope, which names no table and shows no traceback."""
+    """A 500 in the envelope, which names no table and shows no traceback: that is in the log."""
     request = event("GET", progress_path("some_batch"), world.key())
 
-    answer = Answer.read(world.elsewhere(request, BATCH_PROGRESS_JOBS_TABLE="NoSuchTable"))
+    run = world.elsewhere(request, BATCH_PROGRESS_JOBS_TABLE="NoSuchTable")
+
+    answer = run.http
+    assert "Traceback" in run.log
 
     assert (500, "INTERNAL_ERROR") == answer.outcome
     assert "server_error" == answer.error["type"]
@@ -222,12 +231,14 @@ def test_missing_table_is_a_fault_of_ours(world: World) -> None:
 
 @pytest.mark.parametrize("value", [None, ""])
 def test_missing_setting_is_a_fault_of_ours(world: World, value: str | None) -> None:
+    """The log names the variable; the answer does not."""
     request = event("GET", progress_path("some_batch"), world.key())
 
-    answer = Answer.read(world.elsewhere(request, BATCH_PROGRESS_TOKENS_TABLE=value))
+    run = world.elsewhere(request, BATCH_PROGRESS_TOKENS_TABLE=value)
 
-    assert (500, "INTERNAL_ERROR") == answer.outcome
-    assert "BATCH_PROGRESS" not in answer.text
+    assert (500, "INTERNAL_ERROR") == run.http.outcome
+    assert "BATCH_PROGRESS" not in run.http.text
+    assert "BATCH_PROGRESS_TOKENS_TABLE" in run.log
 
 
 def test_dynamodb_away_is_service_unavailable(world: World) -> None:
@@ -235,7 +246,7 @@ def test_dynamodb_away_is_service_unavailable(world: World) -> None:
     request = event("GET", progress_path(world.put_batch()), world.key())
     began = time.monotonic()
 
-    answer = Answer.read(world.elsewhere(request, AWS_ENDPOINT_URL_DYNAMODB="http://127.0.0.1:9"))
+    answer = world.elsewhere(request, AWS_ENDPOINT_URL_DYNAMODB="http://127.0.0.1:9").http
 
     assert time.monotonic() - began < 10
     assert (503, "SERVICE_UNAVAILABLE") == answer.outcome
@@ -245,7 +256,7 @@ def test_dynamodb_away_is_service_unavailable(world: World) -> None:
 
 
 def test_direct_invocation_meets_faults_in_the_same_envelope(world: World) -> None:
-    answer = world.elsewhere({"batch_id": "some_batch"}, BATCH_PROGRESS_JOBS_TABLE="NoSuchTable")
+    answer = world.elsewhere({"batch_id": "some_batch"}, BATCH_PROGRESS_JOBS_TABLE="NoSuchTable").payload
     assert ["success", "error"] == list(answer)
     assert "INTERNAL_ERROR" == answer["error"]["code"]
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.world import Attribute, World, batch_item, moment, now, unique
+from tests.integration.world import Attribute, World, batch_item, event, moment, now, progress_path, unique
 
 type Raw = dict[str, Any]
 
@@ -260,3 +260,17 @@ def test_direct_invocation_survives_malformed_items(world: World) -> None:
     batch_id = world.put_batch()
     world.put_job(batch_id, "bad", url=None, status={"NULL": True}, items_extracted={"N": "1E+125"})
     assert world.invoke({"batch_id": batch_id})["success"] is True
+
+
+def test_malformed_item_is_reported_by_its_key(world: World) -> None:
+    """In a log line and in a metric; neither holds the token that was sent."""
+    batch_id = world.put_batch()
+    world.put_jobs(batch_id, {"bad_one": {"status": "done"}, "good_one": {}})
+
+    run = world.elsewhere(event("GET", progress_path(batch_id), world.key()))
+
+    assert 200 == run.http.status
+    assert any("JOB#bad_one" in line for line in run.log.splitlines())
+    assert "JOB#good_one" not in run.log
+    assert any('"CloudWatchMetrics"' in line for line in run.log.splitlines())
+    assert world.tokens["demo"] not in run.log

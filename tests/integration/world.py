@@ -154,6 +154,18 @@ class Answer:
 
 
 @dataclass(frozen=True)
+class Run:
+    """One event's answer from a process of its own, and all that the process wrote."""
+
+    payload: dict[str, Any]
+    log: str
+
+    @property
+    def http(self) -> Answer:
+        return Answer.read(self.payload)
+
+
+@dataclass(frozen=True)
 class World:
     """The tables, and the function in front of them."""
 
@@ -170,7 +182,7 @@ class World:
         self.put_item(batch_item(batch_id, **{"owner_id": owner, "created_at": now(-60)} | values))
         return batch_id
 
-    def put_job(self, batch_id: str, job_id: str, **values: Attribute) -> None:
+    def put_job(self, batch_id: str, job_id: str, /, **values: Attribute) -> None:
         """Write one job: pending and with a URL unless `values` say otherwise."""
         self.put_jobs(batch_id, {job_id: values})
 
@@ -253,7 +265,7 @@ class World:
         assert isinstance(answer, dict)
         return answer
 
-    def elsewhere(self, event: object, **environment: str | None) -> dict[str, Any]:
+    def elsewhere(self, event: object, **environment: str | None) -> "Run":
         """Ask a function in its own process, whose environment differs by `environment`; `None` means unset."""
         variables: dict[str, str | None] = {**os.environ, **environment}
         done = subprocess.run(  # noqa: S603  # this interpreter, and the text above
@@ -265,9 +277,9 @@ class World:
             check=False,
             timeout=60,
         )
-        answers = [line.removeprefix("answer:") for line in done.stdout.splitlines() if line.startswith("answer:")]
-        assert 1 == len(answers), done.stderr
-        return dict(json.loads(answers[0]))
+        log, mark, answer = done.stdout.rpartition("answer:")
+        assert mark, done.stderr
+        return Run(dict(json.loads(answer)), log + done.stderr)
 
 
 def pairs(values: Pairs) -> list[tuple[str, str]]:
