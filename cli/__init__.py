@@ -1,0 +1,1 @@
+"""The command line, and the API on a developer's machine."""

@@ -1,0 +1,223 @@
+"""The API on this machine: the real function, an HTTP server before it, an embedded DynamoDB behind it."""
+
+import contextlib
+import logging
+import os
+import signal
+import socket
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from types import FrameType
+from typing import TYPE_CHECKING, Any, TextIO
+from uuid import uuid4
+
+from cli import seed
+
+if TYPE_CHECKING:
+    from werkzeug.serving import BaseWSGIServer
+
+HOST = "127.0.0.1"
+REGION = "eu-central-1"
+JOBS_TABLE = "JobsTable"
+TOKENS_TABLE = "TokensTable"
+# The function's, in template.yaml.
+TIMEOUT_MS = 10_000
+
+
+class ServeFailed(Exception):  # noqa: N818  # read as a sentence
+    """The API cannot start; the message says why, for the terminal."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """What Lambda hands a handler beside the event."""
+
+    aws_request_id: str = field(default_factory=lambda: str(uuid4()))
+    function_name: str = "batch-progress-local"
+    function_version: str = "$LATEST"
+    memory_limit_in_mb: int = 512
+    invoked_function_arn: str = f"arn:aws:lambda:{REGION}:123456789012:function:batch-progress-local"
+    log_group_name: str = "local"
+    log_stream_name: str = "local"
+    deadline: float = field(default_factory=lambda: time.monotonic() + TIMEOUT_MS / 1000)
+
+    def get_remaining_time_in_millis(self) -> int:
+        """Return what is left of the function's timeout."""
+        return max(0, int((self.deadline - time.monotonic()) * 1000))
+
+
+def serve(port: int) -> None:
+    """Serve until interrupted or terminated.
+
+    Raises:
+        ServeFailed: the port is taken, or not ours to take.
+    """
+    screen = sys.stdout
+    with (
+        _interruptible(),
+        # Taken first, so that a taken port is known at once and an early request waits for its answer.
+        _listening(port) as listener,
+        tempfile.NamedTemporaryFile("w", buffering=1, prefix="batch-progress-", suffix=".log") as log,
+        # A Lambda's output goes to its log; here the function's records and metrics go to a file, off the screen.
+        contextlib.redirect_stdout(log),
+        embedded_dynamodb() as endpoint,
+    ):
+        handler = _load_handler(endpoint)
+        address = f"http://{HOST}:{listener.getsockname()[1]}"
+        server = http_server(listener, handler, screen)
+        print(_welcome(address, endpoint, log.name), file=screen, flush=True)
+        server.serve_forever()
+    print("\nStopped.", file=screen, flush=True)
+
+
+@contextlib.contextmanager
+def embedded_dynamodb() -> Iterator[str]:
+    """Run moto's DynamoDB in this process, with the template's tables and the example; give its address."""
+    from moto.moto_server.threaded_moto_server import ThreadedMotoServer  # noqa: PLC0415  # a second
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # its access lines
+    engine = ThreadedMotoServer(HOST, port=0, verbose=False)
+    engine.start()
+    try:
+        host, port = engine.get_host_and_port()
+        endpoint = f"http://{host}:{port}"
+        use_only(endpoint)
+        _fill()
+        yield endpoint
+    finally:
+        engine.stop()
+
+
+def use_only(endpoint: str) -> None:
+    """Point everything AWS in this process at a local engine; of the user's own settings nothing is left."""
+    for name in [name for name in os.environ if name.startswith("AWS_") or name.lower().endswith("_proxy")]:
+        del os.environ[name]
+    os.environ |= {
+        "AWS_ACCESS_KEY_ID": "local",
+        "AWS_SECRET_ACCESS_KEY": "local",
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_REGION": REGION,
+        "AWS_DEFAULT_REGION": REGION,
+        "AWS_ENDPOINT_URL_DYNAMODB": endpoint,
+        "BATCH_PROGRESS_JOBS_TABLE": JOBS_TABLE,
+        "BATCH_PROGRESS_TOKENS_TABLE": TOKENS_TABLE,
+    }
+
+
+def _fill() -> None:
+    import botocore.session  # noqa: PLC0415  # slow
+
+    from cli.tables import tables  # noqa: PLC0415  # reads YAML
+
+    client = botocore.session.Session().create_client("dynamodb")
+    for table in tables():
+        client.create_table(**table)
+    seed.seed(client, JOBS_TABLE, TOKENS_TABLE, datetime.now(UTC))
+
+
+def _load_handler(endpoint: str) -> Callable[[dict[str, object]], object]:
+    """Return a call of the real function, made as Lambda makes it: one at a time."""
+    if os.environ.get("AWS_ENDPOINT_URL_DYNAMODB") != endpoint:
+        raise RuntimeError("the function would speak to another DynamoDB")
+    from functions.progress.app import handler  # noqa: PLC0415  # only once the environment is set
+
+    one_at_a_time = threading.Lock()
+
+    def call(event: dict[str, object]) -> object:
+        with one_at_a_time:
+            return handler(event, Context())
+
+    return call
+
+
+def http_server(
+    listener: socket.socket, handler: Callable[[dict[str, object]], object], screen: TextIO
+) -> "BaseWSGIServer":
+    """Return a server on a listening socket that asks the handler and says on the screen what it was asked."""
+    from werkzeug import Request, Response  # noqa: PLC0415  # slow
+    from werkzeug.serving import WSGIRequestHandler, make_server  # noqa: PLC0415
+
+    from cli.gateway import SENT_HEADERS, respond  # noqa: PLC0415
+
+    class RequestHandler(WSGIRequestHandler):
+        def make_environ(self) -> dict[str, Any]:
+            return super().make_environ() | {SENT_HEADERS: self.headers.items()}
+
+        def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
+            """Nothing: the application below says more."""
+
+    @Request.application
+    def application(request: Request) -> Response:
+        began = time.perf_counter()
+        response = respond(request, handler)
+        target = str(request.environ["REQUEST_URI"])
+        shown = "".join(letter if letter.isprintable() else "?" for letter in target[:200])
+        took = (time.perf_counter() - began) * 1000
+        line = f"{time.strftime('%H:%M:%S')}  {response.status_code}  {request.method} {shown}  {took:.0f} ms"
+        print(line, file=screen, flush=True)
+        return response
+
+    return make_server(
+        HOST,
+        listener.getsockname()[1],
+        application,
+        threaded=True,
+        request_handler=RequestHandler,
+        fd=listener.fileno(),
+    )
+
+
+@contextlib.contextmanager
+def _listening(port: int) -> Iterator[socket.socket]:
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((HOST, port))
+            listener.listen(128)
+        except OSError as error:
+            raise ServeFailed(f"port {port} on {HOST}: {error.strerror}; give another with PORT= or --port") from error
+        yield listener
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """End the block quietly on Ctrl-C and on a request to terminate."""
+
+    def end(_signal: int, _frame: FrameType | None) -> None:
+        for number in signals:  # the first is enough; a second must not disturb the clearing up
+            signal.signal(number, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, end) for number in signals}
+    try:
+        with contextlib.suppress(KeyboardInterrupt):
+            yield
+    finally:
+        for number, action in before.items():
+            signal.signal(number, action)
+
+
+def _welcome(address: str, endpoint: str, log: str) -> str:
+    return f"""\
+The batch progress API is running on {address}
+
+  function   functions.progress.app.handler, called as Lambda calls it
+  tables     an embedded DynamoDB on {endpoint}, gone when this ends
+  batch      {seed.BATCH} of owner {seed.OWNER}: 10 URLs, 7 completed, 1 failed, 2 pending, 245 items
+  tokens     {seed.TOKEN}; {seed.EXPIRED_TOKEN} is refused
+  log        {log}
+
+Ask it:
+
+  curl -H 'X-API-Key: {seed.TOKEN}' {address}/api/v1/scrape/batch/{seed.BATCH}/progress
+
+Ctrl-C ends it.
+"""

@@ -1,0 +1,70 @@
+"""The local API as its users start it: the real command, in its own process."""
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+COMMAND = Path(sys.executable).with_name("batch-progress")
+STARTS_WITHIN = 60
+
+
+@dataclass(frozen=True)
+class LocalApi:
+    """A running local API."""
+
+    process: subprocess.Popen[bytes]
+    # What it printed; files, since a pipe that nobody reads would stop it.
+    screen: Path
+    errors: Path
+
+    @property
+    def address(self) -> str:
+        """Where it listens, as its screen says."""
+        found = re.search(r"http://127\.0\.0\.1:\d+", self.screen.read_text())
+        assert found
+        return found[0]
+
+    def stop(self, number: signal.Signals = signal.SIGINT) -> int:
+        """Send a signal and return the exit status."""
+        self.process.send_signal(number)
+        return self.process.wait(timeout=20)
+
+
+@contextlib.contextmanager
+def running(**environment: str) -> Iterator[LocalApi]:
+    """Start the command and wait until it says that it runs, on a free port; end it if nobody has."""
+    with (
+        tempfile.NamedTemporaryFile() as screen,
+        tempfile.NamedTemporaryFile() as errors,
+        subprocess.Popen(  # noqa: S603  # the project's own command
+            [COMMAND, "serve", "--port", "0"], stdout=screen, stderr=errors, env=os.environ | environment
+        ) as process,
+    ):
+        api = LocalApi(process, Path(screen.name), Path(errors.name))
+        try:
+            deadline = time.monotonic() + STARTS_WITHIN
+            while "Ctrl-C ends it." not in api.screen.read_text():
+                assert process.poll() is None, api.errors.read_text()
+                assert time.monotonic() < deadline, "it does not start"
+                time.sleep(0.05)
+            yield api
+        finally:
+            if process.poll() is None:
+                process.kill()
+
+
+@pytest.fixture(scope="session")
+def local_api() -> Iterator[LocalApi]:
+    """A local API that tests share and only read from."""
+    with running() as api:
+        yield api

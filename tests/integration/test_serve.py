@@ -1,0 +1,140 @@
+"""`batch-progress serve`: the real command, as a newcomer runs it."""
+
+import re
+import shlex
+import signal
+import socket
+import subprocess
+from datetime import UTC, datetime
+
+import httpx
+import pytest
+
+from cli.main import app as _command  # noqa: F401  # a broken import says so here, not in a subprocess
+from tests.integration import server
+from tests.integration.server import COMMAND, LocalApi
+
+local_api = server.local_api  # pytest finds a fixture by the module's names
+
+PATH = "/api/v1/scrape/batch/batch_xyz789/progress"
+KEY = {"X-API-Key": "demo-token"}
+
+
+def test_the_example_batch_is_there(local_api: LocalApi) -> None:
+    """The first answer a newcomer sees is the contract's example, with an end that lies ahead."""
+    data = httpx.get(local_api.address + PATH, headers=KEY).raise_for_status().json()["data"]
+    assert (10, 7, 1, 2, 245) == tuple(
+        data[name] for name in ("total_urls", "completed", "failed", "pending", "total_items_extracted")
+    )
+    assert {
+        "job_id": "job_abc123",
+        "url": "https://example.com/page1",
+        "status": "completed",
+        "items_extracted": 25,
+    } == data["jobs"][0]
+    assert 10 == len(data["jobs"])
+    wait = (datetime.fromisoformat(data["estimated_completion"]) - datetime.now(UTC)).total_seconds()
+    assert -2 < wait < 600
+
+
+def test_the_printed_curl_works_as_it_stands(local_api: LocalApi) -> None:
+    """What the screen offers can be pasted."""
+    line = next(line for line in local_api.screen.read_text().splitlines() if line.startswith("  curl "))
+    done = subprocess.run(shlex.split(line), capture_output=True, check=True)  # noqa: S603  # our own screen's line
+    assert b'"batch_id":"batch_xyz789"' in done.stdout.replace(b" ", b"")
+
+
+def test_one_screen_says_what_is_running(local_api: LocalApi) -> None:
+    """The welcome fits a terminal of 24 lines, and the function's own output is not on it."""
+    httpx.get(local_api.address + PATH, headers=KEY)
+    screen = local_api.screen.read_text()
+    welcome, _, requests = screen.partition("Ctrl-C ends it.\n")
+    assert 24 > len(welcome.splitlines())
+    assert all(re.fullmatch(r"\d\d:\d\d:\d\d  \d{3}  \S+ .*  \d+ ms", line) for line in requests.splitlines() if line)
+    assert "" == local_api.errors.read_text()
+
+
+def test_the_functions_output_is_in_the_log(local_api: LocalApi) -> None:
+    """Its records and metrics go to the file that the screen names."""
+    httpx.get(local_api.address + PATH, headers=KEY)
+    named = re.search(r"log +(\S+)", local_api.screen.read_text())
+    assert named
+    with open(named[1]) as log:  # noqa: PTH123  # the one reading
+        assert log.read().startswith("{")
+
+
+def test_an_expired_token_is_refused(local_api: LocalApi) -> None:
+    answer = httpx.get(local_api.address + PATH, headers={"X-API-Key": "demo-expired-token"})
+    assert (401, "API_KEY_EXPIRED") == (answer.status_code, answer.json()["error"]["code"])
+
+
+def test_head_answers_like_get(local_api: LocalApi) -> None:
+    answer = httpx.head(local_api.address + PATH, headers=KEY)
+    assert (200, b"") == (answer.status_code, answer.content)
+
+
+def test_a_header_sent_twice_reaches_the_function_twice(local_api: LocalApi) -> None:
+    """The contract refuses two different keys, which a server that joins them would hide."""
+    answer = httpx.get(local_api.address + PATH, headers=[("X-API-Key", "demo-token"), ("X-API-Key", "another-token")])
+    assert 401 == answer.status_code
+
+
+def test_many_at_once_are_all_answered(local_api: LocalApi) -> None:
+    """Requests may come together; a Lambda takes one at a time."""
+    count = 20
+    listener = local_api.address.removeprefix("http://").split(":")
+    ask = f"GET {PATH} HTTP/1.1\r\nHost: a\r\nX-API-Key: demo-token\r\n\r\n".encode()
+    connections = [socket.create_connection((listener[0], int(listener[1])), timeout=60) for _ in range(count)]
+    for connection in connections:
+        connection.sendall(ask)
+    answers = [connection.recv(12) for connection in connections]
+    for connection in connections:
+        connection.close()
+    assert [b"HTTP/1.1 200"] * count == answers
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_it_ends_cleanly(number: signal.Signals) -> None:
+    """Ctrl-C and a request to terminate end it with status 0 and nothing on stderr."""
+    with server.running() as api:
+        assert 0 == api.stop(number)
+        assert "" == api.errors.read_text()
+        assert api.screen.read_text().endswith("\nStopped.\n")
+
+
+def test_the_users_own_aws_settings_are_not_used() -> None:
+    """A profile, a region or a proxy of the user's changes nothing: it never leaves this machine."""
+    own = {
+        "AWS_PROFILE": "production",
+        "AWS_REGION": "mars-north-1",
+        "AWS_ENDPOINT_URL": "http://127.0.0.1:9",
+        "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS": "true",
+        "HTTP_PROXY": "http://127.0.0.1:9",
+        "http_proxy": "http://127.0.0.1:9",
+        "BATCH_PROGRESS_JOBS_TABLE": "real-jobs",
+    }
+    with server.running(**own) as api:
+        assert 200 == httpx.get(api.address + PATH, headers=KEY, trust_env=False).status_code
+
+
+def test_a_taken_port_is_one_line() -> None:
+    """It says which port and what to do, at once, and fails."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        done = _refused("--port", port)
+    assert re.fullmatch(rf"batch-progress: port {port} on 127\.0\.0\.1: .+; give another with .+\n", done)
+
+
+@pytest.mark.parametrize("port", ["http", "-1", "65536", "3000.5", "", "٣"])
+def test_a_port_that_is_none_is_one_line(port: str) -> None:
+    assert f"batch-progress: {port!r} is not a port; give a number from 0 (any free one) to 65535\n" == _refused(
+        f"--port={port}"
+    )
+
+
+def _refused(*arguments: str) -> str:
+    done = subprocess.run(  # noqa: S603  # the project's own command
+        [COMMAND, "serve", *arguments], capture_output=True, text=True, check=False, timeout=30
+    )
+    assert (2, "") == (done.returncode, done.stdout)
+    return done.stderr

@@ -1,0 +1,42 @@
+"""What `sam local start-api` does with a request, up to the container: its own server, its own events.
+
+Runs in the SAM command line's environment: `python sam_start_api.py TEMPLATE`. Prints its port, and
+answers every request with the event that it made of it, in a header, since a HEAD has no body.
+"""
+
+import base64
+import json
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+from samcli.lib.providers.api_provider import ApiProvider  # type: ignore[import-not-found]  # of another environment
+from samcli.lib.providers.sam_stack_provider import SamLocalStackProvider  # type: ignore[import-not-found]  # the same
+from samcli.local.apigw.local_apigw_service import LocalApigwService  # type: ignore[import-not-found]  # the same
+
+
+class Echo:
+    """Stands in for the container: the answer is the event."""
+
+    def is_debugging(self) -> bool:
+        return False
+
+    def invoke(self, _function: str, event: str, *, stdout: Any, **_rest: object) -> None:  # noqa: ANN401  # samcli's
+        echo = base64.b64encode(event.encode()).decode()
+        stdout.write_str(json.dumps({"statusCode": 200, "headers": {"X-Event": echo}}))
+
+
+def main() -> None:
+    stacks, _ = SamLocalStackProvider.get_stacks(sys.argv[1], parameter_overrides={})
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    service = LocalApigwService(ApiProvider(stacks, cwd=str(Path.cwd())).api, Echo(), port=port)
+    service.create()
+    sys.stdout.write(f"{port}\n")
+    sys.stdout.flush()
+    service.run()
+
+
+if __name__ == "__main__":
+    main()

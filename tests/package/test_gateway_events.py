@@ -1,0 +1,155 @@
+"""The local gateway's events, held against those that `sam local start-api` makes of the same requests."""
+
+import base64
+import http.client
+import io
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import pytest
+
+from cli.serve import http_server
+from cli.tables import TEMPLATE
+
+ROOT = TEMPLATE.parent
+PATH = "/api/v1/scrape/batch/batch_xyz789/progress"
+VOLATILE = ("requestId", "requestTime", "requestTimeEpoch")
+
+type Headers = list[tuple[str, str]]
+
+
+@pytest.fixture(scope="module")
+def sam() -> Iterator[int]:
+    """The port of the SAM command line's own server."""
+    subprocess.run([sys.executable, "scripts/setup.py", "sam"], cwd=ROOT, check=True)  # the project's own
+    command = [ROOT / ".venv-sam/bin/python", Path(__file__).with_name("sam_start_api.py"), TEMPLATE]
+    with subprocess.Popen(  # noqa: S603  # the same
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=os.environ | {"SAM_CLI_TELEMETRY": "0"}
+    ) as process:
+        assert process.stdout
+        port = int(process.stdout.readline())
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", port)).close()
+                break
+            except ConnectionRefusedError:
+                assert time.monotonic() < deadline, "it does not listen"
+                time.sleep(0.05)
+        yield port
+        process.kill()
+
+
+@pytest.fixture(scope="module")
+def ours() -> Iterator[int]:
+    """The port of the local gateway, with a handler that answers with the event."""
+
+    def echo(event: dict[str, object]) -> object:
+        return {"statusCode": 200, "headers": {"X-Event": base64.b64encode(json.dumps(event).encode()).decode()}}
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = http_server(listener, echo, io.StringIO())
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield listener.getsockname()[1]
+        server.shutdown()
+        thread.join()
+
+
+def event(port: int, method: str, target: str, headers: Headers, body: bytes) -> dict[str, Any]:
+    """Send a request as it is written and return the event that was made of it."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    connection.putrequest(method, target, skip_host=True, skip_accept_encoding=True)
+    for name, value in [("Host", "127.0.0.1"), *headers]:
+        connection.putheader(name, value)
+    connection.endheaders(body or None)
+    response = connection.getresponse()
+    connection.close()
+    assert 200 == response.status
+    return dict(json.loads(base64.b64decode(response.headers["X-Event"])))
+
+
+def like_sam(event: dict[str, Any]) -> dict[str, Any]:
+    """Return our event with SAM's departures from the service; each is named here and nowhere else."""
+    several: dict[str, list[str]] = {}
+    for name, values in event["multiValueHeaders"].items():
+        # Its server, by WSGI's rules, joins a header that was sent twice and forgets how it was spelt.
+        several[name.title()] = [",".join(values)]
+    parameters = event["pathParameters"] or {}
+    context = event["requestContext"]
+    return event | {
+        # It decodes paths, which the service hands on as they were sent.
+        "path": unquote(event["path"]),
+        "pathParameters": {name: unquote(value) for name, value in parameters.items()} or None,
+        "headers": {name: values[-1] for name, values in several.items()},
+        "multiValueHeaders": several,
+        "requestContext": context
+        | {
+            # It gives the resource here, where the service gives the stage and the path.
+            "path": context["resourcePath"],
+            "identity": context["identity"] | {"userAgent": "Custom User Agent String"},
+        },
+    }
+
+
+def settled(event: dict[str, Any]) -> dict[str, Any]:
+    """Return an event without what differs from request to request and from port to port."""
+    event["requestContext"] = {name: value for name, value in event["requestContext"].items() if name not in VOLATILE}
+    assert event["headers"].pop("X-Forwarded-Port").isdigit()
+    assert event["multiValueHeaders"].pop("X-Forwarded-Port")
+    return event
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "headers", "body"),
+    [
+        ("GET", PATH, [("X-API-Key", "demo-token"), ("User-Agent", "test")], b""),
+        ("GET", "/v1/scrape/batch/b/progress", [("Authorization", "Bearer a.b.c")], b""),
+        ("GET", PATH + "/", [], b""),
+        ("HEAD", PATH, [], b""),
+        ("POST", PATH, [("Content-Type", "application/json"), ("Content-Length", "8")], b'{"a": 1}'),
+        ("PUT", PATH, [("Content-Length", "2")], b"\x00\xff"),
+        ("DELETE", PATH, [], b""),
+        ("PATCH", "/", [("Content-Length", "0")], b""),
+        ("OPTIONS", "/somewhere/else", [("Origin", "https://example.com")], b""),
+        ("GET", "/", [], b""),
+        ("GET", "/?a=1", [], b""),
+        ("GET", PATH + "/more", [], b""),
+        ("GET", PATH + "?limit=1&limit=2&status=failed,pending", [], b""),
+        ("GET", PATH + "?limit=&cursor&include=%20", [], b""),
+        ("GET", PATH + "?a%20b=c%2Bd+e&x=%C3%A4%F0%9F%98%80&=&&;", [], b""),
+        ("GET", PATH + "?", [], b""),
+        ("GET", PATH + "?bad=%FF%zz%", [], b""),
+        ("GET", "/v1/scrape/batch/batch%5Fxyz%20%C3%A4+!/progress", [], b""),
+        ("GET", "/v1/%E4%BD%A0/x", [], b""),
+        ("GET", PATH, [("X-API-Key", "one"), ("x-api-key", "two"), ("Accept", "a"), ("accept", "b")], b""),
+        ("GET", PATH, [("Cookie", "a=b; c=d"), ("If-None-Match", 'W/"1", "2"'), ("Empty", "")], b""),
+        ("GET", PATH, [("X-Forwarded-Proto", "https"), ("X-Forwarded-For", "192.0.2.1")], b""),
+    ],
+)
+def test_the_same_event(sam: int, ours: int, method: str, target: str, headers: Headers, body: bytes) -> None:  # noqa: PLR0913, PLR0917  # a request has that many parts
+    """One request, one event, but for what SAM does otherwise than the service."""
+    expected = event(sam, method, target, headers, body)
+    actual = event(ours, method, target, headers, body)
+    assert settled(expected) == settled(like_sam(actual))
+
+
+def test_an_encoded_slash_stays_in_its_segment(sam: int, ours: int) -> None:
+    """SAM decodes before it looks for the resource, so that the segment falls in two; the service does not."""
+    target = "/v1/scrape/batch/a%2Fb/progress"
+    assert "/{proxy+}" == event(sam, "GET", target, [], b"")["resource"]
+    made = event(ours, "GET", target, [], b"")
+    assert ("/v1/scrape/batch/{batch_id}/progress", {"batch_id": "a%2Fb"}, target) == (
+        made["resource"],
+        made["pathParameters"],
+        made["path"],
+    )
