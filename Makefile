@@ -42,6 +42,17 @@ format: setup ## format the code and mend what the linter can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+# SAM wants a Python 3.13 that runs first on the path; a version manager's shim may not.
+build: setup setup-sam ## build the function and its layer for Lambda (ARCH=arm64, or x86_64)
+	PATH="$(CURDIR)/$(BIN):$$PATH" ARCH=$(ARCH) SAM_CLI_TELEMETRY=0 $(SAM) build --parameter-overrides Arch=$(ARCH)
+
+deploy: build ## deploy the stack of samconfig.toml (PARAMETERS="RateLimit=20 ..." for other parameters)
+	SAM_CLI_TELEMETRY=0 $(SAM) deploy --parameter-overrides Arch=$(ARCH) $(PARAMETERS)
+
+test-package: setup ## build for this machine and test what would be deployed
+	@$(MAKE) --no-print-directory build ARCH=$(patsubst aarch64,arm64,$(shell uname -m))
+	$(BIN)/pytest tests/package
+
 openapi: setup ## write docs/openapi.json from the code's own models
 	$(BIN)/batch-progress openapi --write docs/openapi.json
 

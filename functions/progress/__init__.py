@@ -1,0 +1,1 @@
+"""Answers how far a batch is: over HTTP, and to other Lambdas."""

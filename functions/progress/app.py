@@ -1,0 +1,168 @@
+"""The function behind the endpoint: route, ask, answer.
+
+`handler` takes API Gateway's proxy events and direct invocations by other Lambdas; an event with both
+`requestContext` and `httpMethod` is the former, any other the latter.
+"""
+
+import re
+import time
+from functools import cache
+from http import HTTPStatus
+from typing import Any, Final
+
+import msgspec
+from aws_lambda_powertools import Logger, Metrics
+from aws_lambda_powertools.event_handler import APIGatewayRestResolver, Response, content_types
+from aws_lambda_powertools.event_handler.exceptions import NotFoundError
+
+from batch_progress import wire
+from batch_progress.errors import BatchProgressError
+from batch_progress.settings import settings
+from batch_progress.store import BatchStore
+from batch_progress.tokens import TokenStore
+from functions.progress.answer import Answer, Unchanged, answer, unchanged
+from functions.progress.coding import Gzip, Identity, PlainObject
+from functions.progress.envelope import MethodNotAllowed, RouteNotFound, error_answer
+from functions.progress.http import Request, trace_id
+from functions.progress.query import from_direct, from_http
+from functions.progress.record import Record
+from functions.progress.tag import Tag
+
+_PATH: Final = "/v1/scrape/batch/<batch_id>/progress"
+_METHODS: Final = ("GET", "HEAD")
+# The same route for ids that the router's pattern does not take: they are answered, with what is wrong with them.
+_ROUTE: Final = re.compile(r"(?:/api)?/v1/scrape/batch/([^/]+)/progress/?")
+# What is left of the function's time for the last attempt at DynamoDB and for the answer.
+_RESERVE_SECONDS: Final = wire.LAST_ATTEMPT_SECONDS + 0.5
+
+app = APIGatewayRestResolver()
+logger = Logger(service="batch-progress")
+metrics = Metrics(namespace="BatchProgress", service="progress")
+
+
+@cache
+def _client() -> Any:  # noqa: ANN401  # botocore ships no types
+    return wire.dynamodb()
+
+
+@cache
+def _store() -> BatchStore:
+    return BatchStore(_client(), settings().jobs_table)
+
+
+@cache
+def _tokens() -> TokenStore:
+    return TokenStore(_client(), settings().tokens_table)
+
+
+def handler(event: Any, context: Any) -> dict[str, Any]:  # noqa: ANN401  # whatever comes; Lambda's context
+    """Answer one event.
+
+    Args:
+        event: API Gateway's REST proxy event, or a direct one as `DirectEvent` describes.
+        context: Lambda's context.
+
+    Returns:
+        A proxy response for the former, the envelope itself for the latter; an error is an envelope too.
+    """
+    seconds = context.get_remaining_time_in_millis() / 1_000
+    with wire.deadline(time.monotonic() + seconds - _RESERVE_SECONDS):
+        if isinstance(event, dict) and "requestContext" in event and "httpMethod" in event:
+            return _http(event, context)
+        return _direct(event, context)
+
+
+def _http(event: dict[str, Any], context: Any) -> dict[str, Any]:  # noqa: ANN401  # Lambda's context
+    request = Request(event)
+    record = Record("http", request.request_id or context.aws_request_id, time.time())
+    app.append_context(request=request, record=record)
+    response = app.resolve(request.proxy_event(), context)
+    if request.method == "HEAD":
+        response["body"], response["isBase64Encoded"] = "", False
+    response["multiValueHeaders"]["X-Request-Id"] = [record.request_id]
+    record.write(logger, metrics, response["statusCode"])
+    return response
+
+
+@app.route(_PATH, method=_METHODS)
+@app.route("/api" + _PATH, method=_METHODS)
+def batch_progress(batch_id: str) -> Response[str]:
+    """Answer how far a batch is."""
+    request: Request = app.context["request"]
+    record: Record = app.context["record"]
+    owner_id = _tokens().owner(request.credential(), record.now)
+    query = from_http(batch_id, request.parameters)
+    record.batch_id = query.batch_id
+    gzip = request.accepts_gzip()
+    if if_none_match := request.header("if-none-match"):
+        same = unchanged(_store(), query, owner_id, if_none_match, now=record.now, log=record.reads, gzip=gzip)
+        if same:
+            return _not_modified(same)
+    found = answer(_store(), query, owner_id, record.now, record.reads, Gzip() if gzip else Identity())
+    record.jobs = found.jobs
+    return _ok(found, request, Tag.of(found.batch, query, found.estimate, made=record.now, gzip=gzip))
+
+
+@app.not_found
+def elsewhere(_: NotFoundError) -> Response[str]:
+    """Tell a wrong method and an odd batch id from a wrong path.
+
+    Raises:
+        MethodNotAllowed: The path is the route's.
+        RouteNotFound: It is not.
+    """
+    request: Request = app.context["request"]
+    match = _ROUTE.fullmatch(request.path)
+    if match is None:
+        raise RouteNotFound
+    if request.method not in _METHODS:
+        raise MethodNotAllowed
+    return batch_progress(match[1])
+
+
+@app.exception_handler(Exception)
+def failed(error: Exception) -> Response[str]:
+    """Answer an error with its envelope."""
+    record: Record = app.context["record"]
+    told = error_answer(record.failure(error, logger), trace_id(record.request_id), record.now)
+    body = msgspec.json.encode(told.envelope).decode()
+    return Response(told.status, content_types.APPLICATION_JSON, body, headers=told.headers)
+
+
+_PRIVATE: Final = {"Cache-Control": "private, no-cache", "Vary": "Authorization, X-API-Key, Accept-Encoding"}
+
+
+def _ok(found: Answer, request: Request, tag: Tag) -> Response[str]:
+    headers: dict[str, str | list[str]] = {**_PRIVATE, "ETag": str(tag), **_retry_after(found.poll_after)}
+    if found.next_cursor:
+        headers["Link"] = request.next_link(found.next_cursor)
+    if found.body.compressed:
+        headers["Content-Encoding"] = "gzip"
+    response = Response(HTTPStatus.OK, content_types.APPLICATION_JSON, found.body.text, headers=headers)
+    response.base64_encoded = found.body.compressed
+    return response
+
+
+def _not_modified(same: Unchanged) -> Response[str]:
+    headers: dict[str, str | list[str]] = {**_PRIVATE, "ETag": str(same.tag), **_retry_after(same.poll_after)}
+    return Response(HTTPStatus.NOT_MODIFIED, body="", headers=headers)
+
+
+def _retry_after(seconds: int | None) -> dict[str, str]:
+    return {} if seconds is None else {"Retry-After": str(seconds)}
+
+
+def _direct(event: object, context: Any) -> dict[str, Any]:  # noqa: ANN401  # Lambda's context
+    record = Record("direct", context.aws_request_id, time.time())
+    try:
+        query, owner_id = from_direct(event)
+        record.batch_id = query.batch_id
+        found = answer(_store(), query, owner_id, record.now, record.reads, PlainObject())
+        record.jobs = found.jobs
+        envelope: dict[str, Any] = msgspec.json.decode(found.body.text)
+        status: int = HTTPStatus.OK
+    except Exception as error:  # noqa: BLE001  # the caller is owed an envelope whatever fails
+        told = error_answer(record.failure(error, logger), trace_id(record.request_id), record.now)
+        envelope, status = told.envelope, told.status
+    record.write(logger, metrics, status)
+    return envelope

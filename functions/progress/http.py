@@ -1,0 +1,114 @@
+"""HTTP as API Gateway hands it over: what a request says, whatever shape it comes in."""
+
+import os
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+from urllib.parse import urlencode
+
+from batch_progress.errors import ApiKeyInvalid, AuthenticationRequired, TokenInvalid
+from batch_progress.tokens import Credential, Scheme
+
+# RFC 9110, section 11.4: a scheme, blanks, a token.
+_BEARER: Final = re.compile(r"bearer +([^ ]+)\Z", re.IGNORECASE)
+_TRACE_ROOT: Final = re.compile(r"Root=(1-[0-9a-f]{8}-[0-9a-f]{24})")
+
+
+class Request:
+    """An API Gateway REST proxy event, read so that nothing in it can surprise.
+
+    Attributes:
+        method: In capitals.
+        path: Without the stage.
+        parameters: The query string; of a repeated parameter the last value.
+        request_id: API Gateway's id of the request.
+    """
+
+    def __init__(self, event: Mapping[str, Any]) -> None:
+        """Read `event`; what is missing or of an odd type counts as absent."""
+        self.method = _text(event.get("httpMethod")).upper()
+        self.path = _text(event.get("path"))
+        self.parameters = {
+            name: values[-1]
+            for name, values in _multiple(event, "queryStringParameters", "multiValueQueryStringParameters").items()
+        }
+        self._headers: dict[str, list[str]] = {}
+        for name, values in _multiple(event, "headers", "multiValueHeaders").items():
+            self._headers.setdefault(name.lower(), []).extend(values)
+        context = event.get("requestContext")
+        self.request_id = _text(context.get("requestId")) if isinstance(context, dict) else ""
+
+    def header(self, name: str) -> str | None:
+        """Return a header's value, those of a repeated one joined as RFC 9110 section 5.3 says; `None` without it."""
+        values = self._headers.get(name)
+        return None if values is None else ", ".join(values)
+
+    def credential(self) -> Credential:
+        """Return the token that the caller shows; where there are two, `Authorization` alone decides.
+
+        Raises:
+            AuthenticationRequired: There is none.
+            CredentialRefused: It comes in another form, or twice with different values.
+        """
+        if authorization := self._headers.get("authorization"):
+            match = _BEARER.match(authorization[0].strip(" \t"))
+            if match is None or _differ(authorization):
+                raise TokenInvalid
+            return Credential(Scheme.BEARER, match[1])
+        if key := self._headers.get("x-api-key"):
+            if _differ(key):
+                raise ApiKeyInvalid
+            return Credential(Scheme.API_KEY, key[0].strip(" \t"))
+        raise AuthenticationRequired
+
+    def accepts_gzip(self) -> bool:
+        """Tell whether the client takes a gzip body (RFC 9110, section 12.5.3)."""
+        weights = {}
+        for part in (self.header("accept-encoding") or "").lower().split(","):
+            coding, _, parameter = part.partition(";")
+            weights[coding.strip()] = not re.fullmatch(r"\s*q\s*=\s*0(\.0*)?\s*", parameter)
+        return weights.get("gzip", weights.get("x-gzip", weights.get("*", False)))
+
+    def next_link(self, cursor: str) -> str:
+        """Return the `Link` to the next page, relative, with the other parameters as they came."""
+        others = {name: value for name, value in self.parameters.items() if name != "cursor"}
+        return f'<?{urlencode({"cursor": cursor, **others}, errors="replace")}>; rel="next"'
+
+    def proxy_event(self) -> dict[str, Any]:
+        """Return the event that the router needs: a method and a path."""
+        return {
+            "httpMethod": self.method,
+            "path": self.path,
+            "headers": {},
+            "multiValueHeaders": {},
+            "requestContext": {"requestId": self.request_id},
+        }
+
+
+def trace_id(request_id: str) -> str:
+    """Return the id of the current X-Ray trace, `request_id` where there is none."""
+    root = _TRACE_ROOT.search(os.environ.get("_X_AMZN_TRACE_ID", ""))
+    return root[1] if root else request_id
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _multiple(event: Mapping[str, Any], single: str, multiple: str) -> dict[str, list[str]]:
+    """Return all values by name, from both forms in which API Gateway hands them over."""
+    found: dict[str, list[str]] = {}
+    several, one = event.get(multiple), event.get(single)
+    if isinstance(several, dict):
+        for name, values in several.items():
+            if isinstance(values, list):
+                found[str(name)] = [_text(value) for value in values]
+    if isinstance(one, dict):
+        for name, value in one.items():
+            if not found.get(str(name)):
+                found[str(name)] = [_text(value)]
+    return {name: values for name, values in found.items() if values}
+
+
+def _differ(values: list[str]) -> bool:
+    return len({value.strip(" \t") for value in values}) > 1

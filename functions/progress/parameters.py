@@ -1,0 +1,139 @@
+"""The shapes of what callers send, as pydantic models."""
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Final
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_core import PydanticCustomError
+
+from batch_progress.errors import InvalidRequest
+from batch_progress.model import JobStatus
+from functions.progress.cursor import Cursor
+from functions.progress.query import BATCH_ID, BATCH_ID_RULE, MOST_JOBS, Query
+
+_INCLUDES: Final = ("details", "estimate")
+_LIMIT_RULE: Final = f"must be a whole number from 0 to {MOST_JOBS}"
+_limit = re.compile(r"[0-9]{1,4}\Z")
+# More bad fields than this are not worth telling.
+_MOST_REASONS: Final = 20
+
+
+def _refuse(rule: str) -> PydanticCustomError:
+    return PydanticCustomError("rule", rule)  # type: ignore[arg-type]  # wants a literal; ours are constants
+
+
+def _batch_id(value: object) -> str:
+    if not isinstance(value, str) or not re.match(BATCH_ID, value):
+        raise _refuse(BATCH_ID_RULE)
+    return value
+
+
+def _chosen(value: object, names: tuple[str, ...]) -> frozenset[str]:
+    """Return the names in a list, or in a text with commas."""
+    chosen = value.split(",") if isinstance(value, str) else value
+    if not isinstance(chosen, list) or not chosen or not all(isinstance(name, str) and name in names for name in chosen):
+        raise _refuse("must be one or more of " + ", ".join(names) + "; separated by commas, without blanks")
+    return frozenset(chosen)
+
+
+def _statuses(value: object) -> frozenset[JobStatus]:
+    return frozenset(map(JobStatus, _chosen(value, tuple(JobStatus))))
+
+
+def _includes(value: object) -> frozenset[str]:
+    return _chosen(value, _INCLUDES)
+
+
+def _most_jobs(value: object) -> int:
+    if isinstance(value, str) and _limit.match(value):
+        value = int(value)
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MOST_JOBS:
+        raise _refuse(_LIMIT_RULE)
+    return value
+
+
+def _cursor_text(value: object) -> str:
+    if not isinstance(value, str):
+        raise _refuse(Cursor.RULE)
+    return value
+
+
+def _owner_id(value: object) -> str:
+    if not isinstance(value, str) or not value:
+        raise _refuse("must be the id of an owner; leave it out to ask for any owner's batch")
+    return value
+
+
+class HttpParameters(BaseModel):
+    """The path's and the query string's parameters of the HTTP endpoint."""
+
+    model_config = ConfigDict(frozen=True)
+
+    batch_id: Annotated[str, BeforeValidator(_batch_id), Field(description="The batch.", pattern=BATCH_ID)]
+    status: Annotated[
+        frozenset[JobStatus] | None,
+        BeforeValidator(_statuses),
+        Field(description="Only these jobs in `jobs`; the counts stay those of the whole batch."),
+    ] = None
+    limit: Annotated[
+        int | None,
+        BeforeValidator(_most_jobs),
+        Field(description="At most so many jobs in `jobs`; 0 asks for the counts alone.", ge=0, le=MOST_JOBS),
+    ] = None
+    cursor: Annotated[
+        str | None,
+        BeforeValidator(_cursor_text),
+        Field(description="Go on where the page before ended: its `next_cursor`."),
+    ] = None
+    include: Annotated[
+        frozenset[str],
+        BeforeValidator(_includes),
+        Field(description="Extras: `details` of each job, the `estimate` behind the time of completion."),
+    ] = frozenset()
+
+    def query(self) -> Query:
+        """Return the question that these parameters ask.
+
+        Raises:
+            InvalidRequest: The cursor is none of this batch's.
+        """
+        return Query(
+            batch_id=self.batch_id,
+            status=self.status,
+            limit=self.limit,
+            cursor=None if self.cursor is None else Cursor.decode(self.cursor, self.batch_id),
+            details="details" in self.include,
+            estimate="estimate" in self.include,
+        )
+
+
+class DirectEvent(HttpParameters):
+    """What another Lambda sends; IAM is its credential."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    owner_id: Annotated[
+        str | None,
+        BeforeValidator(_owner_id),
+        Field(description="Narrow to this owner's batches."),
+    ] = None
+
+
+def validated[ModelT: BaseModel](model: type[ModelT], values: Mapping[str, Any]) -> ModelT:
+    """Check `values` against `model`.
+
+    Raises:
+        InvalidRequest: `details` has the reason of each field that is not good.
+    """
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        reasons = {
+            str(fault["loc"][0])[:100]: _REASONS.get(fault["type"], fault["msg"])
+            for fault in error.errors(include_url=False, include_context=False, include_input=False)[:_MOST_REASONS]
+        }
+    raise InvalidRequest(**reasons)
+
+
+_REASONS: Final = {"missing": "is missing", "extra_forbidden": "is not a known key"}

@@ -1,0 +1,76 @@
+"""What is told of a request: one line in the log, a handful of metrics."""
+
+import time
+
+from aws_lambda_powertools import Logger, Metrics
+from aws_lambda_powertools.metrics import MetricUnit
+
+from batch_progress.errors import BatchProgressError, ConfigurationError
+from batch_progress.store import ReadLog
+
+# A log line names so many malformed items; the metric counts all.
+_MOST_KEYS = 20
+
+
+class Record:
+    """Takes down one request.
+
+    Attributes:
+        kind: `http` or `direct`.
+        request_id: API Gateway's id, or Lambda's for a direct call.
+        now: Epoch seconds at which the request is answered.
+        reads: What was read of the jobs table.
+        batch_id: The batch asked for, once its id is known to be one.
+        jobs: How many jobs the answer lists.
+        error_code: What the caller was told went wrong, `None` when nothing.
+    """
+
+    def __init__(self, kind: str, request_id: str, now: float) -> None:
+        """Begin."""
+        self.kind = kind
+        self.request_id = request_id
+        self.now = now
+        self.reads = ReadLog()
+        self.batch_id: str | None = None
+        self.jobs = 0
+        self.error_code: str | None = None
+        self._began = time.perf_counter()
+
+    def failure(self, error: Exception, logger: Logger) -> BatchProgressError:
+        """Take down a failure and return what the caller is told; a fault of ours is logged with its traceback."""
+        told = error if isinstance(error, BatchProgressError) else BatchProgressError()
+        self.error_code = told.code
+        if not isinstance(error, BatchProgressError) or isinstance(error, ConfigurationError):
+            logger.exception(str(error) or "Unexpected failure", extra={"request_id": self.request_id})
+        return told
+
+    def write(self, logger: Logger, metrics: Metrics, status: int) -> None:
+        """Write the request's line and metrics."""
+        malformed = sorted(self.reads.malformed)
+        if malformed:
+            logger.warning(
+                "malformed items",
+                extra={"batch_id": self.batch_id, "count": len(malformed), "keys": malformed[:_MOST_KEYS]},
+            )
+            metrics.add_metric("MalformedItems", MetricUnit.Count, len(malformed))
+        milliseconds = round((time.perf_counter() - self._began) * 1_000, 2)
+        logger.info(
+            "request",
+            extra={
+                "request_id": self.request_id,
+                "kind": self.kind,
+                "status": status,
+                "outcome": self.error_code or "ok",
+                "batch_id": self.batch_id,
+                "jobs": self.jobs,
+                "pages": self.reads.pages,
+                "read_units": self.reads.read_units,
+                "milliseconds": milliseconds,
+            },
+        )
+        metrics.add_dimension("kind", self.kind)
+        metrics.add_metric(f"Status{status}", MetricUnit.Count, 1)
+        metrics.add_metric("Latency", MetricUnit.Milliseconds, milliseconds)
+        metrics.add_metric("Jobs", MetricUnit.Count, self.jobs)
+        metrics.add_metric("ReadUnits", MetricUnit.Count, self.reads.read_units)
+        metrics.flush_metrics()

@@ -1,0 +1,271 @@
+"""Reading batches and their jobs from the jobs table: every page, domain values out, domain errors raised."""
+
+from bisect import bisect_left
+from collections.abc import Iterator
+from datetime import datetime
+from itertools import chain
+from typing import Any, Final
+
+from batch_progress import wire
+from batch_progress.errors import BatchNotFound
+from batch_progress.model import Batch, DetailedJob, Job, JobStatus, Page
+
+BATCH_KEY: Final = "BATCH"
+JOB_PREFIX: Final = "JOB#"
+# The first sort key after every job's.
+_AFTER_JOBS: Final = "JOB$"
+
+_BATCH_ATTRIBUTES: Final = (
+    "sk",
+    "owner_id",
+    "total_urls",
+    "created_at",
+    "parallel_jobs",
+    "timeout_per_url",
+    "revision",
+    "expires_at",
+)
+_JOB_ATTRIBUTES: Final = ("sk", "url", "status", "items_extracted", "started_at", "finished_at")
+_DETAILS: Final = ("error_code", "error_message")
+_JOB_VALUES: Final = frozenset((*_JOB_ATTRIBUTES, *_DETAILS))
+
+
+def _projection(*attributes: str) -> dict[str, Any]:
+    """Ask for these attributes alone; each by a placeholder, since some are reserved words."""
+    names = {f"#{attribute}": attribute for attribute in dict.fromkeys(attributes)}
+    return {"ProjectionExpression": ",".join(names), "ExpressionAttributeNames": names}
+
+
+_BATCH_ALONE: Final = _projection(*_BATCH_ATTRIBUTES)
+_WHOLE_BATCH: Final = _projection(*_BATCH_ATTRIBUTES, *_JOB_ATTRIBUTES)
+_WHOLE_BATCH_DETAILED: Final = _projection(*_BATCH_ATTRIBUTES, *_JOB_ATTRIBUTES, *_DETAILS)
+_JOBS_ALONE: Final = _projection(*_JOB_ATTRIBUTES)
+_JOBS_ALONE_DETAILED: Final = _projection(*_JOB_ATTRIBUTES, *_DETAILS)
+
+
+class ReadLog:
+    """What one request read, for its log line and metrics.
+
+    Attributes:
+        pages: Answers of DynamoDB to a query.
+        read_units: Read request units that they cost, single items included.
+        malformed: Sort keys of items with an attribute that is not as it should be.
+    """
+
+    def __init__(self) -> None:
+        """Start at nothing."""
+        self.pages = 0
+        self.read_units = 0.0
+        self.malformed: set[str] = set()
+
+
+class BatchStore:
+    """The jobs table, for reading."""
+
+    def __init__(self, client: Any, table: str) -> None:  # noqa: ANN401  # botocore ships no types
+        """Take a client from `wire.dynamodb` and the name of the jobs table."""
+        self._client = client
+        self._table = table
+
+    def batch(self, batch_id: str, owner_id: str | None, now: float, log: ReadLog) -> Batch:
+        """Read what a batch declares of itself, with one small read.
+
+        Args:
+            batch_id: The batch.
+            owner_id: Who asks; `None` is trusted with every batch.
+            now: Epoch seconds.
+            log: Takes down what was read.
+
+        Raises:
+            BatchNotFound: It is not there, has expired or is another owner's.
+            ServiceUnavailable: DynamoDB gave no whole answer in time.
+        """
+        answer = wire.get_item(
+            self._client,
+            TableName=self._table,
+            Key={"batch_id": {"S": batch_id}, "sk": {"S": BATCH_KEY}},
+            ReturnConsumedCapacity="TOTAL",
+            **_BATCH_ALONE,
+        )
+        log.read_units += answer.consumed.units
+        if answer.item is None:
+            raise BatchNotFound(batch_id)
+        item, bad = wire.decode_item(answer.item, wire.Item)
+        if bad:
+            log.malformed.add(BATCH_KEY)
+        return _visible(item, batch_id, owner_id, now)
+
+    def read(
+        self,
+        batch_id: str,
+        owner_id: str | None,
+        now: float,
+        log: ReadLog,
+        *,
+        detailed: bool = False,
+    ) -> tuple[Batch, Iterator[Page]]:
+        """Read a whole batch: itself, and all its jobs page by page as they are asked for.
+
+        The `BATCH` item is the first of the first page, so that a stranger costs one page. Arguments and
+        errors are those of `batch`; `detailed` brings `DetailedJob`s.
+        """
+        answers = self._query(
+            "#batch_id = :batch_id AND #sk BETWEEN :from AND :to",
+            {":batch_id": batch_id, ":from": BATCH_KEY, ":to": _AFTER_JOBS},
+            _WHOLE_BATCH_DETAILED if detailed else _WHOLE_BATCH,
+            log,
+            detailed=detailed,
+        )
+        first = next(answers)
+        if not first.items or first.items[0].sk.S != BATCH_KEY:
+            raise BatchNotFound(batch_id)
+        if BATCH_KEY in first.malformed:
+            log.malformed.add(BATCH_KEY)
+        batch = _visible(first.items[0], batch_id, owner_id, now)
+        return batch, (_page(answer, log, detailed=detailed) for answer in chain((first,), answers))
+
+    def jobs_after(
+        self,
+        batch_id: str,
+        job_id: str,
+        log: ReadLog,
+        *,
+        detailed: bool = False,
+        limit: int | None = None,
+    ) -> Iterator[Page]:
+        """Read the jobs behind `job_id`, page by page as they are asked for.
+
+        Args:
+            batch_id: The batch; whose it is has been checked.
+            job_id: Where to go on; it need not exist any more.
+            log: Takes down what was read.
+            detailed: Whether `DetailedJob`s come.
+            limit: At most so many jobs on one page.
+
+        Raises:
+            ServiceUnavailable: DynamoDB gave no whole answer in time.
+        """
+        answers = self._query(
+            "#batch_id = :batch_id AND begins_with(#sk, :jobs)",
+            {":batch_id": batch_id, ":jobs": JOB_PREFIX},
+            _JOBS_ALONE_DETAILED if detailed else _JOBS_ALONE,
+            log,
+            detailed=detailed,
+            start={"batch_id": {"S": batch_id}, "sk": {"S": JOB_PREFIX + job_id}},
+            limit=limit,
+        )
+        return (_page(answer, log, detailed=detailed) for answer in answers)
+
+    def _query(
+        self,
+        condition: str,
+        values: dict[str, str],
+        projection: dict[str, Any],
+        log: ReadLog,
+        *,
+        detailed: bool,
+        start: dict[str, Any] | None = None,
+        limit: int | None = None,
+    ) -> Iterator[wire.QueryAnswer[Any]]:
+        arguments: dict[str, Any] = {
+            "TableName": self._table,
+            "KeyConditionExpression": condition,
+            "ExpressionAttributeValues": {name: {"S": value} for name, value in values.items()},
+            "ProjectionExpression": projection["ProjectionExpression"],
+            "ExpressionAttributeNames": {**projection["ExpressionAttributeNames"], "#batch_id": "batch_id"},
+            "ReturnConsumedCapacity": "TOTAL",
+        }
+        if limit is not None:
+            arguments["Limit"] = limit
+        while True:
+            if start is not None:
+                arguments["ExclusiveStartKey"] = start
+            answer = wire.query(self._client, detailed=detailed, **arguments)
+            log.pages += 1
+            log.read_units += answer.consumed.units
+            yield answer
+            start = answer.last_key
+            if start is None:
+                return
+
+
+def _visible(item: wire.Item, batch_id: str, owner_id: str | None, now: float) -> Batch:
+    """Return the batch of a `BATCH` item where the caller may see it.
+
+    Raises:
+        BatchNotFound: It has expired, or is another owner's.
+    """
+    batch = Batch(
+        batch_id=batch_id,
+        owner_id=item.owner_id.S if item.owner_id else None,
+        total_urls=item.total_urls.N if item.total_urls else 0,
+        created_at=item.created_at.S if item.created_at else None,
+        parallel_jobs=(item.parallel_jobs.N or None) if item.parallel_jobs else None,
+        timeout_per_url=(item.timeout_per_url.N or None) if item.timeout_per_url else None,
+        revision=item.revision.N if item.revision else 0,
+        expires_at=item.expires_at.N if item.expires_at else None,
+    )
+    gone = batch.expires_at is not None and batch.expires_at <= now
+    if gone or (owner_id is not None and batch.owner_id != owner_id):
+        raise BatchNotFound(batch_id)
+    return batch
+
+
+def _page(answer: wire.QueryAnswer[Any], log: ReadLog, *, detailed: bool) -> Page:
+    """Return the jobs of an answer; what is malformed has its default and is taken down."""
+    # All jobs stand together: items are in the order of the sort key.
+    begin = bisect_left(answer.items, JOB_PREFIX, key=_sort_key)
+    end = bisect_left(answer.items, _AFTER_JOBS, begin, key=_sort_key)
+    items = answer.items[begin:end]
+    log.malformed.update(key for key, bad in answer.malformed.items() if key.startswith(JOB_PREFIX) and bad & _JOB_VALUES)
+    log.malformed.update(item.sk.S for item in items if item.url is None or item.status is None)
+    if detailed:
+        return _detailed_page(items, log)
+    jobs = [
+        Job(
+            _job_id(item),
+            item.url.S if item.url else "",
+            item.status.S if item.status else JobStatus.PENDING,
+            item.items_extracted.N if item.items_extracted else 0,
+        )
+        for item in items
+    ]
+    return Page(
+        jobs,
+        [item.started_at and item.started_at.S for item in items],
+        [item.finished_at and item.finished_at.S for item in items],
+    )
+
+
+def _sort_key(item: wire.Item) -> str:
+    return item.sk.S
+
+
+def _job_id(item: wire.Item) -> str:
+    return item.sk.S[len(JOB_PREFIX) :]
+
+
+def _detailed_page(items: list[wire.DetailedItem], log: ReadLog) -> Page:
+    jobs: list[Job] = []
+    started: list[datetime | None] = []
+    finished: list[datetime | None] = []
+    for item in items:
+        started_at = wire.timestamp(item.started_at.S) if item.started_at else None
+        finished_at = wire.timestamp(item.finished_at.S) if item.finished_at else None
+        if (item.started_at and not started_at) or (item.finished_at and not finished_at):
+            log.malformed.add(item.sk.S)
+        started.append(started_at)
+        finished.append(finished_at)
+        jobs.append(
+            DetailedJob(
+                _job_id(item),
+                item.url.S if item.url else "",
+                item.status.S if item.status else JobStatus.PENDING,
+                item.items_extracted.N if item.items_extracted else 0,
+                item.started_at.S if item.started_at and started_at else None,
+                item.finished_at.S if item.finished_at and finished_at else None,
+                item.error_code.S if item.error_code else None,
+                item.error_message.S if item.error_message else None,
+            ),
+        )
+    return Page(jobs, started, finished)

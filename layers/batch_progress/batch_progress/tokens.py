@@ -1,0 +1,138 @@
+"""Who is asking: opaque tokens, looked up by their hash.
+
+A token is never stored and never logged; the table knows its SHA-256 alone (docs/decisions/0005-tokens-hashed.md).
+"""
+
+import hashlib
+import re
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, Final
+
+import msgspec
+
+from batch_progress import wire
+from batch_progress.errors import (
+    ApiKeyDeactivated,
+    ApiKeyExpired,
+    ApiKeyInvalid,
+    AuthenticationError,
+    TokenExpired,
+    TokenInvalid,
+)
+
+# `b64token` of RFC 6750, section 2.1; the bounds are ours.
+_TOKEN: Final = re.compile(r"(?=.{8,512}\Z)[A-Za-z0-9._~+/-]+=*\Z")
+# A revoked token is refused everywhere within this time.
+CACHE_SECONDS: Final = 30.0
+_CACHE_ENTRIES: Final = 1_024
+
+
+class Scheme(Enum):
+    """How a token came; the value holds what to raise when it is invalid, expired or revoked."""
+
+    BEARER = (TokenInvalid, TokenExpired, TokenInvalid)
+    API_KEY = (ApiKeyInvalid, ApiKeyExpired, ApiKeyDeactivated)
+
+    def invalid(self) -> AuthenticationError:
+        """Return the error for a token that is malformed or unknown."""
+        return self.value[0]()
+
+    def expired(self) -> AuthenticationError:
+        """Return the error for a token past its expiry."""
+        return self.value[1]()
+
+    def revoked(self) -> AuthenticationError:
+        """Return the error for a token that was revoked."""
+        return self.value[2]()
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """A token and how it came."""
+
+    scheme: Scheme
+    token: str = field(repr=False)
+
+
+class TokenItem(msgspec.Struct, frozen=True):
+    """An item of the tokens table."""
+
+    owner_id: wire.Text | None = None
+    expires_at: wire.Seconds | None = None
+    revoked_at: msgspec.Raw | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What the table said of a token, and when (epoch seconds)."""
+
+    owner_id: str
+    expires_at: float | None
+    revoked: bool
+    read_at: float
+
+
+class TokenStore:
+    """The tokens table, for reading. Known tokens are kept for `CACHE_SECONDS`, unknown ones never."""
+
+    def __init__(self, client: Any, table: str) -> None:  # noqa: ANN401  # botocore ships no types
+        """Take a client from `wire.dynamodb` and the name of the tokens table."""
+        self._client = client
+        self._table = table
+        self._known: OrderedDict[str, _Known] = OrderedDict()
+
+    def owner(self, credential: Credential, now: float) -> str:
+        """Return whose token it is.
+
+        Args:
+            credential: The token and how it came.
+            now: Epoch seconds.
+
+        Raises:
+            CredentialRefused: It is malformed, unknown, revoked or expired.
+            ServiceUnavailable: DynamoDB gave no whole answer in time.
+        """
+        if not _TOKEN.match(credential.token):
+            raise credential.scheme.invalid()
+        token_hash = hashlib.sha256(credential.token.encode()).hexdigest()
+        known = self._known.get(token_hash)
+        if known is None or not 0 <= now - known.read_at < CACHE_SECONDS:
+            known = self._read(token_hash, now)
+            self._remember(token_hash, known)
+        if known is None:
+            raise credential.scheme.invalid()
+        if known.revoked:
+            raise credential.scheme.revoked()
+        if known.expires_at is not None and known.expires_at <= now:
+            raise credential.scheme.expired()
+        return known.owner_id
+
+    def _read(self, token_hash: str, now: float) -> _Known | None:
+        answer = wire.get_item(
+            self._client,
+            TableName=self._table,
+            Key={"token_hash": {"S": token_hash}},
+            # A token that was issued a second ago works at once, one that was revoked is refused.
+            ConsistentRead=True,
+        )
+        if answer.item is None:
+            return None
+        item, bad = wire.decode_item(answer.item, TokenItem)
+        if bad or item.owner_id is None or not item.owner_id.S:
+            # An entry that can't be trusted in one thing is trusted in none.
+            return None
+        return _Known(
+            owner_id=item.owner_id.S,
+            expires_at=item.expires_at.N if item.expires_at else None,
+            revoked=item.revoked_at is not None,
+            read_at=now,
+        )
+
+    def _remember(self, token_hash: str, known: _Known | None) -> None:
+        self._known.pop(token_hash, None)
+        if known is not None:
+            self._known[token_hash] = known
+            if len(self._known) > _CACHE_ENTRIES:
+                self._known.popitem(last=False)

@@ -1,0 +1,320 @@
+"""DynamoDB's answers, decoded straight from the wire.
+
+botocore's own parser walks over every attribute of every item in Python, which is most of the cost of a large
+read. A session takes another parser through a public extension point; this one decodes successful answers to
+`Query` and `GetItem` with msgspec and leaves every error and every other operation to the stock parser, so that
+retries, checksums and typed errors stay botocore's. It is stricter in one thing: an answer that is cut or is no
+JSON is retried, where the stock parser would take it for an empty one (docs/decisions/0004-wire.md).
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from datetime import datetime
+from time import monotonic
+from typing import Annotated, Any, Final, Literal
+
+import botocore.session
+import msgspec
+from botocore.config import Config
+from botocore.exceptions import ClientError, HTTPClientError
+from botocore.parsers import PROTOCOL_PARSERS, JSONParser, ResponseParserFactory
+
+from batch_progress.errors import ServiceUnavailable
+
+# The largest integer that JSON clients hold exactly (RFC 8259, section 6).
+LARGEST_NUMBER: Final = 2**53 - 1
+
+# One attempt; `Deadline` bounds them all together.
+CONNECT_TIMEOUT_SECONDS: Final = 1
+READ_TIMEOUT_SECONDS: Final = 2
+ATTEMPTS: Final = 3
+# A last attempt may begin just before the deadline and take this long.
+LAST_ATTEMPT_SECONDS: Final = CONNECT_TIMEOUT_SECONDS + READ_TIMEOUT_SECONDS
+
+Number = Annotated[int, msgspec.Meta(ge=0, le=LARGEST_NUMBER)]
+Timestamp = Annotated[datetime, msgspec.Meta(tz=True)]
+
+
+class Text(msgspec.Struct, gc=False, frozen=True):
+    """An attribute value of type S."""
+
+    S: str
+
+
+class Time(msgspec.Struct, gc=False, frozen=True):
+    """An attribute value of type S that is an RFC 3339 timestamp."""
+
+    S: Timestamp
+
+
+class Status(msgspec.Struct, gc=False, frozen=True):
+    """An attribute value of type S that is a job's status."""
+
+    S: Literal["pending", "processing", "completed", "failed", "cancelled"]
+
+
+class Count(msgspec.Struct, gc=False, frozen=True):
+    """An attribute value of type N that is a whole number from 0 up."""
+
+    N: Number
+
+
+class Seconds(msgspec.Struct, gc=False, frozen=True):
+    """An attribute value of type N that is a number from 0 up."""
+
+    N: Annotated[float, msgspec.Meta(ge=0, le=LARGEST_NUMBER)]
+
+
+class Item(msgspec.Struct, gc=False, frozen=True, kw_only=True):
+    """An item of the jobs table: a `BATCH` or a `JOB#`; what is absent is `None`."""
+
+    sk: Text
+    url: Text | None = None
+    status: Status | None = None
+    items_extracted: Count | None = None
+    started_at: Time | None = None
+    finished_at: Time | None = None
+    owner_id: Text | None = None
+    total_urls: Count | None = None
+    created_at: Time | None = None
+    parallel_jobs: Count | None = None
+    timeout_per_url: Seconds | None = None
+    revision: Count | None = None
+    expires_at: Seconds | None = None
+
+
+class DetailedItem(Item, gc=False, frozen=True, kw_only=True):
+    """An item with what `include=details` shows; its times keep the text that was recorded."""
+
+    started_at: Text | None = None  # type: ignore[assignment]  # the same attribute, undecoded
+    finished_at: Text | None = None  # type: ignore[assignment]  # the same
+    error_code: Text | None = None
+    error_message: Text | None = None
+
+
+class Consumed(msgspec.Struct, frozen=True):
+    """What a read cost.
+
+    Attributes:
+        units: Read request units, 0 when the engine does not say.
+    """
+
+    units: float = msgspec.field(name="CapacityUnits", default=0.0)
+
+
+class QueryAnswer[ItemT](msgspec.Struct, frozen=True):
+    """A page of a query.
+
+    Attributes:
+        items: In the order of the sort key.
+        count: How many items DynamoDB says there are.
+        last_key: Where the next page goes on, `None` on the last one.
+        consumed: What it cost.
+        malformed: Names of the attributes that were not of their types, by sort key; those are absent in `items`.
+    """
+
+    items: list[ItemT] = msgspec.field(name="Items")
+    count: int = msgspec.field(name="Count")
+    last_key: dict[str, dict[str, str]] | None = msgspec.field(name="LastEvaluatedKey", default=None)
+    consumed: Consumed = msgspec.field(name="ConsumedCapacity", default=Consumed())
+    malformed: Mapping[str, frozenset[str]] = msgspec.field(name="", default={})
+
+
+class GetAnswer(msgspec.Struct, frozen=True):
+    """The answer to a `GetItem`; `item` is `None` when there is none."""
+
+    item: msgspec.Raw | None = msgspec.field(name="Item", default=None)
+    consumed: Consumed = msgspec.field(name="ConsumedCapacity", default=Consumed())
+
+
+# Numbers arrive as strings: `strict=False` lets "25" be 25.
+_items = msgspec.json.Decoder(QueryAnswer[Item], strict=False)
+_detailed_items = msgspec.json.Decoder(QueryAnswer[DetailedItem], strict=False)
+_raw_items = msgspec.json.Decoder(QueryAnswer[msgspec.Raw])
+_answer_to_get = msgspec.json.Decoder(GetAnswer)
+
+# What the next query decodes to; set by `query`, read by the parser that botocore calls inside it.
+_detailed: ContextVar[bool] = ContextVar("detailed", default=False)
+_deadline: ContextVar[float | None] = ContextVar("deadline", default=None)
+
+
+def decode_query(body: bytes, *, detailed: bool) -> QueryAnswer[Any]:
+    """Decode a page of a query; one item of the wrong types costs that item's time, not the page's.
+
+    Raises:
+        msgspec.DecodeError: The body is cut, is no JSON, or is no page.
+    """
+    try:
+        answer: QueryAnswer[Any] = (_detailed_items if detailed else _items).decode(body)
+    except msgspec.ValidationError:
+        answer = _mended(_raw_items.decode(body), DetailedItem if detailed else Item)
+    if answer.count != len(answer.items):
+        raise msgspec.DecodeError("The page has another number of items than it says")
+    return answer
+
+
+def _mended(answer: QueryAnswer[msgspec.Raw], kind: type[Item]) -> QueryAnswer[Item]:
+    items, malformed = [], {}
+    for raw in answer.items:
+        item, bad = decode_item(raw, kind)
+        items.append(item)
+        if bad:
+            malformed[item.sk.S] = bad
+    return QueryAnswer(items, answer.count, answer.last_key, answer.consumed, malformed)
+
+
+def decode_item[ItemT: msgspec.Struct](raw: msgspec.Raw, kind: type[ItemT]) -> tuple[ItemT, frozenset[str]]:
+    """Decode one item, leaving out each attribute that is not of its type; return it with their names.
+
+    Raises:
+        msgspec.ValidationError: Its key is not of its type, which DynamoDB never stores.
+    """
+    try:
+        return msgspec.json.decode(raw, type=kind, strict=False), frozenset()
+    except msgspec.ValidationError:
+        attributes = msgspec.json.decode(raw, type=dict[str, Any])
+    types = {field.name: field.type for field in msgspec.structs.fields(kind) if field.name in attributes}
+    good = {name: attributes[name] for name, type_ in types.items() if _fits(attributes[name], type_)}
+    return msgspec.convert(good, kind, strict=False), frozenset(types.keys() - good.keys())
+
+
+def _fits(value: object, type_: Any) -> bool:  # noqa: ANN401  # any type that msgspec knows
+    try:
+        msgspec.convert(value, type_, strict=False)
+    except msgspec.ValidationError:
+        return False
+    return True
+
+
+def timestamp(text: str) -> datetime | None:
+    """Return the moment that an RFC 3339 text with an offset names, `None` when it is no such text."""
+    try:
+        return msgspec.convert(text, Timestamp, strict=False)
+    except msgspec.ValidationError:
+        return None
+
+
+class WireParser(JSONParser):  # type: ignore[misc]  # botocore ships no types
+    """The stock parser, but for successful answers to `Query` and `GetItem`."""
+
+    def parse(self, response: dict[str, Any], shape: Any) -> dict[str, Any]:  # noqa: ANN401  # botocore's signature
+        """Parse a response; one of ours comes as `{"Answer": …}`, a damaged one as an error that is retried."""
+        name = shape.name if shape is not None and response["status_code"] == 200 else None  # noqa: PLR2004  # HTTP's OK
+        if name not in ("QueryOutput", "GetItemOutput"):
+            parsed: dict[str, Any] = super().parse(response, shape)
+            return parsed
+        metadata = {"HTTPStatusCode": 200, "HTTPHeaders": response["headers"]}
+        try:
+            if name == "QueryOutput":
+                answer: object = decode_query(response["body"], detailed=_detailed.get())
+            else:
+                answer = _answer_to_get.decode(response["body"])
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            # The code is one that every retry mode of botocore takes for a passing fault.
+            return {"Error": {"Code": "RequestTimeout", "Message": "Damaged answer"}, "ResponseMetadata": metadata}
+        return {"Answer": answer, "ResponseMetadata": metadata}
+
+
+class WireParserFactory(ResponseParserFactory):  # type: ignore[misc]  # botocore ships no types
+    """Hands botocore the parser above for the protocol that DynamoDB speaks."""
+
+    def create_parser(self, protocol_name: str) -> Any:  # noqa: ANN401  # botocore's signature
+        """Return a parser for `protocol_name`."""
+        parser = WireParser if protocol_name == "json" else PROTOCOL_PARSERS[protocol_name]
+        return parser(**self._defaults)
+
+
+class DeadlinePassed(Exception):  # noqa: N818  # reads as what happened
+    """There is no time left for another attempt."""
+
+
+@contextmanager
+def deadline(at: float) -> Iterator[None]:
+    """Let no attempt begin after `at`, in seconds of `time.monotonic`."""
+    token = _deadline.set(at)
+    try:
+        yield
+    finally:
+        _deadline.reset(token)
+
+
+def dynamodb() -> Any:  # noqa: ANN401  # botocore ships no types
+    """Make a DynamoDB client that decodes as this module says."""
+    session = botocore.session.Session()
+    session.register_component("response_parser_factory", WireParserFactory())
+    client = session.create_client(
+        "dynamodb",
+        config=Config(
+            connect_timeout=CONNECT_TIMEOUT_SECONDS,
+            read_timeout=READ_TIMEOUT_SECONDS,
+            retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
+        ),
+    )
+    client.meta.events.register("before-send.dynamodb", _check_deadline)
+    return client
+
+
+def _check_deadline(**_: object) -> None:
+    at = _deadline.get()
+    if at is not None and monotonic() >= at:
+        raise DeadlinePassed
+
+
+def query(client: Any, *, detailed: bool = False, **arguments: Any) -> QueryAnswer[Any]:  # noqa: ANN401  # botocore's arguments
+    """Read one page.
+
+    Args:
+        client: From `dynamodb`.
+        detailed: Whether items come as `DetailedItem`.
+        arguments: Those of the client's `query`.
+
+    Raises:
+        ServiceUnavailable: DynamoDB gave no whole answer in time, after the retries.
+        botocore.exceptions.ClientError: It refused, and would again.
+    """
+    token = _detailed.set(detailed)
+    try:
+        answer: QueryAnswer[Any] = _call(client.query, arguments)
+    finally:
+        _detailed.reset(token)
+    return answer
+
+
+def get_item(client: Any, **arguments: Any) -> GetAnswer:  # noqa: ANN401  # botocore's arguments
+    """Read one item; raises as `query` does."""
+    answer: GetAnswer = _call(client.get_item, arguments)
+    return answer
+
+
+# What DynamoDB says when it will do better later.
+_PASSING: Final = frozenset(
+    {
+        "InternalServerError",
+        "LimitExceededException",
+        "PriorRequestNotComplete",
+        "ProvisionedThroughputExceededException",
+        "RequestLimitExceeded",
+        "RequestTimeout",
+        "RequestTimeoutException",
+        "ThrottledException",
+        "Throttling",
+        "ThrottlingException",
+        "TransactionInProgressException",
+    },
+)
+
+
+def _call(operation: Any, arguments: dict[str, Any]) -> Any:  # noqa: ANN401  # botocore ships no types
+    try:
+        response = operation(**arguments)
+    except (HTTPClientError, DeadlinePassed) as error:
+        raise ServiceUnavailable from error
+    except ClientError as error:
+        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+        if status >= 500 or error.response.get("Error", {}).get("Code") in _PASSING:  # noqa: PLR2004  # HTTP's server errors
+            raise ServiceUnavailable from error
+        raise
+    if "Answer" not in response:
+        raise ServiceUnavailable
+    return response["Answer"]

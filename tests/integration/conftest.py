@@ -1,0 +1,55 @@
+"""One DynamoDB per test process, with the tables of `template.yaml`; no test sees another's batches or tokens."""
+
+import os
+import uuid
+from collections.abc import Iterator
+
+import boto3
+import pytest
+from moto.server import ThreadedMotoServer
+
+from cli.tables import tables
+from tests.integration.world import World
+
+SETTINGS = {
+    "AWS_ACCESS_KEY_ID": "fake",
+    "AWS_SECRET_ACCESS_KEY": "fake",
+    "AWS_DEFAULT_REGION": "eu-central-1",
+    "AWS_REGION": "eu-central-1",
+}
+VARIABLES = {"JobsTable": "BATCH_PROGRESS_JOBS_TABLE", "TokensTable": "BATCH_PROGRESS_TOKENS_TABLE"}
+
+
+@pytest.fixture(scope="session")
+def dynamodb_endpoint() -> Iterator[str]:
+    """The engine that `DYNAMODB_ENDPOINT` names, else moto's in a thread."""
+    if given := os.environ.get("DYNAMODB_ENDPOINT"):
+        yield given
+        return
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def world(dynamodb_endpoint: str) -> Iterator[World]:
+    """The tables and the function. Ids and tokens are unique to each test, so nothing is ever reset."""
+    with pytest.MonkeyPatch.context() as environment:
+        for name, value in SETTINGS.items():
+            environment.setenv(name, value)
+        environment.delenv("AWS_PROFILE", raising=False)
+        environment.setenv("AWS_ENDPOINT_URL_DYNAMODB", dynamodb_endpoint)
+        dynamodb = boto3.client("dynamodb")
+        names = {}
+        for table in tables():
+            # An engine that is shared keeps the tables of every process apart.
+            names[table["TableName"]] = f"{table['TableName']}-{uuid.uuid4().hex[:8]}"
+            dynamodb.create_table(**table | {"TableName": names[table["TableName"]]})
+        for table_id, variable in VARIABLES.items():
+            environment.setenv(variable, names[table_id])
+        yield World(dynamodb, names["JobsTable"], names["TokensTable"])
+        for name in names.values():
+            dynamodb.delete_table(TableName=name)
+        dynamodb.close()

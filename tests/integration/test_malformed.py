@@ -1,0 +1,276 @@
+"""Items that no writer should have written: none takes a batch down, and each bad attribute costs itself alone."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from tests.integration.world import Attribute, World, batch_item, event, moment, now, progress_path, unique
+
+type Raw = dict[str, Any]
+
+# Every kind of value that DynamoDB has.
+TEXT: Raw = {"S": "text"}
+NUMBER: Raw = {"N": "5"}
+BYTES: Raw = {"B": b"bytes"}
+OTHER_KINDS: list[Raw] = [
+    {"NULL": True},
+    {"BOOL": True},
+    {"BOOL": False},
+    BYTES,
+    {"L": []},
+    {"L": [{"S": "completed"}, {"N": "5"}]},
+    {"M": {}},
+    {"M": {"S": {"S": "completed"}, "N": {"N": "5"}}},
+    {"SS": ["completed", "failed"]},
+    {"NS": ["1", "2"]},
+    {"BS": [b"a"]},
+]
+NO_TEXT = [NUMBER, *OTHER_KINDS]
+NO_NUMBER = [TEXT, {"S": "5"}, {"S": ""}, *OTHER_KINDS]
+BAD_NUMBERS: list[Raw] = [
+    {"N": "-1"},
+    {"N": "-0.5"},
+    {"N": "1.5"},
+    {"N": "0.1"},
+    {"N": "1E-130"},
+    {"N": "-1E-130"},
+    {"N": "-9.9999999999999999999999999999999999999E+125"},
+    {"N": "0.00000000000000000000000000000000000001"},
+]
+HUGE_NUMBERS = [
+    "9223372036854775807",
+    "9223372036854775808",
+    "18446744073709551615",
+    "18446744073709551616",
+    "99999999999999999999999999999999999999",
+    "1E+30",
+    "1E+125",
+    "9.9999999999999999999999999999999999999E+125",
+]
+BATCH_NUMBERS = ["total_urls", "parallel_jobs", "timeout_per_url", "revision"]
+DEFAULTS = {"url": "", "status": "pending", "items_extracted": 0}
+
+
+def read(world: World, name: str, value: Attribute) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Write a job that is good but for one attribute, beside a good one; return the data and that job."""
+    batch_id = world.put_batch(total_urls=3)
+    good: dict[str, Attribute] = {"url": "https://example.com/", "status": "completed", "items_extracted": 7}
+    world.put_jobs(batch_id, {"bad": good | {name: value}, "good": good})
+    data = world.get(batch_id).data
+    assert data["completed"] + data["failed"] + data["pending"] == data["total_urls"] == 3
+    assert {"job_id": "good", **good} == data["jobs"][1]
+    return data, data["jobs"][0]
+
+
+@pytest.mark.parametrize("value", [None, *NO_TEXT])
+def test_bad_url(world: World, value: Raw | None) -> None:
+    data, job = read(world, "url", value)
+    assert {"job_id": "bad", "url": "", "status": "completed", "items_extracted": 7} == job
+    assert 14 == data["total_items_extracted"]
+
+
+@pytest.mark.parametrize(
+    "value", [None, *NO_TEXT, *({"S": text} for text in ("", "done", "COMPLETED", "completed ", " failed", "None"))]
+)
+def test_bad_status(world: World, value: Raw | None) -> None:
+    """A job of which nobody knows how it stands is one that may still come."""
+    data, job = read(world, "status", value)
+    assert {"job_id": "bad", "url": "https://example.com/", "status": "pending", "items_extracted": 7} == job
+    assert [1, 0, 2, 14] == [data[name] for name in ("completed", "failed", "pending", "total_items_extracted")]
+
+
+@pytest.mark.parametrize("value", [None, *NO_NUMBER, *BAD_NUMBERS])
+def test_bad_number(world: World, value: Raw | None) -> None:
+    """Text that looks like a number is none; a negative or fractional one counts nothing."""
+    data, job = read(world, "items_extracted", value)
+    assert {"job_id": "bad", "url": "https://example.com/", "status": "completed", "items_extracted": 0} == job
+    assert 7 == data["total_items_extracted"]
+
+
+@pytest.mark.parametrize("number", HUGE_NUMBERS)
+def test_huge_number(world: World, number: str) -> None:
+    """Whatever DynamoDB can hold, two of them even, never takes the batch down."""
+    batch_id = world.put_batch(total_urls=2)
+    huge: Attribute = {"N": number}
+    world.put_jobs(
+        batch_id, {"a": {"items_extracted": huge}, "b": {"items_extracted": huge}, "c": {"items_extracted": 7}}
+    )
+
+    data = world.get(batch_id).data
+
+    assert isinstance(data["total_items_extracted"], int)
+    assert data["total_items_extracted"] == sum(job["items_extracted"] for job in data["jobs"])
+    assert 7 == data["jobs"][2]["items_extracted"]
+
+
+@pytest.mark.parametrize("value", OTHER_KINDS)
+@pytest.mark.parametrize("name", ["started_at", "finished_at", "error_code", "error_message"])
+def test_bad_detail(world: World, name: str, value: Raw) -> None:
+    """Null, as where it is absent; it spoils neither the other details nor the forecast."""
+    batch_id = world.put_batch(total_urls=2)
+    good: dict[str, Attribute] = {
+        "status": "failed",
+        "started_at": now(-20),
+        "finished_at": now(-10),
+        "error_code": "TIMEOUT",
+        "error_message": "too slow",
+    }
+    world.put_job(batch_id, "bad", **good | {name: value})
+
+    data = world.get(batch_id, include="details,estimate").data
+
+    expected = {key: None if key == name else good[key] for key in good}
+    assert expected == {key: data["jobs"][0][key] for key in good}
+    assert 1 == data["failed"]
+
+
+@pytest.mark.parametrize("value", [NUMBER, TEXT, {"S": ""}, {"NULL": True}, {"M": {}}])
+def test_bad_end_of_a_finished_batch(world: World, value: Raw) -> None:
+    batch_id = world.put_batch(created_at="2024-12-16T10:00:00.000Z")
+    world.put_jobs(batch_id, {"a": {"status": "completed", "finished_at": value}})
+    assert "2024-12-16T10:00:00Z" == world.get(batch_id).data["estimated_completion"]
+
+
+def test_job_with_nothing_but_its_key(world: World) -> None:
+    batch_id = world.put_batch()
+    world.put_item({"batch_id": {"S": batch_id}, "sk": {"S": "JOB#bare"}})
+    data = world.get(batch_id).data
+    assert [{"job_id": "bare", **DEFAULTS}] == data["jobs"]
+    assert [1, 0, 0, 1] == [data[name] for name in ("total_urls", "completed", "failed", "pending")]
+
+
+def test_job_with_nothing_right(world: World) -> None:
+    """Every attribute bad, and some that nobody knows."""
+    batch_id = world.put_batch()
+    names = ["url", "status", "items_extracted", "started_at", "finished_at", "error_code", "error_message", "foo"]
+    world.put_job(batch_id, "bad", **{name: {"L": [{"M": {"S": {"NULL": True}}}]} for name in names})
+    assert [{"job_id": "bad", **DEFAULTS}] == world.get(batch_id).data["jobs"]
+
+
+def test_attributes_that_are_not_ours_are_passed_over(world: World) -> None:
+    batch_id = world.put_batch(notes={"M": {"a": {"L": [{"B": b"x"}]}}})
+    extra: dict[str, Attribute] = {"data": {"M": {"sk": {"S": "JOB#x"}}}, "job_id": "other", "S": "x", "Items": 3}
+    world.put_job(batch_id, "a", **extra)
+    assert [["job_id", "url", "status", "items_extracted"]] == [list(job) for job in world.get(batch_id).data["jobs"]]
+    assert "a" == world.get(batch_id).data["jobs"][0]["job_id"]
+
+
+@pytest.mark.parametrize(
+    "sk",
+    ["#", "A", "ATTEMPT#1", "BATCG", "BATCH#1", "BATCH ", "CONFIG", "JOA#", "JOB", "JOB$", "JOC", "job#1", "~", "é"],
+)
+def test_only_job_items_are_jobs(world: World, sk: str) -> None:
+    """Other items of the partition, before the batch's own and after, are neither counted nor shown."""
+    batch_id = world.put_batch(total_urls=1)
+    world.put_job(batch_id, "a", status="completed")
+    stray = {"batch_id": {"S": batch_id}, "sk": {"S": sk}, "status": {"S": "failed"}, "items_extracted": {"N": "9"}}
+    world.put_item(stray | {"owner_id": {"S": "stranger"}, "expires_at": {"N": "1"}})
+
+    data = world.get(batch_id).data
+
+    assert [1, 1, 0, 0, 0] == [
+        data[name] for name in ("total_urls", "completed", "failed", "pending", "total_items_extracted")
+    ]
+    assert ["a"] == [job["job_id"] for job in data["jobs"]]
+    assert ["a"] == [job["job_id"] for page in world.walk(batch_id, limit="1") for job in page["jobs"]]
+
+
+def test_items_before_the_batchs_own_may_fill_a_page(world: World) -> None:
+    """However much sorts before it, the batch is found and belongs to its owner."""
+    batch_id = world.put_batch(total_urls=1)
+    padding = {"padding": {"S": "x" * 300_000}}
+    world.put_items({"batch_id": {"S": batch_id}, "sk": {"S": f"A{number}"}} | padding for number in range(8))
+    assert batch_id == world.get(batch_id).data["batch_id"]
+
+
+def test_items_of_a_partition_without_a_batch(world: World) -> None:
+    """Jobs alone make no batch, nor does an item that is almost one."""
+    batch_id = unique("batch")
+    world.put_jobs(batch_id, ["completed"])
+    world.put_item({"batch_id": {"S": batch_id}, "sk": {"S": "BATCH#"}, "owner_id": {"S": "demo"}})
+    assert (404, "BATCH_NOT_FOUND") == world.get(batch_id).outcome
+
+
+@pytest.mark.parametrize("job_id", ["", "a#b", "JOB#a", " ", "é", "\U0001f600", '"', "\\", "\x01", "a\u2028b"])
+def test_job_ids_of_every_form(world: World, job_id: str) -> None:
+    """All of the sort key that follows the first hash sign."""
+    batch_id = world.put_batch()
+    world.put_job(batch_id, job_id)
+    assert [job_id] == [job["job_id"] for job in world.get(batch_id).data["jobs"]]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *((name, value) for name in BATCH_NUMBERS for value in NO_NUMBER + BAD_NUMBERS),
+        *(("expires_at", value) for value in NO_NUMBER),
+    ],
+)
+def test_bad_attribute_of_the_batch(world: World, name: str, value: Raw) -> None:
+    """As if it were not there: the declared total is none, the batch does not expire."""
+    batch_id = unique("batch")
+    world.put_item(batch_item(batch_id, **{name: value}))
+    world.put_jobs(batch_id, ["completed", "processing"])
+    before = datetime.now(UTC)
+
+    data = world.get(batch_id, include="estimate").data
+
+    assert [2, 1, 0, 1] == [data[field] for field in ("total_urls", "completed", "failed", "pending")]
+    assert before <= moment(data["estimated_completion"])
+
+
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [
+        *((name, number) for name in BATCH_NUMBERS for number in ["0", *HUGE_NUMBERS]),
+        *(("expires_at", number) for number in HUGE_NUMBERS),
+    ],
+)
+def test_extreme_number_of_the_batch(world: World, name: str, number: str) -> None:
+    """Nothing to divide by, and more than a calendar holds: the sums stand, and the forecast is still a time."""
+    batch_id = unique("batch")
+    world.put_item(batch_item(batch_id, **{name: {"N": number}}))
+    world.put_jobs(batch_id, {"a": {"status": "processing", "started_at": now(-3)}, "b": {}})
+    before = datetime.now(UTC)
+
+    data = world.get(batch_id, include="estimate").data
+
+    assert all(isinstance(data[field], int) for field in ("total_urls", "completed", "failed", "pending"))
+    assert data["completed"] + data["failed"] + data["pending"] == data["total_urls"]
+    assert before <= moment(data["estimated_completion"]) <= moment(data["estimate"]["latest"])
+
+
+@pytest.mark.parametrize("value", [*NO_TEXT, TEXT, {"S": ""}])
+def test_bad_creation_of_the_batch(world: World, value: Raw) -> None:
+    batch_id = world.put_batch(created_at=value)
+    world.put_jobs(batch_id, ["completed", "pending"])
+    assert 2 == world.get(batch_id, include="estimate").data["total_urls"]
+
+
+@pytest.mark.parametrize("value", [*NO_TEXT, {"S": ""}])
+def test_bad_owner_of_the_batch(world: World, value: Raw) -> None:
+    """It is nobody's, so nobody's token shows it; a direct caller who narrows to no owner may see it."""
+    batch_id = world.put_batch(owner_id=value)
+    assert (404, "BATCH_NOT_FOUND") == world.get(batch_id).outcome
+    assert world.invoke({"batch_id": batch_id})["success"] is True
+
+
+def test_direct_invocation_survives_malformed_items(world: World) -> None:
+    batch_id = world.put_batch()
+    world.put_job(batch_id, "bad", url=None, status={"NULL": True}, items_extracted={"N": "1E+125"})
+    assert world.invoke({"batch_id": batch_id})["success"] is True
+
+
+def test_malformed_item_is_reported_by_its_key(world: World) -> None:
+    """In a log line and in a metric; neither holds the token that was sent."""
+    batch_id = world.put_batch()
+    world.put_jobs(batch_id, {"bad_one": {"status": "done"}, "good_one": {}})
+
+    run = world.elsewhere(event("GET", progress_path(batch_id), world.key()))
+
+    assert 200 == run.http.status
+    assert any("JOB#bad_one" in line for line in run.log.splitlines())
+    assert "JOB#good_one" not in run.log
+    assert any('"CloudWatchMetrics"' in line for line in run.log.splitlines())
+    assert world.tokens["demo"] not in run.log

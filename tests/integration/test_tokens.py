@@ -1,0 +1,234 @@
+"""Who may ask: every way to be refused, and the few to be let in."""
+
+import re
+import time
+
+import pytest
+
+from tests.integration.world import Answer, World, progress_path, unique
+
+type Header = tuple[str, str]
+
+
+def ask(world: World, batch_id: str, *headers: Header) -> Answer:
+    """Ask with these headers and no other credentials."""
+    return world.request("GET", progress_path(batch_id), headers)
+
+
+def bearer(token: str) -> Header:
+    return "Authorization", f"Bearer {token}"
+
+
+def key(token: str) -> Header:
+    return "X-API-Key", token
+
+
+def long_ago() -> int:
+    return int(time.time()) - 3600
+
+
+@pytest.fixture
+def batch_id(world: World) -> str:
+    return world.put_batch()
+
+
+@pytest.fixture
+def token(world: World) -> str:
+    return world.put_token()
+
+
+def test_no_credentials(world: World, batch_id: str) -> None:
+    """The challenge names a realm and, where nothing was tried, no error (RFC 6750, section 3)."""
+    answer = ask(world, batch_id)
+    assert (401, "AUTHENTICATION_REQUIRED") == answer.outcome
+    assert re.fullmatch(r'Bearer realm="[^"]*"', answer.headers["WWW-Authenticate"])
+
+
+@pytest.mark.parametrize(
+    "name", ["Authorization", "authorization", "AUTHORIZATION", "X-API-Key", "x-api-key", "X-Api-Key"]
+)
+def test_header_names_know_no_case(world: World, batch_id: str, token: str, name: str) -> None:
+    value = token if name.lower() == "x-api-key" else f"Bearer {token}"
+    assert 200 == ask(world, batch_id, (name, value)).status
+
+
+@pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER", "bEaReR"])
+def test_the_scheme_knows_no_case(world: World, batch_id: str, token: str, scheme: str) -> None:
+    assert 200 == ask(world, batch_id, ("Authorization", f"{scheme} {token}")).status
+
+
+def test_token_itself_knows_case(world: World, batch_id: str) -> None:
+    token = world.put_token(unique("Token"))
+    assert (401, "INVALID_API_KEY") == ask(world, batch_id, key(token.lower())).outcome
+
+
+def refusals(world: World) -> list[tuple[str, str, str]]:
+    """Return a token of each kind that is refused, with its code by bearer and by key."""
+    revoked = "2024-12-16T10:30:02.123Z"
+    return [
+        (unique("unknown"), "TOKEN_INVALID", "INVALID_API_KEY"),
+        ("bad token", "TOKEN_INVALID", "INVALID_API_KEY"),
+        (world.put_token(expires_at=long_ago()), "TOKEN_EXPIRED", "API_KEY_EXPIRED"),
+        (world.put_token(revoked_at=revoked), "TOKEN_INVALID", "API_KEY_DEACTIVATED"),
+        (world.put_token(revoked_at=revoked, expires_at=long_ago()), "TOKEN_INVALID", "API_KEY_DEACTIVATED"),
+        (world.put_token(revoked_at=revoked, expires_at=2 * 10**9), "TOKEN_INVALID", "API_KEY_DEACTIVATED"),
+    ]
+
+
+def test_refused_by_bearer(world: World, batch_id: str) -> None:
+    """Unknown and malformed alike; revoked wins over expired, and does not tell it was once good."""
+    for token, code, _ in refusals(world):
+        answer = ask(world, batch_id, bearer(token))
+        assert (401, code) == answer.outcome
+        assert "client_error" == answer.error["type"]
+        assert re.match(r'Bearer realm="[^"]*", ?error="invalid_token"', answer.headers["WWW-Authenticate"])
+
+
+def test_refused_by_key(world: World, batch_id: str) -> None:
+    """A key's holder learns that it was deactivated; the challenge is the same."""
+    for token, _, code in refusals(world):
+        answer = ask(world, batch_id, key(token))
+        assert (401, code) == answer.outcome
+        assert re.match(r'Bearer realm="[^"]*", ?error="invalid_token"', answer.headers["WWW-Authenticate"])
+
+
+def test_refused_again_the_same(world: World, batch_id: str) -> None:
+    """A look-up that is remembered is refused as one that is not."""
+    for token, _, code in refusals(world):
+        assert [(401, code)] * 2 == [ask(world, batch_id, key(token)).outcome for _ in range(2)]
+
+
+def test_expiry_is_checked_although_the_token_is_remembered(world: World, batch_id: str) -> None:
+    expires_at = int(time.time()) + 2
+    token = world.put_token(expires_at=expires_at)
+    assert 200 == ask(world, batch_id, bearer(token)).status
+
+    time.sleep(expires_at + 0.2 - time.time())
+
+    assert (401, "TOKEN_EXPIRED") == ask(world, batch_id, bearer(token)).outcome
+    assert (401, "API_KEY_EXPIRED") == ask(world, batch_id, key(token)).outcome
+
+
+def test_expiry_ahead_is_no_obstacle(world: World, batch_id: str) -> None:
+    assert 200 == ask(world, batch_id, bearer(world.put_token(expires_at=int(time.time()) + 3600))).status
+
+
+@pytest.mark.parametrize(
+    "value", ["Bearer", "bearer", "Basic dXNlcjpwYXNz", "Token abcdefghijkl", "Digest abcdefghijkl", "abcdefghijkl"]
+)
+def test_another_scheme_or_bearer_alone(world: World, batch_id: str, value: str) -> None:
+    """Something was tried, so it is an invalid token and not a missing one."""
+    answer = ask(world, batch_id, ("Authorization", value))
+    assert (401, "TOKEN_INVALID") == answer.outcome
+    assert 'error="invalid_token"' in answer.headers["WWW-Authenticate"]
+
+
+def test_a_good_token_of_another_scheme_is_refused(world: World, batch_id: str, token: str) -> None:
+    for value in (f"Basic {token}", token, f"Bearer{token}", f"BearerX {token}"):
+        assert (401, "TOKEN_INVALID") == ask(world, batch_id, ("Authorization", value)).outcome
+
+
+def test_authorization_alone_decides(world: World, batch_id: str, token: str) -> None:
+    """With both headers there the key is not looked at: it neither rescues nor spoils."""
+    unknown, expired = unique("unknown"), world.put_token(expires_at=long_ago())
+    assert 200 == ask(world, batch_id, bearer(token), key(unknown)).status
+    assert 200 == ask(world, batch_id, bearer(token), key("bad key")).status
+    assert 200 == ask(world, batch_id, bearer(token), key(unknown), key(expired)).status
+    assert (401, "TOKEN_INVALID") == ask(world, batch_id, bearer(unknown), key(token)).outcome
+    assert (401, "TOKEN_EXPIRED") == ask(world, batch_id, bearer(expired), key(token)).outcome
+    assert (401, "TOKEN_INVALID") == ask(world, batch_id, ("Authorization", "Bearer"), key(token)).outcome
+    assert (401, "TOKEN_INVALID") == ask(world, batch_id, ("Authorization", "Basic YWJj"), key(token)).outcome
+
+
+def test_authorization_decides_whose_batches_are_seen(world: World, batch_id: str, token: str) -> None:
+    stranger = world.put_token(owner=unique("owner"))
+    assert 200 == ask(world, batch_id, bearer(token), key(stranger)).status
+    assert (404, "BATCH_NOT_FOUND") == ask(world, batch_id, bearer(stranger), key(token)).outcome
+
+
+def test_header_twice_with_the_same_value(world: World, batch_id: str, token: str) -> None:
+    assert 200 == ask(world, batch_id, bearer(token), bearer(token)).status
+    assert 200 == ask(world, batch_id, key(token), key(token)).status
+
+
+def test_header_twice_with_different_values(world: World, batch_id: str, token: str) -> None:
+    """Two values, of which each might be good, are refused whichever comes last."""
+    other = world.put_token()
+    for first, second in ((token, other), (other, token), (token, "bad"), ("bad", token)):
+        assert (401, "TOKEN_INVALID") == ask(world, batch_id, bearer(first), bearer(second)).outcome
+        assert (401, "INVALID_API_KEY") == ask(world, batch_id, key(first), key(second)).outcome
+
+
+def test_header_twice_in_different_spellings(world: World, batch_id: str, token: str) -> None:
+    """Names know no case, so these are one header given twice."""
+    other = world.put_token()
+    twice = ask(world, batch_id, ("Authorization", f"Bearer {token}"), ("authorization", f"Bearer {other}"))
+    assert (401, "TOKEN_INVALID") == twice.outcome
+    assert (401, "INVALID_API_KEY") == ask(world, batch_id, ("X-API-Key", token), ("x-api-key", other)).outcome
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        "12345678",
+        "a" * 512,
+        "AZaz09-._~+/",
+        "abcdefg=",
+        "abcdef==",
+        "a=======",
+        "one.two.three",
+        "/+~_.-./",
+    ],
+)
+def test_every_b64token_is_looked_up(world: World, batch_id: str, token: str) -> None:
+    """8 to 512 characters of RFC 6750's grammar, padding at the end included; there is no format of ours."""
+    world.put_token(token)
+    assert 200 == ask(world, batch_id, bearer(token)).status
+    assert 200 == ask(world, batch_id, key(token)).status
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        "1234567",
+        "a" * 513,
+        "========",
+        "=abcdefgh",
+        "abcd=efgh",
+        "abcd efgh",
+        "abcdefgh,",
+        "abcdefgh:",
+        "abcdefgh\\",
+        'abcdefgh"',
+        "abcdéfgh",
+        "abcdefg٣",
+        "abcdefg\x00h",
+        "abcdefgh$",
+        "{abcdefgh}",
+        "abcd\tefgh",
+    ],
+)
+def test_anything_else_is_refused_without_a_look_up(world: World, batch_id: str, token: str) -> None:
+    """Even where it stands in the table."""
+    world.put_token(token)
+    assert (401, "TOKEN_INVALID") == ask(world, batch_id, bearer(token)).outcome
+    assert (401, "INVALID_API_KEY") == ask(world, batch_id, key(token)).outcome
+
+
+def test_the_hash_of_a_token_is_no_token(world: World, batch_id: str, token: str) -> None:
+    """Who reads the table can't use what it says."""
+    del token
+    hashes = [item["token_hash"]["S"] for item in world.dynamodb.scan(TableName=world.tokens_table)["Items"]]
+    assert hashes
+    assert (401, "INVALID_API_KEY") == ask(world, batch_id, key(hashes[0])).outcome
+
+
+def test_each_owner_sees_their_own(world: World) -> None:
+    owners = [unique("owner"), unique("owner")]
+    batches = [world.put_batch(owner=owner) for owner in owners]
+    statuses = [[world.get(batch_id, owner).status for batch_id in batches] for owner in owners]
+    assert [[200, 404], [404, 200]] == statuses
+
+
+def test_several_tokens_of_one_owner(world: World, batch_id: str) -> None:
+    assert [200, 200] == [ask(world, batch_id, bearer(world.put_token())).status for _ in range(2)]

@@ -1,0 +1,342 @@
+"""A small world to ask questions in: real tables, and API Gateway played in front of the handler."""
+
+import base64
+import gzip
+import hashlib
+import itertools
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from werkzeug.datastructures import Headers
+
+from functions.progress import app
+
+type Pairs = Mapping[str, str] | Sequence[tuple[str, str]]
+type Attribute = str | int | dict[str, Any] | None  # text, number, DynamoDB's own JSON, or left out
+
+ROUTE = re.compile(r"(?P<resource>(/api)?/v1/scrape/batch/)(?P<batch_id>[^/]+)/progress/?")
+STAGE = "v1"
+REALISTIC = (("Host", "api.example.com"), ("User-Agent", "tests"), ("X-Forwarded-Proto", "https"))
+# The payload of a Lambda's answer, as the service counts it.
+SIX_MEGABYTES = 6 * 1024 * 1024
+BATCH_WRITE_LIMIT = 25
+
+# One process that answers one event, for what a process settles once: its environment.
+ONE_EVENT = """
+import json, sys
+from tests.integration.world import Context
+from functions.progress.app import handler
+print("answer:" + json.dumps(handler(json.load(sys.stdin), Context())))
+"""
+
+
+def now(seconds: float = 0) -> str:
+    """Return the time `seconds` from now as the tables write it: RFC 3339, UTC, milliseconds."""
+    moment = datetime.now(UTC) + timedelta(seconds=seconds)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def moment(text: str) -> datetime:
+    """Read a time of an answer, which has whole seconds and a Z and nothing else."""
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", text, re.ASCII), text
+    return datetime.fromisoformat(text)
+
+
+def unique(prefix: str) -> str:
+    """Return an id that nobody else uses."""
+    return f"{prefix}_{uuid.uuid4().hex[:12]}"
+
+
+def attributes(values: Mapping[str, Attribute]) -> dict[str, Any]:
+    """Return plain values as DynamoDB's JSON; what is such JSON already stays as it is."""
+    kinds: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            kinds[name] = value
+        elif isinstance(value, str):
+            kinds[name] = {"S": value}
+        elif value is not None:
+            kinds[name] = {"N": str(value)}
+    return kinds
+
+
+def batch_item(batch_id: str, **values: Attribute) -> dict[str, Any]:
+    """Return a batch's own item in DynamoDB's JSON: `owner_id` is `demo` unless `values` say otherwise."""
+    return attributes({"batch_id": batch_id, "sk": "BATCH", "owner_id": "demo"} | values)
+
+
+class Context:
+    """What a Lambda is told about its own run."""
+
+    function_name = "progress"
+    function_version = "1"
+    memory_limit_in_mb = 512
+    invoked_function_arn = "arn:aws:lambda:eu-central-1:123456789012:function:progress"
+    log_group_name = "/aws/lambda/progress"
+    log_stream_name = "2024/12/16/[1]0123456789abcdef"
+
+    def __init__(self, timeout: float = 10) -> None:
+        """Start the run's clock: `timeout` seconds from now."""
+        self.aws_request_id = str(uuid.uuid4())
+        self._ends = time.monotonic() + timeout
+
+    def get_remaining_time_in_millis(self) -> int:
+        return max(0, int((self._ends - time.monotonic()) * 1000))
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An HTTP answer as a client receives it, and the payload it was made of."""
+
+    status: int
+    headers: Headers
+    text: str
+    coding: str | None
+    payload: dict[str, Any]
+
+    @classmethod
+    def read(cls, payload: dict[str, Any]) -> "Answer":
+        """Read what the handler returned as API Gateway does."""
+        headers = Headers()
+        multiple = payload.get("multiValueHeaders") or {}
+        single = {name: [value] for name, value in (payload.get("headers") or {}).items() if name not in multiple}
+        for name, values in (single | multiple).items():
+            for value in values:
+                assert isinstance(value, str)
+                headers.add(name, value)
+        body = payload.get("body") or ""
+        raw = base64.b64decode(body, validate=True) if payload.get("isBase64Encoded") else body.encode()
+        coding = headers.get("Content-Encoding")
+        text = (gzip.decompress(raw) if coding == "gzip" else raw).decode()
+        return cls(payload["statusCode"], headers, text, coding, payload)
+
+    @property
+    def json(self) -> Any:  # noqa: ANN401  # whatever JSON the body is
+        return json.loads(self.text)
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """The data of a success, which this must be."""
+        assert 200 == self.status, self.text
+        body = self.json
+        assert ["success", "data"] == list(body)
+        assert body["success"] is True
+        return dict(body["data"])
+
+    @property
+    def error(self) -> dict[str, Any]:
+        """The error of a failure, which this must be, in the one envelope."""
+        body = self.json
+        assert ["success", "error"] == list(body)
+        assert body["success"] is False
+        error = dict(body["error"])
+        assert self.status == error["status"]
+        return error
+
+    @property
+    def outcome(self) -> tuple[int, str]:
+        """Status and code, which together say what went wrong."""
+        return self.status, self.error["code"]
+
+    @property
+    def names(self) -> set[str]:
+        """The names of the headers, in lower case."""
+        return {name.lower() for name, _ in self.headers}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One event's answer from a process of its own, and all that the process wrote."""
+
+    payload: dict[str, Any]
+    log: str
+
+    @property
+    def http(self) -> Answer:
+        return Answer.read(self.payload)
+
+
+@dataclass(frozen=True)
+class World:
+    """The tables, and the function in front of them."""
+
+    dynamodb: Any
+    jobs_table: str
+    tokens_table: str
+    tokens: dict[str, str] = field(default_factory=dict)  # a good one by owner
+
+    # What is there
+
+    def put_batch(self, batch_id: str | None = None, *, owner: str = "demo", **values: Attribute) -> str:
+        """Write a batch's own item, created a minute ago unless `created_at` says otherwise, and return its id."""
+        batch_id = batch_id or unique("batch")
+        self.put_item(batch_item(batch_id, **{"owner_id": owner, "created_at": now(-60)} | values))
+        return batch_id
+
+    def put_job(self, batch_id: str, job_id: str, /, **values: Attribute) -> None:
+        """Write one job: pending and with a URL unless `values` say otherwise."""
+        self.put_jobs(batch_id, {job_id: values})
+
+    def put_jobs(self, batch_id: str, jobs: Mapping[str, Mapping[str, Attribute]] | Iterable[str]) -> None:
+        """Write many jobs: by id, or one of each status given, in the order of their ids."""
+        if not isinstance(jobs, Mapping):
+            jobs = {f"job_{number:06}": {"status": status} for number, status in enumerate(jobs, 1)}
+        self.put_items(
+            attributes(
+                {
+                    "batch_id": batch_id,
+                    "sk": f"JOB#{job_id}",
+                    "status": "pending",
+                    "url": f"https://example.com/{job_id}",
+                }
+                | dict(values)
+            )
+            for job_id, values in jobs.items()
+        )
+
+    def put_item(self, item: dict[str, Any]) -> None:
+        """Write one item of the jobs table, in DynamoDB's JSON."""
+        self.dynamodb.put_item(TableName=self.jobs_table, Item=item)
+
+    def put_items(self, items: Iterable[dict[str, Any]], *, at_once: int = BATCH_WRITE_LIMIT) -> None:
+        """Write items of the jobs table, in DynamoDB's JSON, no two of one key."""
+        for some in itertools.batched(items, at_once, strict=False):
+            left = {self.jobs_table: [{"PutRequest": {"Item": item}} for item in some]}
+            while left:
+                left = self.dynamodb.batch_write_item(RequestItems=left)["UnprocessedItems"]
+
+    def delete_batch(self, batch_id: str) -> None:
+        """Take away a batch's own item and leave its jobs."""
+        self.dynamodb.delete_item(TableName=self.jobs_table, Key=attributes({"batch_id": batch_id, "sk": "BATCH"}))
+
+    def put_token(self, token: str | None = None, owner: str = "demo", **values: Attribute) -> str:
+        """Let a token in, with `expires_at` and `revoked_at` as given, and return it."""
+        token = token or unique("token")
+        item = {
+            "token_hash": hashlib.sha256(token.encode()).hexdigest(),
+            "owner_id": owner,
+            "label": "a test",
+            "created_at": now(-3600),
+        }
+        self.dynamodb.put_item(TableName=self.tokens_table, Item=attributes(item | values))
+        return token
+
+    # What is asked
+
+    def get(self, batch_id: str, /, owner: str = "demo", **query: str) -> Answer:
+        """Ask for a batch with a good token of its owner."""
+        return self.ask(batch_id, query, owner=owner)
+
+    def ask(self, batch_id: str, query: Pairs = (), *, headers: Pairs = (), owner: str = "demo") -> Answer:
+        """Ask for a batch with a good token, a query that may repeat parameters, and more headers."""
+        return self.request("GET", progress_path(batch_id), [*self.key(owner), *pairs(headers)], query)
+
+    def key(self, owner: str = "demo") -> list[tuple[str, str]]:
+        """Return the header that proves one to be `owner`."""
+        if owner not in self.tokens:
+            self.tokens[owner] = self.put_token(owner=owner)
+        return [("X-API-Key", self.tokens[owner])]
+
+    def request(self, method: str, path: str, headers: Pairs = (), query: Pairs = ()) -> Answer:
+        """Ask as an HTTP client does, through API Gateway."""
+        payload = app.handler(event(method, path, headers, query), Context())
+        return Answer.read(json.loads(json.dumps(payload)))
+
+    def walk(self, batch_id: str, **query: str) -> Iterator[dict[str, Any]]:
+        """Ask for page after page until there is no next one, and yield the data of each."""
+        data = self.get(batch_id, **query).data
+        yield data
+        while data["next_cursor"] is not None:
+            data = self.get(batch_id, **query, cursor=data["next_cursor"]).data
+            yield data
+
+    def invoke(self, event: object, context: Context | None = None) -> dict[str, Any]:
+        """Ask as another Lambda does: any JSON in, a plain object out."""
+        answer = json.loads(json.dumps(app.handler(event, context or Context())))
+        assert isinstance(answer, dict)
+        return answer
+
+    def elsewhere(self, event: object, **environment: str | None) -> "Run":
+        """Ask a function in its own process, whose environment differs by `environment`; `None` means unset."""
+        variables: dict[str, str | None] = {**os.environ, **environment}
+        done = subprocess.run(  # noqa: S603  # this interpreter, and the text above
+            [sys.executable, "-c", ONE_EVENT],
+            input=json.dumps(event),
+            env={name: value for name, value in variables.items() if value is not None},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        log, mark, answer = done.stdout.rpartition("answer:")
+        assert mark, done.stderr
+        return Run(dict(json.loads(answer)), log + done.stderr)
+
+
+def pairs(values: Pairs) -> list[tuple[str, str]]:
+    """Return names and values as pairs, repeated names included."""
+    return list(values.items() if isinstance(values, Mapping) else values)
+
+
+def progress_path(batch_id: str) -> str:
+    """Return the documented path of a batch's progress."""
+    return f"/api/v1/scrape/batch/{batch_id}/progress"
+
+
+def event(method: str, path: str, headers: Pairs = (), query: Pairs = ()) -> dict[str, Any]:
+    """Return the event that a REST API makes of a request."""
+    headers, query = [*REALISTIC, *pairs(headers)], pairs(query)
+    route = ROUTE.fullmatch(path)
+    parameters: dict[str, str] | None
+    if route:
+        resource, parameters = f"{route['resource']}{{batch_id}}/progress", {"batch_id": route["batch_id"]}
+    elif path == "/":
+        resource, parameters = "/", None
+    else:
+        resource, parameters = "/{proxy+}", {"proxy": path.strip("/")}
+    return {
+        "resource": resource,
+        "path": path,
+        "httpMethod": method,
+        "headers": dict(headers),
+        "multiValueHeaders": _gathered(headers),
+        "queryStringParameters": dict(query) or None,
+        "multiValueQueryStringParameters": _gathered(query) or None,
+        "pathParameters": parameters,
+        "stageVariables": None,
+        "requestContext": {
+            "accountId": "123456789012",
+            "apiId": "abcdef1234",
+            "domainName": "api.example.com",
+            "domainPrefix": "api",
+            "extendedRequestId": unique("extended"),
+            "httpMethod": method,
+            "identity": {"sourceIp": "192.0.2.1", "userAgent": "tests"},
+            "path": f"/{STAGE}{path}",
+            "protocol": "HTTP/1.1",
+            "requestId": str(uuid.uuid4()),
+            "requestTime": datetime.now(UTC).strftime("%d/%b/%Y:%H:%M:%S +0000"),
+            "requestTimeEpoch": int(time.time() * 1000),
+            "resourceId": "a1b2c3",
+            "resourcePath": resource,
+            "stage": STAGE,
+        },
+        "body": None,
+        "isBase64Encoded": False,
+    }
+
+
+def _gathered(values: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    gathered: dict[str, list[str]] = {}
+    for name, value in values:
+        gathered.setdefault(name, []).append(value)
+    return gathered

@@ -1,0 +1,238 @@
+"""What `sam build` leaves is what Lambda runs: here with nothing else on the path."""
+
+import importlib.util
+import json
+import marshal
+import os
+import platform
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from hashlib import sha256
+from pathlib import Path
+from types import CodeType
+from typing import Any
+
+import botocore.session
+import pytest
+from moto.server import ThreadedMotoServer
+
+from cli.tables import tables
+
+ROOT = Path(__file__).resolve().parents[2]
+SAM = ROOT / ".venv-sam/bin/sam"
+HOST = {"aarch64": "arm64"}.get(platform.machine(), platform.machine())
+OTHER = {"arm64": "x86_64", "x86_64": "arm64"}[HOST]
+MACHINES = {"arm64": 183, "x86_64": 62}  # ELF's e_machine
+
+# Stands in for the runtime; the answer is the last line, for the function logs to the same stream.
+INVOKE = """
+import json, sys
+from types import SimpleNamespace
+from functions.progress.app import handler
+context = SimpleNamespace(function_name="progress", function_version="1", memory_limit_in_mb=1024, tenant_id=None,
+    invoked_function_arn="arn:aws:lambda:eu-central-1:123456789012:function:progress:live",
+    aws_request_id="1b2c3d4e-0000-4000-8000-000000000000", get_remaining_time_in_millis=lambda: 10000)
+print(json.dumps([handler(json.load(sys.stdin), context),
+    sorted(module.__file__ for module in list(sys.modules.values()) if getattr(module, "__file__", None))]))
+"""
+# Versions of the function that SAM publishes, for a hash of the layer's content and the parameters on the command line.
+VERSIONS = """
+import json, os, sys
+os.environ["AWS_DEFAULT_REGION"] = "eu-central-1"
+from samtranslator.translator.transform import transform
+from samtranslator.yaml_helper import yaml_parse
+template = yaml_parse(open("template.yaml", encoding="utf-8").read())
+template["Resources"]["ProgressFunction"]["Properties"]["CodeUri"] = "s3://bucket/function"
+template["Resources"]["BatchProgressLayer"]["Properties"]["ContentUri"] = "s3://bucket/" + sys.argv[1]
+loader = type("Loader", (), {"load": lambda self: {}})()
+resources = transform(template, {"Arch": "arm64"}, loader)["Resources"]
+versions = {name: body["Properties"] for name, body in resources.items() if body["Type"] == "AWS::Lambda::Version"}
+print(json.dumps(versions))
+"""
+
+
+def sam_build(to: Path, arch: str, told: str | None = None) -> subprocess.CompletedProcess[str]:
+    """Build the stack for `arch`; `told` is what the caller's ARCH says."""
+    environment = {name: value for name, value in os.environ.items() if name not in {"ARCH", "MAKEFLAGS", "MFLAGS"}}
+    environment |= {"SAM_CLI_TELEMETRY": "0", "PATH": f"{ROOT}/.venv/bin:{os.environ['PATH']}"}
+    if told:
+        environment["ARCH"] = told
+    command = [str(SAM), "build", "--build-dir", str(to), "--parameter-overrides", f"Arch={arch}"]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)  # noqa: S603
+
+
+@pytest.fixture(scope="session")
+def builds(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The stack as built for each architecture, without a container."""
+    found = {}
+    for arch in (HOST, OTHER):
+        found[arch] = tmp_path_factory.mktemp(arch) / "build"
+        done = sam_build(found[arch], arch)
+        assert done.returncode == 0, done.stderr
+    return found
+
+
+@pytest.fixture(scope="session")
+def layer(builds: dict[str, Path]) -> Path:
+    """The layer's folder of packages, for this machine."""
+    return builds[HOST] / "BatchProgressLayer/python"
+
+
+@pytest.fixture(scope="session")
+def engine() -> Iterator[str]:
+    """A DynamoDB with the tables of the template and a small batch of the demo owner."""
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    address = f"http://{host}:{port}"
+    dynamodb = botocore.session.Session().create_client(
+        "dynamodb", "eu-central-1", endpoint_url=address, aws_access_key_id="none", aws_secret_access_key="none"
+    )
+    for table in tables():
+        dynamodb.create_table(**table)
+    batch, owner = {"S": "batch_xyz789"}, {"S": "demo"}
+    items: list[dict[str, Any]] = [{"sk": {"S": "BATCH"}, "owner_id": owner, "total_urls": {"N": "2"}}]
+    items += [
+        {"sk": {"S": f"JOB#job_{number}"}, "url": {"S": f"https://example.com/{number}"}, "status": {"S": status}}
+        for number, status in enumerate(("completed", "pending"), 1)
+    ]
+    for item in items:
+        dynamodb.put_item(TableName="JobsTable", Item={"batch_id": batch, **item})
+    for token, expiry in (("demo-token", time.time() + 3600), ("demo-expired-token", time.time() - 3600)):
+        digest = {"S": sha256(token.encode()).hexdigest()}
+        item = {"token_hash": digest, "owner_id": owner, "expires_at": {"N": str(int(expiry))}}
+        dynamodb.put_item(TableName="TokensTable", Item=item)
+    yield address
+    server.stop()
+
+
+def invoke(build: Path, engine: str, event: str) -> tuple[dict[str, Any], list[str]]:
+    """Answer an event as Lambda would; return the answer and the files of all modules that were loaded."""
+    environment = {
+        "PYTHONPATH": f"{build}/ProgressFunction:{build}/BatchProgressLayer/python",
+        "AWS_ENDPOINT_URL_DYNAMODB": engine,
+        "AWS_REGION": "eu-central-1",
+        "AWS_DEFAULT_REGION": "eu-central-1",
+        "AWS_ACCESS_KEY_ID": "none",
+        "AWS_SECRET_ACCESS_KEY": "none",
+        "BATCH_PROGRESS_JOBS_TABLE": "JobsTable",
+        "BATCH_PROGRESS_TOKENS_TABLE": "TokensTable",
+    }
+    # -S: without the site-packages of the interpreter that runs it.
+    done = subprocess.run(  # noqa: S603
+        [sys.executable, "-S", "-s", "-c", INVOKE],
+        input=(ROOT / "events" / f"{event}.json").read_text(),
+        env=environment,
+        cwd=build,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    answer, modules = json.loads(done.stdout.splitlines()[-1])
+    return answer, modules
+
+
+@pytest.mark.parametrize(
+    ("event", "status"), [("bearer", 200), ("key", 200), ("none", 401), ("expired", 401), ("unknown_batch", 404)]
+)
+def test_the_built_function_answers_http(builds: dict[str, Path], engine: str, event: str, status: int) -> None:
+    """With the built layer and nothing else."""
+    answer, _ = invoke(builds[HOST], engine, event)
+    assert status == answer["statusCode"]
+    assert (status == 200) == json.loads(answer["body"])["success"]
+
+
+def test_the_built_function_answers_a_direct_call(builds: dict[str, Path], engine: str) -> None:
+    """As a plain object, with the whole batch."""
+    answer, _ = invoke(builds[HOST], engine, "direct")
+    assert (2, 1, 0, 1) == tuple(answer["data"][field] for field in ("total_urls", "completed", "failed", "pending"))
+
+
+def test_nothing_comes_from_outside_the_build(builds: dict[str, Path], engine: str) -> None:
+    """Every module is the function's, the layer's or the standard library's."""
+    build = builds[HOST]
+    _, modules = invoke(build, engine, "bearer")
+    standard = str(Path(os.__file__).parent)
+    assert [] == [file for file in modules if not file.startswith((str(build), standard)) or "site-packages" in file]
+    assert any(file.startswith(f"{build}/BatchProgressLayer/python/botocore/") for file in modules)
+
+
+def test_byte_code_is_valid_whatever_a_file_s_time_is(layer: Path) -> None:
+    """Every module of the layer has byte code of this Python, with a hash that is never checked, that names /opt."""
+    sources = list(layer.rglob("*.py"))
+    assert len(sources) > 300
+    wrong = []
+    for source in sources:
+        cached = layer / importlib.util.cache_from_source(str(source))
+        content = cached.read_bytes() if cached.exists() else b""
+        # PEP 552: magic number, flags (1: by hash, not checked), eight bytes of hash, the code.
+        valid = content[:4] == importlib.util.MAGIC_NUMBER and content[4:8] == b"\x01\0\0\0"
+        code = marshal.loads(content[16:]) if valid else None  # noqa: S302  # made by this build
+        if not (isinstance(code, CodeType) and code.co_filename == f"/opt/python/{source.relative_to(layer)}"):
+            wrong.append(str(source))
+    assert [] == wrong
+
+
+def test_botocore_keeps_the_one_service_that_is_used(layer: Path) -> None:
+    """And what lies beside the services: endpoints, partitions, retries, default modes."""
+    assert {
+        "_retry.json",
+        "dynamodb",
+        "endpoints.json",
+        "partitions.json",
+        "sdk-default-configuration.json",
+    } == {file.name for file in (layer / "botocore/data").iterdir()}
+
+
+@pytest.mark.parametrize("arch", MACHINES)
+def test_the_layer_is_of_the_architecture_asked_for(builds: dict[str, Path], arch: str) -> None:
+    """Every compiled module is for that machine and this Python, on whatever machine it was built."""
+    compiled = list(builds[arch].rglob("*.so"))
+    assert compiled
+    assert {MACHINES[arch]} == {int.from_bytes(file.read_bytes()[18:20], "little") for file in compiled}
+    assert all("cpython-313-" in file.name or "abi3" in file.name for file in compiled)
+
+
+def test_the_same_layer_comes_out_of_every_build(builds: dict[str, Path], tmp_path: Path) -> None:
+    """SAM uploads by content: a build that differed would publish a version for nothing."""
+    again = tmp_path / "again"
+    assert sam_build(again, HOST).returncode == 0
+
+    def contents(build: Path) -> dict[str, str]:
+        files = (file for file in (build / "BatchProgressLayer").rglob("*") if file.is_file())
+        return {str(file.relative_to(build)): sha256(file.read_bytes()).hexdigest() for file in files}
+
+    assert contents(builds[HOST]) == contents(again)
+
+
+def test_a_layer_of_another_architecture_than_the_template_s_is_refused(tmp_path: Path) -> None:
+    """In one line that says how to build it."""
+    done = sam_build(tmp_path / "build", HOST, told=OTHER)
+    assert done.returncode != 0
+    remedy = f"build with: sam build --parameter-overrides Arch={OTHER}"
+    assert [f"layer: ARCH is {OTHER} but the template's Arch is {HOST}; {remedy}"] == re.findall(
+        "layer: .*", done.stderr
+    )
+
+
+def versions(layer: str) -> dict[str, Any]:
+    """What SAM publishes for that content of the layer."""
+    command = [str(SAM.with_name("python")), "-c", VERSIONS, layer]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)  # noqa: S603
+    published: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return published
+
+
+def test_a_change_of_the_layer_alone_publishes_a_new_version() -> None:
+    """The code is there: without it the alias would stay at the old one for ever."""
+    assert versions("one") == versions("one")
+    assert versions("one").keys().isdisjoint(versions("two"))
+
+
+def test_a_change_of_memory_alone_publishes_a_new_version() -> None:
+    """SAM looks at no parameter's value; CloudFormation replaces a version whose description changes."""
+    assert [{"Fn::Sub": "${Arch}, ${MemorySize} MB"}] == [one["Description"] for one in versions("one").values()]

@@ -1,0 +1,158 @@
+"""What the stack promises beyond what the linters check."""
+
+import json
+import re
+from typing import Any
+
+import pytest
+
+from cli.tables import read, tables
+
+TEMPLATE = read()
+RESOURCES: dict[str, Any] = TEMPLATE["Resources"]
+API: dict[str, Any] = RESOURCES["Api"]["Properties"]
+FUNCTION: dict[str, Any] = RESOURCES["ProgressFunction"]["Properties"]
+
+# What the contract's error table has for the gateway: status and code, and which of its types make them.
+REFUSALS = {
+    "THROTTLED": (429, "RATE_LIMIT_EXCEEDED"),
+    "ACCESS_DENIED": (403, "ACCESS_DENIED"),
+    "WAF_FILTERED": (403, "ACCESS_DENIED"),
+    "MISSING_AUTHENTICATION_TOKEN": (404, "ROUTE_NOT_FOUND"),
+    "RESOURCE_NOT_FOUND": (404, "ROUTE_NOT_FOUND"),
+    "REQUEST_TOO_LARGE": (413, "PAYLOAD_TOO_LARGE"),
+    "UNSUPPORTED_MEDIA_TYPE": (415, "UNSUPPORTED_MEDIA_TYPE"),
+    "DEFAULT_4XX": (422, "VALIDATION_ERROR"),
+    "INTEGRATION_FAILURE": (502, "BAD_GATEWAY"),
+    "INTEGRATION_TIMEOUT": (504, "GATEWAY_TIMEOUT"),
+    "API_CONFIGURATION_ERROR": (500, "INTERNAL_ERROR"),
+    "DEFAULT_5XX": (500, "INTERNAL_ERROR"),
+}
+TRACE = "1-67891233-abcdef012345678912345678"
+
+
+def substituted(template: str) -> Any:  # noqa: ANN401  # whatever the JSON is
+    """Fill in a template of the gateway as it does: variables only, no logic; what it does not know is a dash."""
+    return json.loads(re.sub(r"\$context\.[\w.]+", lambda name: TRACE if "xray" in name[0] else "-", template))
+
+
+def test_the_gateway_answers_each_refusal_of_the_contract() -> None:
+    """Every type that can occur has its own answer, and no other."""
+    assert REFUSALS.keys() == API["GatewayResponses"].keys()
+
+
+@pytest.mark.parametrize("kind", REFUSALS)
+def test_a_refusal_of_the_gateway_is_the_error_envelope(kind: str) -> None:
+    """Status and code as in the contract, the status pinned, the message fixed, nothing of the request quoted."""
+    status, code = REFUSALS[kind]
+    response = API["GatewayResponses"][kind]
+    template = response["ResponseTemplates"]["application/json"]
+    body = substituted(template)
+    error = body["error"]
+
+    assert str(status) == response["StatusCode"]
+    assert {"$context.xrayTraceId"} == set(re.findall(r"\$[\w.]+", template))
+    assert ["success", "error"] == list(body)
+    assert body["success"] is False
+    assert ["code", "message", "system_message", "type", "status", "details", "trace_id", "timestamp"] == list(error)
+    assert (code, status, {}, TRACE, None) == tuple(
+        error[field] for field in ("code", "status", "details", "trace_id", "timestamp")
+    )
+    assert ("server_error" if status >= 500 else "client_error") == error["type"]
+    assert all(isinstance(error[field], str) and error[field] for field in ("message", "system_message"))
+
+
+@pytest.mark.parametrize("kind", REFUSALS)
+def test_a_refusal_of_the_gateway_has_the_headers_of_an_error(kind: str) -> None:
+    """No cache keeps it, the request can be found again, and a throttled client knows how long to wait."""
+    wanted = {"Cache-Control": "'no-store'", "X-Request-Id": "context.requestId"}
+    if kind == "THROTTLED":
+        wanted["Retry-After"] = "'1'"
+    assert {"Headers": wanted} == API["GatewayResponses"][kind]["ResponseParameters"]
+
+
+def test_the_access_log_is_json_without_headers_or_paths() -> None:
+    """A token could stand in either, and a value with a quotation mark would break the line."""
+    log = API["AccessLogSetting"]["Format"]
+    assert all(value in {"-", TRACE} for value in substituted(log).values())
+    assert set() == set(re.findall(r"\$context\.[\w.]+", log)) & {
+        "$context.path",
+        "$context.identity.userAgent",
+        "$context.identity.apiKey",
+        "$context.error.message",
+        "$context.error.messageString",
+    }
+
+
+def test_every_request_reaches_the_function() -> None:
+    """Both paths, and everything else too, by any method: so every 404 and 405 is the function's."""
+    events = [event["Properties"] for event in FUNCTION["Events"].values()]
+    assert {
+        "/api/v1/scrape/batch/{batch_id}/progress",
+        "/v1/scrape/batch/{batch_id}/progress",
+        "/",
+        "/{proxy+}",
+    } == {event["Path"] for event in events}
+    assert all(event["Method"] == "ANY" and event["RestApiId"] == {"Ref": "Api"} for event in events)
+
+
+def test_the_function_may_read_and_nothing_else() -> None:
+    """Query and GetItem on the jobs, GetItem on the tokens, its own log, traces; no policy beside these."""
+    role = RESOURCES["ProgressRole"]["Properties"]
+    granted = {
+        (json.dumps(statement["Resource"]), action)
+        for policy in role["Policies"]
+        for statement in policy["PolicyDocument"]["Statement"]
+        for action in ([statement["Action"]] if isinstance(statement["Action"], str) else statement["Action"])
+    }
+    jobs, tokens, logs = (
+        json.dumps({"Fn::GetAtt": [name, "Arn"]}) for name in ("JobsTable", "TokensTable", "ProgressLogs")
+    )
+    assert {
+        (jobs, "dynamodb:Query"),
+        (jobs, "dynamodb:GetItem"),
+        (tokens, "dynamodb:GetItem"),
+        (logs, "logs:CreateLogStream"),
+        (logs, "logs:PutLogEvents"),
+        ('"*"', "xray:PutTraceSegments"),
+        ('"*"', "xray:PutTelemetryRecords"),
+    } == granted
+    assert role.keys().isdisjoint({"ManagedPolicyArns", "PermissionsBoundary"})
+    assert {"Fn::GetAtt": ["ProgressRole", "Arn"]} == FUNCTION["Role"]
+    assert "Policies" not in FUNCTION
+
+
+def test_every_output_of_the_function_names_its_alias() -> None:
+    """The unqualified function is whatever was uploaded last; callers are to get what is live."""
+    naming = {
+        name: output["Value"] for name, output in TEMPLATE["Outputs"].items() if "ProgressFunction" in str(output)
+    }
+    assert {
+        "ProgressFunctionName": {"Fn::Sub": "${ProgressFunction}:live"},
+        "ProgressFunctionArn": {"Ref": "ProgressFunction.Alias"},
+    } == naming
+    assert FUNCTION["AutoPublishAlias"] == "live"
+
+
+def test_parameters_and_outputs_are_described() -> None:
+    """Whoever deploys reads what each is for, and finds the outputs that others rely on."""
+    assert all(entry["Description"] for kind in ("Parameters", "Outputs") for entry in TEMPLATE[kind].values())
+    assert {"ApiUrl", "ProgressFunctionName", "JobsTableName", "TokensTableName", "LayerArn"} <= set(
+        TEMPLATE["Outputs"]
+    )
+
+
+def test_every_log_ends_some_day() -> None:
+    """Each log group says how long it keeps."""
+    groups = [one["Properties"] for one in RESOURCES.values() if one["Type"] == "AWS::Logs::LogGroup"]
+    assert [{"Ref": "LogRetentionDays"}] * 2 == [group["RetentionInDays"] for group in groups]
+
+
+def test_tables_are_what_create_table_takes() -> None:
+    """Keys, billing and the stream of keys, by the logical id."""
+    jobs, tokens = tables()
+    assert ("JobsTable", "TokensTable") == (jobs["TableName"], tokens["TableName"])
+    assert [("batch_id", "HASH"), ("sk", "RANGE")] == [(k["AttributeName"], k["KeyType"]) for k in jobs["KeySchema"]]
+    assert [("token_hash", "HASH")] == [(k["AttributeName"], k["KeyType"]) for k in tokens["KeySchema"]]
+    assert {"StreamEnabled": True, "StreamViewType": "KEYS_ONLY"} == jobs["StreamSpecification"]
+    assert "StreamSpecification" not in tokens
