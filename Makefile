@@ -7,6 +7,8 @@ PYTHON3 ?= python3
 PORT ?= 3000
 # The architecture of the build; `make build ARCH=x86_64` for one that runs on such a machine.
 ARCH ?= arm64
+# The other parameters of the stack; `make deploy PARAMETERS="RateLimit=20 MemorySize=2048"` sets its own.
+PARAMETERS ?= DeploymentPreference=Canary10Percent5Minutes
 BIN := .venv/bin
 SAM := .venv-sam/bin/sam
 
@@ -46,11 +48,10 @@ format: setup ## format the code and mend what the linter can
 build: setup setup-sam ## build the function and its layer for Lambda (ARCH=arm64, or x86_64)
 	PATH="$(CURDIR)/$(BIN):$$PATH" ARCH=$(ARCH) SAM_CLI_TELEMETRY=0 $(SAM) build --parameter-overrides Arch=$(ARCH)
 
-deploy: build ## deploy the stack of samconfig.toml (PARAMETERS="RateLimit=20 ..." for other parameters)
+deploy: build ## deploy the stack of samconfig.toml (ARCH=, PARAMETERS="Name=value ...")
 	SAM_CLI_TELEMETRY=0 $(SAM) deploy --parameter-overrides Arch=$(ARCH) $(PARAMETERS)
 
-test-package: setup ## build for this machine and test what would be deployed
-	@$(MAKE) --no-print-directory build ARCH=$(patsubst aarch64,arm64,$(shell uname -m))
+test-package: setup setup-sam ## build for both architectures and test what would be deployed
 	$(BIN)/pytest tests/package
 
 openapi: setup ## write docs/openapi.json from the code's own models

@@ -1,5 +1,6 @@
 """One DynamoDB per test process, with the tables of `template.yaml`; no test sees another's batches or tokens."""
 
+import logging
 import os
 import uuid
 from collections.abc import Iterator
@@ -26,6 +27,7 @@ def dynamodb_endpoint() -> Iterator[str]:
     if given := os.environ.get("DYNAMODB_ENDPOINT"):
         yield given
         return
+    logging.getLogger("werkzeug").setLevel(logging.WARNING)  # not a line for each request
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()

@@ -25,6 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SAM = ROOT / ".venv-sam/bin/sam"
 HOST = {"aarch64": "arm64"}.get(platform.machine(), platform.machine())
 OTHER = {"arm64": "x86_64", "x86_64": "arm64"}[HOST]
+pytestmark = pytest.mark.timeout(300)  # the first test waits for two builds
 MACHINES = {"arm64": 183, "x86_64": 62}  # ELF's e_machine
 
 # Stands in for the runtime; the answer is the last line, for the function logs to the same stream.
