@@ -30,7 +30,7 @@ TOKENS_TABLE = "TokensTable"
 TIMEOUT_MS = 10_000
 
 
-class ServeFailed(Exception):  # noqa: N818  # read as a sentence
+class ServeFailed(Exception):  # read as a sentence
     """The API cannot start; the message says why, for the terminal."""
 
 

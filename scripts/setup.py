@@ -42,7 +42,10 @@ def uv():
     home = os.path.join(ROOT, ".venv-uv")
     command = os.path.join(home, "bin", "uv")
     if not os.path.exists(command):
-        run("Making a virtual environment (is the package python3-venv installed?)", [sys.executable, "-m", "venv", "--clear", home])
+        run(
+            "Making a virtual environment (is the package python3-venv installed?)",
+            [sys.executable, "-m", "venv", "--clear", home],
+        )
         pip = [os.path.join(home, "bin", "python"), "-m", "pip", "install", "-q"]
         run(
             "Installing uv from the package index (is the network there?)",

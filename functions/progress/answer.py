@@ -194,8 +194,8 @@ class Listing:
 
     def _keep(self, most: int) -> None:
         """Drop all but the first `most` jobs."""
-        kind = DetailedJob if self._query.details else Job
-        jobs = msgspec.json.decode(b"[" + b",".join(self._chunks) + b"]", type=list[kind])[:most]  # type: ignore[valid-type]
+        kind: type[list[Job] | list[DetailedJob]] = list[DetailedJob] if self._query.details else list[Job]
+        jobs = msgspec.json.decode(b"[" + b",".join(self._chunks) + b"]", type=kind)[:most]
         self._chunks = [_encoder.encode(jobs)[1:-1]]
         self._last = jobs[-1].job_id
         self.jobs = len(jobs)

@@ -16,20 +16,19 @@ from aws_lambda_powertools.event_handler import APIGatewayRestResolver, Response
 from aws_lambda_powertools.event_handler.exceptions import NotFoundError
 
 from batch_progress import wire
-from batch_progress.errors import BatchProgressError
 from batch_progress.settings import settings
 from batch_progress.store import BatchStore
 from batch_progress.tokens import TokenStore
 from functions.progress.answer import Answer, Unchanged, answer, unchanged
 from functions.progress.coding import Gzip, Identity, PlainObject
-from functions.progress.envelope import MethodNotAllowed, RouteNotFound, error_answer
+from functions.progress.envelope import MethodNotAllowed, RouteNotFound, error_answer, error_headers
 from functions.progress.http import Request, trace_id
 from functions.progress.query import from_direct, from_http
 from functions.progress.record import Record
 from functions.progress.tag import Tag
 
 _PATH: Final = "/v1/scrape/batch/<batch_id>/progress"
-_METHODS: Final = ("GET", "HEAD")
+_METHODS: Final = ["GET", "HEAD"]
 # The same route for ids that the router's pattern does not take: they are answered, with what is wrong with them.
 _ROUTE: Final = re.compile(r"(?:/api)?/v1/scrape/batch/([^/]+)/progress/?")
 # What is left of the function's time for the last attempt at DynamoDB and for the answer.
@@ -75,7 +74,7 @@ def handler(event: Any, context: Any) -> dict[str, Any]:  # noqa: ANN401  # what
 def _http(event: dict[str, Any], context: Any) -> dict[str, Any]:  # noqa: ANN401  # Lambda's context
     request = Request(event)
     record = Record("http", request.request_id or context.aws_request_id, time.time())
-    app.append_context(request=request, record=record)
+    app.append_context(request=request, record=record)  # type: ignore[no-untyped-call]  # the router's
     response = app.resolve(request.proxy_event(), context)
     if request.method == "HEAD":
         response["body"], response["isBase64Encoded"] = "", False
@@ -120,13 +119,14 @@ def elsewhere(_: NotFoundError) -> Response[str]:
     return batch_progress(match[1])
 
 
-@app.exception_handler(Exception)
+@app.exception_handler(Exception)  # type: ignore[untyped-decorator]  # the router's
 def failed(error: Exception) -> Response[str]:
     """Answer an error with its envelope."""
     record: Record = app.context["record"]
-    told = error_answer(record.failure(error, logger), trace_id(record.request_id), record.now)
-    body = msgspec.json.encode(told.envelope).decode()
-    return Response(told.status, content_types.APPLICATION_JSON, body, headers=told.headers)
+    told = record.failure(error, logger)
+    envelope = error_answer(told, trace_id(record.request_id), record.now)
+    body = msgspec.json.encode(envelope).decode()
+    return Response(envelope.error.status, content_types.APPLICATION_JSON, body, headers={**error_headers(told)})
 
 
 _PRIVATE: Final = {"Cache-Control": "private, no-cache", "Vary": "Authorization, X-API-Key, Accept-Encoding"}
@@ -163,6 +163,6 @@ def _direct(event: object, context: Any) -> dict[str, Any]:  # noqa: ANN401  # L
         status: int = HTTPStatus.OK
     except Exception as error:  # noqa: BLE001  # the caller is owed an envelope whatever fails
         told = error_answer(record.failure(error, logger), trace_id(record.request_id), record.now)
-        envelope, status = told.envelope, told.status
+        envelope, status = msgspec.to_builtins(told), told.error.status
     record.write(logger, metrics, status)
     return envelope

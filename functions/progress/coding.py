@@ -1,7 +1,7 @@
 """Putting a body on a wire, and how large it may be there.
 
-Lambda refuses a response whose JSON is over 6,291,556 bytes. A body travels inside that JSON: as a string, in which quotes,
-backslashes and characters beyond ASCII take more room than in the body itself, or compressed, as base64.
+Lambda refuses a response whose JSON is over 6,291,556 bytes. A body travels inside that JSON: as a string, in
+which quotes, backslashes and characters beyond ASCII take more room than in the body itself, or compressed, as base64.
 """
 
 import base64

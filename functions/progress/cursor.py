@@ -6,19 +6,18 @@ be: whoever forges a cursor deceives only itself, since whose the batch is gets 
 """
 
 import base64
-import binascii
 import hashlib
+import re
 from typing import Annotated, ClassVar, Final, Self
 
 import msgspec
 
-from batch_progress.errors import InvalidRequest
 from batch_progress.progress import Basis, Counts, Estimate
 
 _CHECKSUM_BYTES: Final = 8
 # A sort key has at most 1,024 bytes, `JOB#` among them.
 _LONGEST_JOB_ID: Final = 1_020
-_LONGEST_CURSOR: Final = 4_096
+_CURSOR: Final = re.compile("[A-Za-z0-9_-]{1,4096}")
 
 _Natural = Annotated[int, msgspec.Meta(ge=0)]
 _Second = Annotated[int, msgspec.Meta(ge=0, le=253_402_300_799)]
@@ -74,20 +73,18 @@ class Cursor(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
         """Return the cursor that a text stands for.
 
         Raises:
-            InvalidRequest: It is none, or another batch's.
+            ValueError: It is none, or another batch's.
         """
-        try:
-            if not text.isascii() or len(text) > _LONGEST_CURSOR:
-                raise ValueError(text)
-            # The alphabet is checked: a stray character is no cursor rather than one to be passed over.
-            raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
-            checksum, content = raw[:_CHECKSUM_BYTES], raw[_CHECKSUM_BYTES:]
-            cursor = msgspec.json.decode(content, type=cls)
-            whole = checksum == _checksum(batch_id, content) and len(cursor.after.encode()) <= _LONGEST_JOB_ID
-            if not whole or cursor.counts.pending < 0:
-                raise ValueError(text)
-        except (ValueError, binascii.Error, msgspec.DecodeError):
-            raise InvalidRequest(cursor=cls.RULE) from None
+        if not _CURSOR.fullmatch(text):
+            raise ValueError("not of a cursor's letters")
+        raw = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+        checksum, content = raw[:_CHECKSUM_BYTES], raw[_CHECKSUM_BYTES:]
+        if checksum != _checksum(batch_id, content):
+            raise ValueError("not whole, or not of this batch")
+        cursor = msgspec.json.decode(content, type=cls)
+        made_here = len(cursor.after.encode()) <= _LONGEST_JOB_ID and cursor.counts.pending >= 0
+        if not made_here or cursor.encode(batch_id) != text:
+            raise ValueError("not as encode writes it")
         return cursor
 
 

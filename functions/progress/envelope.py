@@ -1,8 +1,7 @@
 """Errors as clients see them: one envelope, and the one table that knows of HTTP's statuses."""
 
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Final
 
 from batch_progress.errors import (
     AuthenticationError,
@@ -10,6 +9,7 @@ from batch_progress.errors import (
     BatchProgressError,
     ServiceUnavailable,
 )
+from functions.progress.schema import ErrorAnswer, ErrorView
 
 
 class RouteNotFound(BatchProgressError):
@@ -47,15 +47,6 @@ _REALM: Final = 'Bearer realm="batch-progress"'
 _RETRY_AFTER_SECONDS: Final = 2
 
 
-@dataclass(frozen=True, slots=True)
-class ErrorAnswer:
-    """An error's HTTP status, extra headers and envelope."""
-
-    status: int
-    headers: dict[str, str]
-    envelope: dict[str, Any]
-
-
 def error_answer(error: BatchProgressError, trace_id: str, now: float) -> ErrorAnswer:
     """Tell a caller of `error`.
 
@@ -65,23 +56,22 @@ def error_answer(error: BatchProgressError, trace_id: str, now: float) -> ErrorA
         now: Epoch seconds.
     """
     status = STATUS[error.code]
-    return ErrorAnswer(
-        status,
-        {"Cache-Control": "no-store", **_headers(error)},
-        {
-            "success": False,
-            "error": {
-                "code": error.code,
-                "message": error.message,
-                "system_message": error.system_message,
-                "type": "server_error" if status >= _FIRST_SERVER_ERROR else "client_error",
-                "status": status,
-                "details": dict(error.details),
-                "trace_id": trace_id,
-                "timestamp": rfc3339(int(now)),
-            },
-        },
+    view = ErrorView(
+        code=error.code,
+        message=error.message,
+        system_message=error.system_message,
+        type="server_error" if status >= _FIRST_SERVER_ERROR else "client_error",
+        status=status,
+        details=dict(error.details),
+        trace_id=trace_id,
+        timestamp=rfc3339(int(now)),
     )
+    return ErrorAnswer(success=False, error=view)
+
+
+def error_headers(error: BatchProgressError) -> dict[str, str]:
+    """Return the headers that go with an error, beside those of every answer."""
+    return {"Cache-Control": "no-store", **_headers(error)}
 
 
 def _headers(error: BatchProgressError) -> dict[str, str]:

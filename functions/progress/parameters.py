@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, ValidationError, ValidationInfo
 from pydantic_core import PydanticCustomError
 
 from batch_progress.errors import InvalidRequest
@@ -20,11 +20,11 @@ _MOST_REASONS: Final = 20
 
 
 def _refuse(rule: str) -> PydanticCustomError:
-    return PydanticCustomError("rule", rule)  # type: ignore[arg-type]  # wants a literal; ours are constants
+    return PydanticCustomError("rule", rule)
 
 
 def _batch_id(value: object) -> str:
-    if not isinstance(value, str) or not re.match(BATCH_ID, value):
+    if not isinstance(value, str) or not re.fullmatch(BATCH_ID, value):
         raise _refuse(BATCH_ID_RULE)
     return value
 
@@ -32,7 +32,11 @@ def _batch_id(value: object) -> str:
 def _chosen(value: object, names: tuple[str, ...]) -> frozenset[str]:
     """Return the names in a list, or in a text with commas."""
     chosen = value.split(",") if isinstance(value, str) else value
-    if not isinstance(chosen, list) or not chosen or not all(isinstance(name, str) and name in names for name in chosen):
+    if (
+        not isinstance(chosen, list)
+        or not chosen
+        or not all(isinstance(name, str) and name in names for name in chosen)
+    ):
         raise _refuse("must be one or more of " + ", ".join(names) + "; separated by commas, without blanks")
     return frozenset(chosen)
 
@@ -53,10 +57,17 @@ def _most_jobs(value: object) -> int:
     return value
 
 
-def _cursor_text(value: object) -> str:
+def _cursor(value: object, info: ValidationInfo) -> Cursor | None:
+    batch_id = info.data.get("batch_id")
+    if batch_id is None:
+        # The batch is not good, and told so; what a cursor of it would be nobody knows.
+        return None
     if not isinstance(value, str):
         raise _refuse(Cursor.RULE)
-    return value
+    try:
+        return Cursor.decode(value, batch_id)
+    except ValueError:
+        raise _refuse(Cursor.RULE) from None
 
 
 def _owner_id(value: object) -> str:
@@ -68,9 +79,9 @@ def _owner_id(value: object) -> str:
 class HttpParameters(BaseModel):
     """The path's and the query string's parameters of the HTTP endpoint."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
 
-    batch_id: Annotated[str, BeforeValidator(_batch_id), Field(description="The batch.", pattern=BATCH_ID)]
+    batch_id: Annotated[str, BeforeValidator(_batch_id), Field(description="The batch.", pattern=f"^{BATCH_ID}$")]
     status: Annotated[
         frozenset[JobStatus] | None,
         BeforeValidator(_statuses),
@@ -82,8 +93,8 @@ class HttpParameters(BaseModel):
         Field(description="At most so many jobs in `jobs`; 0 asks for the counts alone.", ge=0, le=MOST_JOBS),
     ] = None
     cursor: Annotated[
-        str | None,
-        BeforeValidator(_cursor_text),
+        Cursor | None,
+        PlainValidator(_cursor, json_schema_input_type=str),
         Field(description="Go on where the page before ended: its `next_cursor`."),
     ] = None
     include: Annotated[
@@ -93,16 +104,12 @@ class HttpParameters(BaseModel):
     ] = frozenset()
 
     def query(self) -> Query:
-        """Return the question that these parameters ask.
-
-        Raises:
-            InvalidRequest: The cursor is none of this batch's.
-        """
+        """Return the question that these parameters ask."""
         return Query(
             batch_id=self.batch_id,
             status=self.status,
             limit=self.limit,
-            cursor=None if self.cursor is None else Cursor.decode(self.cursor, self.batch_id),
+            cursor=self.cursor,
             details="details" in self.include,
             estimate="estimate" in self.include,
         )

@@ -9,7 +9,7 @@ from batch_progress.errors import InvalidRequest
 from batch_progress.model import JobStatus
 from functions.progress.cursor import Cursor
 
-BATCH_ID: Final = r"^[A-Za-z0-9_-]{1,128}\Z"
+BATCH_ID: Final = "[A-Za-z0-9_-]{1,128}"
 BATCH_ID_RULE: Final = "must be 1 to 128 of A-Z, a-z, 0-9, '_' and '-'"
 PARAMETERS: Final = frozenset({"status", "limit", "cursor", "include"})
 MOST_JOBS: Final = 1_000
@@ -50,7 +50,7 @@ def from_http(batch_id: str, parameters: Mapping[str, str]) -> Query:
         InvalidRequest: A value is not as it should be; `details` has each.
     """
     known = {name: value for name, value in parameters.items() if name in PARAMETERS}
-    if not known and _batch_id.match(batch_id):
+    if not known and _batch_id.fullmatch(batch_id):
         return Query(batch_id)
     from functions.progress.parameters import HttpParameters, validated  # noqa: PLC0415  # pydantic: 60 ms, once
 

@@ -41,7 +41,11 @@ class Record:
         told = error if isinstance(error, BatchProgressError) else BatchProgressError()
         self.error_code = told.code
         if not isinstance(error, BatchProgressError) or isinstance(error, ConfigurationError):
-            logger.exception(str(error) or "Unexpected failure", extra={"request_id": self.request_id})
+            logger.error(
+                str(error) or "Unexpected failure",
+                exc_info=(type(error), error, error.__traceback__),
+                extra={"request_id": self.request_id},
+            )
         return told
 
     def write(self, logger: Logger, metrics: Metrics, status: int) -> None:

@@ -136,7 +136,9 @@ def settled(event: dict[str, Any]) -> dict[str, Any]:
         ("GET", PATH, [("X-Forwarded-Proto", "https"), ("X-Forwarded-For", "192.0.2.1")], b""),
     ],
 )
-def test_the_same_event(sam: int, ours: int, method: str, target: str, headers: Headers, body: bytes) -> None:  # noqa: PLR0913, PLR0917  # a request has that many parts
+def test_the_same_event(
+    sam: int, ours: int, method: str, target: str, headers: Headers, body: bytes
+) -> None:  # a request has that many parts
     """One request, one event, but for what SAM does otherwise than the service."""
     expected = event(sam, method, target, headers, body)
     actual = event(ours, method, target, headers, body)

@@ -7,6 +7,7 @@ is made and encoded several times faster (docs/decisions/0002-msgspec-beside-pyd
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import Annotated
 
 import msgspec
 
@@ -33,8 +34,9 @@ class Job(msgspec.Struct, frozen=True, gc=False):
 
     job_id: str
     url: str
-    status: str
-    items_extracted: int
+    # A plain text, not the enumeration: it is decoded and encoded as it is, for each job of each answer.
+    status: Annotated[str, msgspec.Meta(extra_json_schema={"enum": list(JobStatus)})]
+    items_extracted: Annotated[int, msgspec.Meta(ge=0)]
 
 
 class DetailedJob(Job, frozen=True, gc=False):

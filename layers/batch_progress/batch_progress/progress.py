@@ -91,9 +91,7 @@ class Tally:
         self._last_started = _latest((self._last_started, *page.started))
         self._last_finished = _latest((self._last_finished, *page.finished))
         self._running += [
-            started
-            for status, started in zip(statuses, page.started, strict=True)
-            if status == JobStatus.PROCESSING
+            started for status, started in zip(statuses, page.started, strict=True) if status == JobStatus.PROCESSING
         ]
         sample = islice(zip(statuses, page.started, page.finished, strict=True), 0, None, self._stride)
         self._durations += [

@@ -88,7 +88,7 @@ class BatchStore:
             **_BATCH_ALONE,
         )
         log.read_units += answer.consumed.units
-        if answer.item is None:
+        if not bytes(answer.item):
             raise BatchNotFound(batch_id)
         item, bad = wire.decode_item(answer.item, wire.Item)
         if bad:
@@ -217,7 +217,9 @@ def _page(answer: wire.QueryAnswer[Any], log: ReadLog, *, detailed: bool) -> Pag
     begin = bisect_left(answer.items, JOB_PREFIX, key=_sort_key)
     end = bisect_left(answer.items, _AFTER_JOBS, begin, key=_sort_key)
     items = answer.items[begin:end]
-    log.malformed.update(key for key, bad in answer.malformed.items() if key.startswith(JOB_PREFIX) and bad & _JOB_VALUES)
+    log.malformed.update(
+        key for key, bad in answer.malformed.items() if key.startswith(JOB_PREFIX) and bad & _JOB_VALUES
+    )
     log.malformed.update(item.sk.S for item in items if item.url is None or item.status is None)
     if detailed:
         return _detailed_page(items, log)

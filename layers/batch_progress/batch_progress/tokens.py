@@ -8,7 +8,7 @@ import re
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -17,7 +17,7 @@ from batch_progress.errors import (
     ApiKeyDeactivated,
     ApiKeyExpired,
     ApiKeyInvalid,
-    AuthenticationError,
+    CredentialRefused,
     TokenExpired,
     TokenInvalid,
 )
@@ -30,22 +30,24 @@ _CACHE_ENTRIES: Final = 1_024
 
 
 class Scheme(Enum):
-    """How a token came; the value holds what to raise when it is invalid, expired or revoked."""
+    """How a token came."""
 
-    BEARER = (TokenInvalid, TokenExpired, TokenInvalid)
-    API_KEY = (ApiKeyInvalid, ApiKeyExpired, ApiKeyDeactivated)
+    BEARER = "bearer"
+    API_KEY = "api key"
 
-    def invalid(self) -> AuthenticationError:
-        """Return the error for a token that is malformed or unknown."""
-        return self.value[0]()
 
-    def expired(self) -> AuthenticationError:
-        """Return the error for a token past its expiry."""
-        return self.value[1]()
+class Refusals(NamedTuple):
+    """What a caller is told of a token that is not good."""
 
-    def revoked(self) -> AuthenticationError:
-        """Return the error for a token that was revoked."""
-        return self.value[2]()
+    invalid: type[CredentialRefused]
+    expired: type[CredentialRefused]
+    revoked: type[CredentialRefused]
+
+
+_REFUSALS: Final = {
+    Scheme.BEARER: Refusals(TokenInvalid, TokenExpired, TokenInvalid),
+    Scheme.API_KEY: Refusals(ApiKeyInvalid, ApiKeyExpired, ApiKeyDeactivated),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +63,7 @@ class TokenItem(msgspec.Struct, frozen=True):
 
     owner_id: wire.Text | None = None
     expires_at: wire.Seconds | None = None
-    revoked_at: msgspec.Raw | None = None
+    revoked_at: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,19 +96,20 @@ class TokenStore:
             CredentialRefused: It is malformed, unknown, revoked or expired.
             ServiceUnavailable: DynamoDB gave no whole answer in time.
         """
+        refusals = _REFUSALS[credential.scheme]
         if not _TOKEN.match(credential.token):
-            raise credential.scheme.invalid()
+            raise refusals.invalid
         token_hash = hashlib.sha256(credential.token.encode()).hexdigest()
         known = self._known.get(token_hash)
         if known is None or not 0 <= now - known.read_at < CACHE_SECONDS:
             known = self._read(token_hash, now)
             self._remember(token_hash, known)
         if known is None:
-            raise credential.scheme.invalid()
+            raise refusals.invalid
         if known.revoked:
-            raise credential.scheme.revoked()
+            raise refusals.revoked
         if known.expires_at is not None and known.expires_at <= now:
-            raise credential.scheme.expired()
+            raise refusals.expired
         return known.owner_id
 
     def _read(self, token_hash: str, now: float) -> _Known | None:
@@ -117,7 +120,7 @@ class TokenStore:
             # A token that was issued a second ago works at once, one that was revoked is refused.
             ConsistentRead=True,
         )
-        if answer.item is None:
+        if not bytes(answer.item):
             return None
         item, bad = wire.decode_item(answer.item, TokenItem)
         if bad or item.owner_id is None or not item.owner_id.S:

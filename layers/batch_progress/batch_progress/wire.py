@@ -18,12 +18,13 @@ import botocore.session
 import msgspec
 from botocore.config import Config
 from botocore.exceptions import ClientError, HTTPClientError
+from botocore.exceptions import ConnectionError as Unreachable
 from botocore.parsers import PROTOCOL_PARSERS, JSONParser, ResponseParserFactory
 
 from batch_progress.errors import ServiceUnavailable
 
-# The largest integer that JSON clients hold exactly (RFC 8259, section 6).
-LARGEST_NUMBER: Final = 2**53 - 1
+# The largest integer that most clients' languages hold.
+LARGEST_NUMBER: Final = 2**63 - 1
 
 # One attempt; `Deadline` bounds them all together.
 CONNECT_TIMEOUT_SECONDS: Final = 1
@@ -122,9 +123,9 @@ class QueryAnswer[ItemT](msgspec.Struct, frozen=True):
 
 
 class GetAnswer(msgspec.Struct, frozen=True):
-    """The answer to a `GetItem`; `item` is `None` when there is none."""
+    """The answer to a `GetItem`; `item` is empty when there is none."""
 
-    item: msgspec.Raw | None = msgspec.field(name="Item", default=None)
+    item: msgspec.Raw = msgspec.field(name="Item", default=msgspec.Raw())
     consumed: Consumed = msgspec.field(name="ConsumedCapacity", default=Consumed())
 
 
@@ -225,7 +226,7 @@ class WireParserFactory(ResponseParserFactory):  # type: ignore[misc]  # botocor
         return parser(**self._defaults)
 
 
-class DeadlinePassed(Exception):  # noqa: N818  # reads as what happened
+class DeadlinePassed(Exception):
     """There is no time left for another attempt."""
 
 
@@ -308,7 +309,7 @@ _PASSING: Final = frozenset(
 def _call(operation: Any, arguments: dict[str, Any]) -> Any:  # noqa: ANN401  # botocore ships no types
     try:
         response = operation(**arguments)
-    except (HTTPClientError, DeadlinePassed) as error:
+    except (Unreachable, HTTPClientError, DeadlinePassed) as error:
         raise ServiceUnavailable from error
     except ClientError as error:
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
