@@ -9,6 +9,7 @@ import time
 from functools import cache
 from http import HTTPStatus
 from typing import Any, Final
+from urllib.parse import unquote
 
 import msgspec
 from aws_lambda_powertools import Logger, Metrics
@@ -90,7 +91,8 @@ def batch_progress(batch_id: str) -> Response[str]:
     request: Request = app.context["request"]
     record: Record = app.context["record"]
     owner_id = _tokens().owner(request.credential(), record.now)
-    query = from_http(batch_id, request.parameters)
+    # API Gateway hands on the path as it was sent; a letter and its percent-encoding are the same (RFC 3986, 6.2.2.2).
+    query = from_http(unquote(batch_id), request.parameters)
     record.batch_id = query.batch_id
     gzip = request.accepts_gzip()
     if if_none_match := request.header("if-none-match"):
