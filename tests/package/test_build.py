@@ -236,4 +236,6 @@ def test_a_change_of_the_layer_alone_publishes_a_new_version() -> None:
 
 def test_a_change_of_memory_alone_publishes_a_new_version() -> None:
     """SAM looks at no parameter's value; CloudFormation replaces a version whose description changes."""
-    assert [{"Fn::Sub": "${Arch}, ${MemorySize} MB, watch page ${WatchPage}"}] == [one["Description"] for one in versions("one").values()]
+    assert [{"Fn::Sub": "${Arch}, ${MemorySize} MB, watch page ${WatchPage}"}] == [
+        one["Description"] for one in versions("one").values()
+    ]
