@@ -8,7 +8,7 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, expect
 from tests.browser.chromium import chromium
 from tests.browser.fake_api import TOKEN, FakeApi, job, serving
 
-expect.set_options(timeout=15_000)
+expect.set_options(timeout=30_000)
 # What the browser itself says of a refused or failed request; the page is to cope with those.
 EXPECTED = "Failed to load resource"
 

@@ -31,7 +31,9 @@ def jobs(ended: int) -> list[Job]:
         times = {"started_at": rfc3339(end - timedelta(seconds=dice.uniform(2, 30)), "milliseconds")}
         times["finished_at"] = rfc3339(end, "milliseconds")
         reason = {"error_code": dice.choice(["TIMEOUT", "HTTP_403", "NO_DATA"]), "error_message": "It is told why."}
-        found.append(job(number, "failed", **times, **reason) if number % 50 == 0 else job(number, "completed", **times))
+        found.append(
+            job(number, "failed", **times, **reason) if number % 50 == 0 else job(number, "completed", **times)
+        )
     return found
 
 
@@ -48,14 +50,14 @@ def test_ten_thousand_jobs_without_a_long_task(tab: Page, api: FakeApi) -> None:
     api.jobs = jobs(6_500)
     expect(tab.locator("#percent")).to_have_text("65%")
     tab.get_by_role("button", name="Next").click()
-    expect(tab.locator("#where")).to_have_text("101–200 of 10,000")
+    expect(tab.locator("#where")).to_have_text("101 to 200 of 10,000")
     tab.get_by_role("button", name="Next").click()
-    expect(tab.locator("#where")).to_have_text("201–300 of 10,000")
+    expect(tab.locator("#where")).to_have_text("201 to 300 of 10,000")
     tab.get_by_role("radio", name="failed").check()
-    expect(tab.locator("#where")).to_have_text("1–100")
+    expect(tab.locator("#where")).to_have_text("1 to 100")
     expect(tab.locator("#rows .pill.failed")).to_have_count(100)
     tab.get_by_role("button", name="Next").click()
-    expect(tab.locator("#where")).to_have_text("101–130")
+    expect(tab.locator("#where")).to_have_text("101 to 130")
     assert LONGEST_TASK_MS > tab.evaluate("window.longest")
 
 
@@ -64,13 +66,13 @@ def test_a_page_in_the_middle_is_kept_up_to_date(tab: Page, api: FakeApi) -> Non
     api.jobs = jobs(150)
     sign_in(tab, api.page())
     tab.get_by_role("button", name="Next").click()
-    expect(tab.locator("#where")).to_have_text("101–200 of 10,000")
+    expect(tab.locator("#where")).to_have_text("101 to 200 of 10,000")
     expect(tab.locator("#rows .pill.processing")).to_have_count(50)
     api.jobs = jobs(200)
     expect(tab.locator("#rows .pill.processing")).to_have_count(0)
-    expect(tab.locator("#where")).to_have_text("101–200 of 10,000")
+    expect(tab.locator("#where")).to_have_text("101 to 200 of 10,000")
     tab.get_by_role("button", name="Previous").click()
-    expect(tab.locator("#where")).to_have_text("1–100 of 10,000")
+    expect(tab.locator("#where")).to_have_text("1 to 100 of 10,000")
 
 
 def test_a_batch_that_fits_an_answer_is_asked_for_in_one(tab: Page, api: FakeApi) -> None:
@@ -78,9 +80,9 @@ def test_a_batch_that_fits_an_answer_is_asked_for_in_one(tab: Page, api: FakeApi
     api.jobs = [job(number, "failed" if number % 4 == 0 else "completed") for number in range(999)] + [job(999)]
     api.retry_after = 60
     sign_in(tab, api.page())
-    expect(tab.locator("#where")).to_have_text("1–100 of 1,000")
+    expect(tab.locator("#where")).to_have_text("1 to 100 of 1,000")
     tab.get_by_role("button", name="Next").click()
-    expect(tab.locator("#where")).to_have_text("101–200 of 1,000")
+    expect(tab.locator("#where")).to_have_text("101 to 200 of 1,000")
     tab.get_by_role("radio", name="failed").check()
-    expect(tab.locator("#where")).to_have_text("1–100 of 250")
+    expect(tab.locator("#where")).to_have_text("1 to 100 of 250")
     assert [{"include": "details,estimate", "limit": "1000"}] == api.asked
