@@ -231,7 +231,7 @@ class WireParser(JSONParser):  # type: ignore[misc]  # botocore ships no types
                 answer: object = decode_query(response["body"], detailed=_detailed.get())
             else:
                 answer = decode_get(response["body"])
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError):
             return {"Error": _DAMAGED, "ResponseMetadata": metadata}
         return {"Answer": answer, "ResponseMetadata": metadata}
 
