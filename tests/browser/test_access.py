@@ -147,3 +147,5 @@ def test_nothing_needs_scrolling_sideways(tab: Page, api: FakeApi, width: int) -
         .filter((one) => one.scrollWidth > one.clientWidth + 1 && one.clientWidth)
         .map((one) => one.textContent.slice(0, 60))""")
     assert [] == cut
+    assert [] == barriers(tab)
+    expect(tab.get_by_role("table", name="Jobs").get_by_role("row").nth(1).get_by_role("rowheader")).to_have_count(1)
