@@ -286,6 +286,11 @@ def dynamodb() -> Any:  # noqa: ANN401  # botocore ships no types
             connect_timeout=CONNECT_TIMEOUT_SECONDS,
             read_timeout=READ_TIMEOUT_SECONDS,
             retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
+            # A tenth of a small answer each: the arguments are this package's own, and DynamoDB checks them too; the
+            # usual name of the client is put together anew for each request.
+            parameter_validation=False,
+            user_agent="batch-progress",
+            account_id_endpoint_mode="disabled",
         ),
     )
     session = client._endpoint.http_session  # noqa: SLF001  # botocore hands it out nowhere else
