@@ -1,6 +1,6 @@
 # Everything a developer does here. `make help` lists it; each target sets up what it needs.
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-sam run test check build deploy test-package test-engines openapi lock format clean
+.PHONY: help setup setup-sam run test check build deploy test-package test-engines bench performance openapi lock format clean
 SHELL := /bin/sh
 
 PYTHON3 ?= python3
@@ -37,6 +37,7 @@ check: setup setup-sam ## format, lint, types, imports, template, OpenAPI docume
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/batch-progress openapi --check docs/openapi.json
+	@$(BIN)/python -m benchmarks.report --check
 	$(BIN)/cfn-lint template.yaml
 	SAM_CLI_TELEMETRY=0 $(SAM) validate --lint --region eu-central-1
 
@@ -56,6 +57,13 @@ test-package: setup setup-sam ## build for both architectures and test what woul
 
 test-engines: setup ## the integration tests and more on Amazon's DynamoDB Local, which it installs
 	$(BIN)/python -m tests.engines.dynamodb_local $(BIN)/pytest tests/engines tests/integration
+
+bench: setup setup-sam ## measure this handler beside a straightforward one and the limit (5 minutes)
+	$(BIN)/python -m benchmarks.run
+	@$(BIN)/python -m benchmarks.report
+
+performance: setup
+	@$(BIN)/python -m benchmarks.report
 
 openapi: setup ## write docs/openapi.json from the code's own models
 	$(BIN)/batch-progress openapi --write docs/openapi.json

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TextIO
 from uuid import uuid4
@@ -62,7 +63,7 @@ def serve(port: int) -> None:
         _interruptible(),
         # Taken first, so that a taken port is known at once and an early request waits for its answer.
         _listening(port) as listener,
-        tempfile.NamedTemporaryFile("w", buffering=1, prefix="batch-progress-", suffix=".log") as log,
+        _log_file() as (log, log_name),
         # A Lambda's output goes to its log; here the function's records and metrics go to a file, off the screen.
         contextlib.redirect_stdout(log),
         embedded_dynamodb() as endpoint,
@@ -70,7 +71,7 @@ def serve(port: int) -> None:
         handler = _load_handler(endpoint)
         address = f"http://{HOST}:{listener.getsockname()[1]}"
         server = http_server(listener, handler, screen)
-        _say(screen, _welcome(address, endpoint, log.name))
+        _say(screen, _welcome(address, endpoint, log_name))
         server.serve_forever()
     _say(screen, "\nStopped.")
 
@@ -184,6 +185,17 @@ def _listening(port: int) -> Iterator[socket.socket]:
         except OSError as error:
             raise ServeFailed(f"port {port} on {HOST}: {error.strerror}; give another with PORT= or --port") from error
         yield listener
+
+
+@contextlib.contextmanager
+def _log_file() -> Iterator[tuple[TextIO, str]]:
+    # Not one that removes itself: whoever clears the temporary folder may have been there before.
+    number, name = tempfile.mkstemp(prefix="batch-progress-", suffix=".log")
+    try:
+        with open(number, "w", buffering=1, encoding="utf-8") as log:  # noqa: PTH123  # opens a descriptor
+            yield log, name
+    finally:
+        Path(name).unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -145,11 +145,9 @@ def test_tag_holds_for_its_query_only(world: World, running: str) -> None:
     queries: list[dict[str, str]] = [
         {},
         {"limit": "1"},
-        {"limit": "2"},
         {"limit": "0"},
         {"status": "completed"},
         {"include": "details"},
-        {"include": "estimate"},
         {"limit": "2", "cursor": world.get(running, limit="1").data["next_cursor"]},
     ]
     tags = [world.get(running, **query).headers["ETag"] for query in queries]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tests.integration.world import World, moment, now, unique
 
 STATUSES = ["pending", "processing", "completed", "failed", "cancelled"]
-ANY_BATCH = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+ANY_BATCH = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 type Raw = dict[str, Any]
 
@@ -59,10 +59,10 @@ items = st.fixed_dictionaries(
 )
 sort_keys = st.one_of(
     texts.map(lambda text: f"JOB#{text}"),
-    st.integers(0, 30).map(lambda number: f"JOB#job_{number}"),
+    st.integers(0, 9).map(lambda number: f"JOB#job_{number}"),
     texts.filter(lambda text: text not in {"", "BATCH"}),
 )
-partitions = st.dictionaries(sort_keys, items, max_size=12)
+partitions = st.dictionaries(sort_keys, items, max_size=8)
 batches = st.fixed_dictionaries(
     {},
     optional={
@@ -113,7 +113,7 @@ def test_counts_always_sum(world: World, batch: Raw, partition: dict[str, Raw]) 
 @ANY_BATCH
 @given(
     partition=partitions,
-    limit=st.integers(1, 6),
+    limit=st.integers(1, 5),
     status=st.lists(st.sampled_from(STATUSES), unique=True, max_size=3),
     include=st.sampled_from(["", "details", "details,estimate"]),
 )

@@ -111,7 +111,7 @@ for service in ("dynamodb", "sqs", "s3"):
 
 @pytest.mark.parametrize("told", [False, True])
 def test_boto3_beside_the_layer(tmp_path: Path, told: bool) -> None:  # noqa: FBT001
-    """With the layer's botocore, which knows DynamoDB alone, other services need to be told where they are described."""
+    """The layer's botocore knows DynamoDB alone; of other services it needs to be told where they are described."""
     whole = Path(botocore.__file__).parent
     layers = tmp_path / "botocore"
     shutil.copytree(whole, layers, ignore=shutil.ignore_patterns("data", "__pycache__"))

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 from datetime import UTC, datetime
+from pathlib import Path
 
 import httpx
 import pytest
@@ -18,6 +19,13 @@ local_api = server.local_api  # pytest finds a fixture by the module's names
 
 PATH = "/api/v1/scrape/batch/batch_xyz789/progress"
 KEY = {"X-API-Key": "demo-token"}
+
+
+def log_of(api: LocalApi) -> Path:
+    """Return the log that the screen names."""
+    named = re.search(r"log +(\S+)", api.screen.read_text())
+    assert named
+    return Path(named[1])
 
 
 def test_the_example_batch_is_there(local_api: LocalApi) -> None:
@@ -57,10 +65,14 @@ def test_one_screen_says_what_is_running(local_api: LocalApi) -> None:
 def test_the_functions_output_is_in_the_log(local_api: LocalApi) -> None:
     """Its records and metrics go to the file that the screen names."""
     httpx.get(local_api.address + PATH, headers=KEY)
-    named = re.search(r"log +(\S+)", local_api.screen.read_text())
-    assert named
-    with open(named[1]) as log:  # noqa: PTH123  # the one reading
-        assert log.read().startswith("{")
+    assert log_of(local_api).read_text().startswith("{")
+
+
+def test_no_log_is_left_behind() -> None:
+    with server.running() as api:
+        log = log_of(api)
+        api.stop()
+    assert not log.exists()
 
 
 def test_an_expired_token_is_refused(local_api: LocalApi) -> None:
@@ -95,8 +107,9 @@ def test_many_at_once_are_all_answered(local_api: LocalApi) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_it_ends_cleanly(number: signal.Signals) -> None:
-    """Ctrl-C and a request to terminate end it with status 0 and nothing on stderr."""
+    """Ctrl-C and a request to terminate end it with status 0 and nothing on stderr, even when its log is gone."""
     with server.running() as api:
+        log_of(api).unlink()
         assert 0 == api.stop(number)
         assert "" == api.errors.read_text()
         assert api.screen.read_text().endswith("\nStopped.\n")

@@ -24,39 +24,40 @@ def put_urls(world: World, urls: list[str]) -> str:
 
 @pytest.fixture(scope="module")
 def repetitive(world: World) -> str:
-    """Nine megabytes that compress to next to nothing."""
-    return put_urls(world, ["x" * 300_000] * 30)
+    """Six and a half megabytes that compress to next to nothing."""
+    return put_urls(world, ["x" * 300_000] * 22)
 
 
 @pytest.fixture(scope="module")
-def random_urls() -> list[str]:
-    """Ten megabytes that don't compress below six, base64 included."""
+def dense(world: World) -> str:
+    """Seven megabytes that compress to no less, base64 included."""
     source = random.Random(0)  # noqa: S311  # no secret
-    return ["".join(source.choices(string.ascii_letters + string.digits, k=300_000)) for _ in range(34)]
+    return put_urls(
+        world, ["".join(source.choices(string.ascii_letters + string.digits, k=300_000)) for _ in range(24)]
+    )
 
 
 @pytest.mark.parametrize("accepted", ["identity", "gzip"])
-def test_answer_that_would_be_too_large_ends_early(world: World, random_urls: list[str], accepted: str) -> None:
+def test_answer_that_would_be_too_large_ends_early(world: World, dense: str, accepted: str) -> None:
     """The counts stay those of the whole, and following the cursors brings every job once."""
-    batch_id = put_urls(world, random_urls)
     query: dict[str, str] = {}
     seen: list[str] = []
-    for _ in random_urls:
-        answer = world.ask(batch_id, query, headers={"Accept-Encoding": accepted})
+    for _ in range(24):
+        answer = world.ask(dense, query, headers={"Accept-Encoding": accepted})
         assert size(answer.payload) <= SIX_MEGABYTES
-        assert [34, 34, 0, 0, 34] == list(answer.data.values())[1:6]
+        assert [24, 24, 0, 0, 24] == list(answer.data.values())[1:6]
         seen += [job["job_id"] for job in answer.data["jobs"]]
         if answer.data.get("next_cursor") is None:
             break
         assert answer.headers["Link"].endswith('>; rel="next"')
         query = {"cursor": answer.data["next_cursor"]}
-    assert [f"job_{number:02}" for number in range(34)] == seen
+    assert [f"job_{number:02}" for number in range(24)] == seen
     assert query
 
 
 def test_what_compresses_is_not_cut(world: World, repetitive: str) -> None:
     answer = world.ask(repetitive, headers={"Accept-Encoding": "gzip"})
-    assert 30 == len(answer.data["jobs"])
+    assert 22 == len(answer.data["jobs"])
     assert "next_cursor" not in answer.data
     assert "Link" not in answer.headers
 
@@ -71,13 +72,13 @@ def test_limit_may_be_cut_short(world: World, repetitive: str) -> None:
     """A page of fewer jobs than asked for is one that was cut, and goes on as any does."""
     answer = world.get(repetitive, limit="1000")
     assert size(answer.payload) <= SIX_MEGABYTES
-    assert 0 < len(answer.data["jobs"]) < 30
+    assert 0 < len(answer.data["jobs"]) < 22
     rest = world.get(repetitive, limit="1000", cursor=answer.data["next_cursor"]).data
-    assert 30 == len(answer.data["jobs"]) + len(rest["jobs"])
+    assert 22 == len(answer.data["jobs"]) + len(rest["jobs"])
     assert rest["next_cursor"] is None
 
 
-@pytest.mark.parametrize("character", ['"', "\\", "\x01", "é", "\u2028", "\U0001f600"])
+@pytest.mark.parametrize("character", ['"', "\x01", "\U0001f600"])
 def test_characters_that_grow_on_the_way(world: World, character: str) -> None:
     """A quote is one byte in the table, two in the body and four in the payload; the payload is what counts."""
     length = 240_000 // len(character.encode())
@@ -94,5 +95,5 @@ def test_direct_answer_is_cut_too(world: World, repetitive: str) -> None:
     first = world.invoke({"batch_id": repetitive})
     assert size(first) <= SIX_MEGABYTES
     second = world.invoke({"batch_id": repetitive, "cursor": first["data"]["next_cursor"]})
-    assert 30 == len(first["data"]["jobs"]) + len(second["data"]["jobs"])
-    assert 30 == first["data"]["total_urls"] == second["data"]["total_urls"]
+    assert 22 == len(first["data"]["jobs"]) + len(second["data"]["jobs"])
+    assert 22 == first["data"]["total_urls"] == second["data"]["total_urls"]

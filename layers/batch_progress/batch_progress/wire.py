@@ -250,6 +250,11 @@ def dynamodb() -> Any:  # noqa: ANN401  # botocore ships no types
             connect_timeout=CONNECT_TIMEOUT_SECONDS,
             read_timeout=READ_TIMEOUT_SECONDS,
             retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
+            # A tenth of a small answer each: the arguments are this package's own, and DynamoDB checks them too; the
+            # usual name of the client is put together anew for each request.
+            parameter_validation=False,
+            user_agent="batch-progress",
+            account_id_endpoint_mode="disabled",
         ),
     )
     client.meta.events.register("before-send.dynamodb", _check_deadline)
@@ -276,7 +281,7 @@ def query(client: Any, *, detailed: bool = False, **arguments: Any) -> QueryAnsw
     """
     token = _detailed.set(detailed)
     try:
-        answer: QueryAnswer[Any] = _answer(client.query, arguments)
+        answer: QueryAnswer[Any] = _call(client.query, arguments)
     finally:
         _detailed.reset(token)
     return answer
@@ -284,12 +289,12 @@ def query(client: Any, *, detailed: bool = False, **arguments: Any) -> QueryAnsw
 
 def get_item(client: Any, **arguments: Any) -> GetAnswer:  # noqa: ANN401  # botocore's arguments
     """Read one item; raises as `query` does."""
-    answer: GetAnswer = _answer(client.get_item, arguments)
+    answer: GetAnswer = _call(client.get_item, arguments)
     return answer
 
 
 # What DynamoDB says when it will do better later.
-PASSING: Final = frozenset(
+_PASSING: Final = frozenset(
     {
         "InternalServerError",
         "LimitExceededException",
@@ -306,27 +311,16 @@ PASSING: Final = frozenset(
 )
 
 
-def call(operation: Any, arguments: dict[str, Any]) -> dict[str, Any]:  # noqa: ANN401  # botocore ships no types
-    """Call a client's operation, its faults told as the domain's.
-
-    Raises:
-        ServiceUnavailable: DynamoDB is away, or will do better later.
-        botocore.exceptions.ClientError: It refused, and would again.
-    """
+def _call(operation: Any, arguments: dict[str, Any]) -> Any:  # noqa: ANN401  # botocore ships no types
     try:
-        response: dict[str, Any] = operation(**arguments)
+        response = operation(**arguments)
     except (Unreachable, HTTPClientError, DeadlinePassed) as error:
         raise ServiceUnavailable from error
     except ClientError as error:
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-        if status >= 500 or error.response.get("Error", {}).get("Code") in PASSING:  # noqa: PLR2004  # HTTP's server errors
+        if status >= 500 or error.response.get("Error", {}).get("Code") in _PASSING:  # noqa: PLR2004  # HTTP's server errors
             raise ServiceUnavailable from error
         raise
-    return response
-
-
-def _answer(operation: Any, arguments: dict[str, Any]) -> Any:  # noqa: ANN401  # botocore ships no types
-    response = call(operation, arguments)
     if "Answer" not in response:
         raise ServiceUnavailable
     return response["Answer"]

@@ -1,0 +1,57 @@
+"""The events that newcomers try with `sam local invoke` do what their names say."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integration.world import Answer, World
+
+EVENTS = Path(__file__).parents[2] / "events"
+BATCH = "batch_xyz789"
+OUTCOMES = {
+    "bearer": (200, None),
+    "both": (200, None),
+    "direct": (200, None),
+    "direct_bad_batch_id": (422, "VALIDATION_ERROR"),
+    "expired": (401, "TOKEN_EXPIRED"),
+    "head": (200, None),
+    "key": (200, None),
+    "method_not_allowed": (405, "METHOD_NOT_ALLOWED"),
+    "none": (401, "AUTHENTICATION_REQUIRED"),
+    "page": (200, None),
+    "short_path": (200, None),
+    "unknown_batch": (404, "BATCH_NOT_FOUND"),
+    "unknown_route": (404, "ROUTE_NOT_FOUND"),
+}
+
+
+@pytest.fixture(scope="module")
+def seeded(world: World) -> World:
+    """The example that `make run` has."""
+    world.put_token("demo-token", "demo")
+    world.put_token("demo-expired-token", "demo", expires_at=1_700_000_000)
+    world.put_batch(BATCH, owner="demo", total_urls=10)
+    world.put_jobs(BATCH, ["completed"] * 7 + ["failed", "processing", "pending"])
+    return world
+
+
+def test_every_event_has_an_expected_outcome() -> None:
+    assert sorted(OUTCOMES) == sorted(path.stem for path in EVENTS.glob("*.json"))
+
+
+@pytest.mark.parametrize("name", OUTCOMES)
+def test_event_does_what_its_name_says(seeded: World, name: str) -> None:
+    event: dict[str, Any] = json.loads((EVENTS / f"{name}.json").read_text())
+    payload = seeded.invoke(event)
+    status, code = OUTCOMES[name]
+    if "httpMethod" not in event:
+        assert (code is None, code) == (payload["success"], payload.get("error", {}).get("code"))
+        return
+    answer = Answer.read(payload)
+    assert status == answer.status
+    if name == "head":
+        assert "" == answer.text
+    else:
+        assert (code is None, code) == (answer.json["success"], answer.json.get("error", {}).get("code"))
