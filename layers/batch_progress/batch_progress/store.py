@@ -117,7 +117,8 @@ class BatchStore:
             log,
             detailed=detailed,
         )
-        first = next(answers)
+        # A page may be empty and not the last.
+        first = next(answer for answer in answers if answer.items or answer.last_key is None)
         if not first.items or first.items[0].sk.S != BATCH_KEY:
             raise BatchNotFound(batch_id)
         if BATCH_KEY in first.malformed:
