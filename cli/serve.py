@@ -237,5 +237,9 @@ Ask it:
 
   curl -H 'X-API-Key: {seed.TOKEN}' {address}/api/v1/scrape/batch/{seed.BATCH}/progress
 
+Watch it, with the token {seed.TOKEN}:
+
+  {address}/watch/{seed.BATCH}
+
 Ctrl-C ends it.
 """
