@@ -9,7 +9,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,8 +18,11 @@ from typing import TYPE_CHECKING, Any, TextIO
 from uuid import uuid4
 
 from cli import seed
+from cli.failure import Failed
+from cli.terminal import visible
 
 if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
     from werkzeug.serving import BaseWSGIServer
 
 HOST = "127.0.0.1"
@@ -28,10 +31,6 @@ JOBS_TABLE = "JobsTable"
 TOKENS_TABLE = "TokensTable"
 # The function's, in template.yaml.
 TIMEOUT_MS = 10_000
-
-
-class ServeFailed(Exception):  # read as a sentence
-    """The API cannot start; the message says why, for the terminal."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ def serve(port: int) -> None:
     """Serve until interrupted or terminated.
 
     Raises:
-        ServeFailed: the port is taken, or not ours to take.
+        Failed: the port is taken, or not ours to take.
     """
     screen = sys.stdout
     with (
@@ -142,10 +141,17 @@ def http_server(
     listener: socket.socket, handler: Callable[[dict[str, object]], object], screen: TextIO
 ) -> "BaseWSGIServer":
     """Return a server on a listening socket that asks the handler and says on the screen what it was asked."""
-    from werkzeug import Request, Response  # noqa: PLC0415  # slow
+    from moto.moto_server.werkzeug_app import (  # noqa: PLC0415  # slow
+        DomainDispatcherApplication,
+        create_backend_app,
+    )
+    from werkzeug import Request, Response  # noqa: PLC0415
     from werkzeug.serving import WSGIRequestHandler, make_server  # noqa: PLC0415
 
     from cli.gateway import SENT_HEADERS, respond  # noqa: PLC0415
+
+    # The embedded DynamoDB once more, for the other commands: they know no more than this server's port.
+    dynamodb = DomainDispatcherApplication(create_backend_app)
 
     class RequestHandler(WSGIRequestHandler):
         def make_environ(self) -> dict[str, Any]:
@@ -154,14 +160,18 @@ def http_server(
         def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
             """Nothing: the application below says more."""
 
+    def application(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+        asked = dynamodb if environ.get("HTTP_X_AMZ_TARGET", "").startswith("DynamoDB_") else api
+        return asked(environ, start_response)
+
     @Request.application
-    def application(request: Request) -> Response:
+    def api(request: Request) -> Response:
         began = time.perf_counter()
         response = respond(request, handler)
         target = str(request.environ["REQUEST_URI"])
-        shown = "".join(letter if letter.isprintable() else "?" for letter in target[:200])
         took = (time.perf_counter() - began) * 1000
-        line = f"{time.strftime('%H:%M:%S')}  {response.status_code}  {request.method} {shown}  {took:.0f} ms"
+        shown = visible(f"{request.method} {target}", 200)
+        line = f"{time.strftime('%H:%M:%S')}  {response.status_code}  {shown}  {took:.0f} ms"
         _say(screen, line)
         return response
 
@@ -183,7 +193,7 @@ def _listening(port: int) -> Iterator[socket.socket]:
             listener.bind((HOST, port))
             listener.listen(128)
         except OSError as error:
-            raise ServeFailed(f"port {port} on {HOST}: {error.strerror}; give another with PORT= or --port") from error
+            raise Failed(f"port {port} on {HOST}: {error.strerror}; give another with PORT= or --port") from error
         yield listener
 
 
