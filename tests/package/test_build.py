@@ -31,8 +31,9 @@ MACHINES = {"arm64": 183, "x86_64": 62}  # ELF's e_machine
 # Stands in for the runtime; the answer is the last line, for the function logs to the same stream.
 INVOKE = """
 import json, sys
+from importlib import import_module
 from types import SimpleNamespace
-from functions.progress.app import handler
+handler = import_module(sys.argv[1]).handler
 context = SimpleNamespace(function_name="progress", function_version="1", memory_limit_in_mb=1024, tenant_id=None,
     invoked_function_arn="arn:aws:lambda:eu-central-1:123456789012:function:progress:live",
     aws_request_id="1b2c3d4e-0000-4000-8000-000000000000", get_remaining_time_in_millis=lambda: 10000)
@@ -46,7 +47,8 @@ os.environ["AWS_DEFAULT_REGION"] = "eu-central-1"
 from samtranslator.translator.transform import transform
 from samtranslator.yaml_helper import yaml_parse
 template = yaml_parse(open("template.yaml", encoding="utf-8").read())
-template["Resources"]["ProgressFunction"]["Properties"]["CodeUri"] = "s3://bucket/function"
+for name in ("ProgressFunction", "RevisionFunction"):
+    template["Resources"][name]["Properties"]["CodeUri"] = "s3://bucket/" + name
 template["Resources"]["BatchProgressLayer"]["Properties"]["ContentUri"] = "s3://bucket/" + sys.argv[1]
 loader = type("Loader", (), {"load": lambda self: {}})()
 resources = transform(template, {"Arch": "arm64"}, loader)["Resources"]
@@ -111,21 +113,26 @@ def engine() -> Iterator[str]:
 
 
 def invoke(build: Path, engine: str, event: str) -> tuple[dict[str, Any], list[str]]:
-    """Answer an event as Lambda would; return the answer and the files of all modules that were loaded."""
+    """Answer one of `events/` as Lambda would; return the answer and the files of all modules that were loaded."""
+    tables = {"BATCH_PROGRESS_JOBS_TABLE": "JobsTable", "BATCH_PROGRESS_TOKENS_TABLE": "TokensTable"}
+    return run("Progress", build, engine, (ROOT / "events" / f"{event}.json").read_text(), tables)
+
+
+def run(function: str, build: Path, engine: str, event: str, settings: dict[str, str]) -> tuple[Any, list[str]]:
+    """Run a function as Lambda would; return the answer and the files of all modules that were loaded."""
     environment = {
-        "PYTHONPATH": f"{build}/ProgressFunction:{build}/BatchProgressLayer/python",
+        "PYTHONPATH": f"{build}/{function}Function:{build}/BatchProgressLayer/python",
         "AWS_ENDPOINT_URL_DYNAMODB": engine,
         "AWS_REGION": "eu-central-1",
         "AWS_DEFAULT_REGION": "eu-central-1",
         "AWS_ACCESS_KEY_ID": "none",
         "AWS_SECRET_ACCESS_KEY": "none",
-        "BATCH_PROGRESS_JOBS_TABLE": "JobsTable",
-        "BATCH_PROGRESS_TOKENS_TABLE": "TokensTable",
+        **settings,
     }
     # -S: without the site-packages of the interpreter that runs it.
     done = subprocess.run(  # noqa: S603
-        [sys.executable, "-S", "-s", "-c", INVOKE],
-        input=(ROOT / "events" / f"{event}.json").read_text(),
+        [sys.executable, "-S", "-s", "-c", INVOKE, f"functions.{function.lower()}.app"],
+        input=event,
         env=environment,
         cwd=build,
         capture_output=True,
@@ -153,10 +160,26 @@ def test_the_built_function_answers_a_direct_call(builds: dict[str, Path], engin
     assert (2, 1, 0, 1) == tuple(answer["data"][field] for field in ("total_urls", "completed", "failed", "pending"))
 
 
-def test_nothing_comes_from_outside_the_build(builds: dict[str, Path], engine: str) -> None:
+def test_the_built_revision_function_counts(builds: dict[str, Path], engine: str) -> None:
+    """With the one setting that it has."""
+    keys = {"batch_id": {"S": "batch_xyz789"}, "sk": {"S": "JOB#job_1"}}
+    event = {
+        "Records": [{"eventName": "MODIFY", "dynamodb": {"Keys": keys, "SequenceNumber": "100000000000000000001"}}]
+    }
+    settings = {"BATCH_PROGRESS_JOBS_TABLE": "JobsTable"}
+    counts = [run("Revision", builds[HOST], engine, json.dumps(event), settings)[0] for _ in range(2)]
+    assert [{"batchItemFailures": []}] * 2 == counts
+
+
+@pytest.mark.parametrize("function", ["Progress", "Revision"])
+def test_nothing_comes_from_outside_the_build(builds: dict[str, Path], engine: str, function: str) -> None:
     """Every module is the function's, the layer's or the standard library's."""
     build = builds[HOST]
-    _, modules = invoke(build, engine, "bearer")
+    if function == "Progress":
+        _, modules = invoke(build, engine, "bearer")
+    else:
+        settings = {"BATCH_PROGRESS_JOBS_TABLE": "JobsTable"}
+        _, modules = run(function, build, engine, json.dumps({"Records": []}), settings)
     standard = str(Path(os.__file__).parent)
     assert [] == [file for file in modules if not file.startswith((str(build), standard)) or "site-packages" in file]
     assert any(file.startswith(f"{build}/BatchProgressLayer/python/botocore/") for file in modules)
@@ -236,4 +259,6 @@ def test_a_change_of_the_layer_alone_publishes_a_new_version() -> None:
 
 def test_a_change_of_memory_alone_publishes_a_new_version() -> None:
     """SAM looks at no parameter's value; CloudFormation replaces a version whose description changes."""
-    assert [{"Fn::Sub": "${Arch}, ${MemorySize} MB"}] == [one["Description"] for one in versions("one").values()]
+    assert [{"Fn::Sub": "${Arch}"}, {"Fn::Sub": "${Arch}, ${MemorySize} MB"}] == sorted(
+        (one["Description"] for one in versions("one").values()), key=str, reverse=True
+    )

@@ -12,6 +12,8 @@ TEMPLATE = read()
 RESOURCES: dict[str, Any] = TEMPLATE["Resources"]
 API: dict[str, Any] = RESOURCES["Api"]["Properties"]
 FUNCTION: dict[str, Any] = RESOURCES["ProgressFunction"]["Properties"]
+REVISION: dict[str, Any] = RESOURCES["RevisionFunction"]["Properties"]
+CHANGES: dict[str, Any] = REVISION["Events"]["JobChanges"]["Properties"]
 
 # What the contract's error table has for the gateway: status and code, and which of its types make them.
 REFUSALS = {
@@ -96,15 +98,19 @@ def test_every_request_reaches_the_function() -> None:
     assert all(event["Method"] == "ANY" and event["RestApiId"] == {"Ref": "Api"} for event in events)
 
 
-def test_the_function_may_read_and_nothing_else() -> None:
-    """Query and GetItem on the jobs, GetItem on the tokens, its own log, traces; no policy beside these."""
-    role = RESOURCES["ProgressRole"]["Properties"]
-    granted = {
+def granted(role: dict[str, Any]) -> set[tuple[str, str]]:
+    """Return what a role may do: each resource with each action."""
+    return {
         (json.dumps(statement["Resource"]), action)
         for policy in role["Policies"]
         for statement in policy["PolicyDocument"]["Statement"]
         for action in ([statement["Action"]] if isinstance(statement["Action"], str) else statement["Action"])
     }
+
+
+def test_the_function_may_read_and_nothing_else() -> None:
+    """Query and GetItem on the jobs, GetItem on the tokens, its own log, traces; no policy beside these."""
+    role = RESOURCES["ProgressRole"]["Properties"]
     jobs, tokens, logs = (
         json.dumps({"Fn::GetAtt": [name, "Arn"]}) for name in ("JobsTable", "TokensTable", "ProgressLogs")
     )
@@ -116,10 +122,74 @@ def test_the_function_may_read_and_nothing_else() -> None:
         (logs, "logs:PutLogEvents"),
         ('"*"', "xray:PutTraceSegments"),
         ('"*"', "xray:PutTelemetryRecords"),
-    } == granted
+    } == granted(role)
     assert role.keys().isdisjoint({"ManagedPolicyArns", "PermissionsBoundary"})
     assert {"Fn::GetAtt": ["ProgressRole", "Arn"]} == FUNCTION["Role"]
     assert "Policies" not in FUNCTION
+
+
+def test_the_revision_function_may_count_and_nothing_else() -> None:
+    """Update the jobs table, read its stream, say what failed; it never reads an item and knows no tokens table."""
+    role = RESOURCES["RevisionRole"]["Properties"]
+    stream = json.dumps({"Fn::GetAtt": ["JobsTable", "StreamArn"]})
+    logs = json.dumps({"Fn::GetAtt": ["RevisionLogs", "Arn"]})
+    assert {
+        (json.dumps({"Fn::GetAtt": ["JobsTable", "Arn"]}), "dynamodb:UpdateItem"),
+        (stream, "dynamodb:DescribeStream"),
+        (stream, "dynamodb:GetRecords"),
+        (stream, "dynamodb:GetShardIterator"),
+        ('"*"', "dynamodb:ListStreams"),
+        (json.dumps({"Fn::GetAtt": ["RevisionFailures", "Arn"]}), "sqs:SendMessage"),
+        (logs, "logs:CreateLogStream"),
+        (logs, "logs:PutLogEvents"),
+        ('"*"', "xray:PutTraceSegments"),
+        ('"*"', "xray:PutTelemetryRecords"),
+    } == granted(role)
+    assert role.keys().isdisjoint({"ManagedPolicyArns", "PermissionsBoundary"})
+    assert {"Fn::GetAtt": ["RevisionRole", "Arn"]} == REVISION["Role"]
+    assert "Policies" not in REVISION
+    assert {"BATCH_PROGRESS_JOBS_TABLE": {"Ref": "JobsTable"}} == REVISION["Environment"]["Variables"]
+
+
+def test_the_revision_function_may_write_the_revision_and_nothing_else() -> None:
+    """Not a status, not a total; the owner and the key can't be left out, being in the condition."""
+    (update,) = (
+        statement
+        for policy in RESOURCES["RevisionRole"]["Properties"]["Policies"]
+        for statement in policy["PolicyDocument"]["Statement"]
+        if statement["Action"] == "dynamodb:UpdateItem"
+    )
+    assert {
+        "ForAllValues:StringEquals": {"dynamodb:Attributes": ["batch_id", "sk", "owner_id", "revision"]},
+        "StringEqualsIfExists": {"dynamodb:ReturnValues": "NONE"},
+    } == update["Condition"]
+
+
+def test_only_jobs_wake_the_revision_function() -> None:
+    """The batch's own item would do it by the function's own update, for ever."""
+    (one,) = CHANGES["FilterCriteria"]["Filters"]
+    assert {"dynamodb": {"Keys": {"sk": {"S": [{"prefix": "JOB#"}]}}}} == json.loads(one["Pattern"])
+    assert {"Fn::GetAtt": ["JobsTable", "StreamArn"]} == CHANGES["Stream"]
+
+
+def test_a_change_that_cannot_be_counted_holds_nothing_up_for_ever() -> None:
+    """Failures are told one by one, tried a few times for a few minutes, and kept."""
+    assert ["ReportBatchItemFailures"] == CHANGES["FunctionResponseTypes"]
+    assert CHANGES["BisectBatchOnFunctionError"] is True
+    assert 60 <= CHANGES["MaximumRecordAgeInSeconds"] <= 600
+    assert 1 <= CHANGES["MaximumRetryAttempts"] <= 10
+    assert {"Type": "SQS", "Destination": {"Fn::GetAtt": ["RevisionFailures", "Arn"]}} == CHANGES["DestinationConfig"][
+        "OnFailure"
+    ]
+    queue = RESOURCES["RevisionFailures"]
+    assert ("AWS::SQS::Queue", True) == (queue["Type"], queue["Properties"]["SqsManagedSseEnabled"])
+
+
+@pytest.mark.parametrize("function", [FUNCTION, REVISION])
+def test_a_function_runs_as_its_live_alias(function: dict[str, Any]) -> None:
+    """And a change of the layer alone, where the code is, publishes a version."""
+    assert ("live", True) == (function["AutoPublishAlias"], function["AutoPublishAliasAllProperties"])
+    assert "LogGroup" in function["LoggingConfig"]
 
 
 def test_every_output_of_the_function_names_its_alias() -> None:

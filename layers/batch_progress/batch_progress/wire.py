@@ -276,7 +276,7 @@ def query(client: Any, *, detailed: bool = False, **arguments: Any) -> QueryAnsw
     """
     token = _detailed.set(detailed)
     try:
-        answer: QueryAnswer[Any] = _call(client.query, arguments)
+        answer: QueryAnswer[Any] = _answer(client.query, arguments)
     finally:
         _detailed.reset(token)
     return answer
@@ -284,8 +284,13 @@ def query(client: Any, *, detailed: bool = False, **arguments: Any) -> QueryAnsw
 
 def get_item(client: Any, **arguments: Any) -> GetAnswer:  # noqa: ANN401  # botocore's arguments
     """Read one item; raises as `query` does."""
-    answer: GetAnswer = _call(client.get_item, arguments)
+    answer: GetAnswer = _answer(client.get_item, arguments)
     return answer
+
+
+def update_item(client: Any, **arguments: Any) -> None:  # noqa: ANN401  # botocore's arguments
+    """Change one item; raises as `query` does."""
+    _call(client.update_item, arguments)
 
 
 # What DynamoDB says when it will do better later.
@@ -306,9 +311,16 @@ _PASSING: Final = frozenset(
 )
 
 
-def _call(operation: Any, arguments: dict[str, Any]) -> Any:  # noqa: ANN401  # botocore ships no types
+def _answer(operation: Any, arguments: dict[str, Any]) -> Any:  # noqa: ANN401  # botocore ships no types
+    response = _call(operation, arguments)
+    if "Answer" not in response:
+        raise ServiceUnavailable
+    return response["Answer"]
+
+
+def _call(operation: Any, arguments: dict[str, Any]) -> dict[str, Any]:  # noqa: ANN401  # botocore ships no types
     try:
-        response = operation(**arguments)
+        response: dict[str, Any] = operation(**arguments)
     except (Unreachable, HTTPClientError, DeadlinePassed) as error:
         raise ServiceUnavailable from error
     except ClientError as error:
@@ -316,6 +328,4 @@ def _call(operation: Any, arguments: dict[str, Any]) -> Any:  # noqa: ANN401  # 
         if status >= 500 or error.response.get("Error", {}).get("Code") in _PASSING:  # noqa: PLR2004  # HTTP's server errors
             raise ServiceUnavailable from error
         raise
-    if "Answer" not in response:
-        raise ServiceUnavailable
-    return response["Answer"]
+    return response

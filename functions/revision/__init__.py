@@ -1,0 +1,1 @@
+"""Counts changes: a job that changes makes its batch's revision go up."""
