@@ -2,8 +2,8 @@
 
 import logging
 import threading
-from contextlib import contextmanager
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from itertools import count
 from typing import Any
@@ -13,9 +13,9 @@ from botocore.exceptions import BotoCoreError, ClientError
 from batch_progress.errors import BatchProgressError
 from batch_progress.recorder import BatchRecorder
 from cli.seed import OWNER, timestamp
+from cli.serve import LIVE_BATCH
 from cli.simulate import Crew, Workload, create, plan
 
-BATCH = "batch_live"
 WORKLOAD = Workload(jobs=40, workers=4, median=2.5, spread=0.45, timeout=8, failures=0.05)
 # Long enough for whoever watches to see the end.
 PAUSE_SECONDS = 15.0
@@ -31,12 +31,12 @@ class LiveBatch:
         self._client = client
         self._table = table
         self._stop = threading.Event()
-        self._crew = Crew(BatchRecorder(table, client), BATCH, self._stop)
+        self._crew = Crew(BatchRecorder(table, client), LIVE_BATCH, self._stop)
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
         """Let it be worked off while the block runs."""
-        thread = threading.Thread(target=self._run, name=BATCH, daemon=True)
+        thread = threading.Thread(target=self._run, name=LIVE_BATCH, daemon=True)
         thread.start()
         try:
             yield
@@ -46,27 +46,31 @@ class LiveBatch:
 
     def _run(self) -> None:
         first = plan(WORKLOAD, seed=0)
-        job_ids = create(self._crew.recorder, BATCH, OWNER, WORKLOAD, first)
-        fresh = self._client.query(
-            TableName=self._table,
-            KeyConditionExpression="batch_id = :batch_id",
-            ExpressionAttributeValues={":batch_id": {"S": BATCH}},
-        )["Items"]
-        for round_ in count():
+        job_ids = create(self._crew.recorder, LIVE_BATCH, OWNER, WORKLOAD, first)
+        fresh = self._items()
+        for number in count():
             try:
-                tasks = plan(WORKLOAD, seed=round_)
+                self._put(fresh)
+                tasks = plan(WORKLOAD, seed=number)
                 self._crew.work(dict(zip(job_ids, tasks, strict=True)), WORKLOAD.workers)
             except (BatchProgressError, BotoCoreError, ClientError):
                 # Whoever plays with the tables may get in its way; it begins again all the same.
                 logger.exception("The live batch was disturbed")
             if self._stop.wait(PAUSE_SECONDS):
                 return
-            self._begin_again(fresh)
 
-    def _begin_again(self, fresh: list[dict[str, Any]]) -> None:
-        """Put every item back as it was made, at once: whoever asks sees the end or the beginning, and never nothing.
+    def _items(self) -> list[dict[str, Any]]:
+        """Return the batch as it was made; it is far smaller than a page."""
+        condition, values = "batch_id = :batch_id", {":batch_id": {"S": LIVE_BATCH}}
+        answer = self._client.query(
+            TableName=self._table, KeyConditionExpression=condition, ExpressionAttributeValues=values
+        )
+        return list(answer["Items"])
 
-        The batch's own item has a new time of creation, so that no tag of the round before holds.
+    def _put(self, fresh: list[dict[str, Any]]) -> None:
+        """Put every item back as it was made, at once: whoever asks sees the end or a beginning, never nothing.
+
+        The batch's own item takes a new time of creation, so that no tag of the round before holds.
         """
         now = {"created_at": {"S": timestamp(datetime.now(UTC))}}
         items = [item | now if item["sk"]["S"] == "BATCH" else item for item in fresh]

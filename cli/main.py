@@ -28,7 +28,7 @@ class Commands(TyperGroup):
         except Failed as failure:
             status = _say(str(failure), FAILED)
         except TyperException as error:
-            status = _say(" ".join(error.format_message().split()), FAILED)
+            status = _say(visible(" ".join(error.format_message().split()), 400) + " See --help.", FAILED)
         except typer.Abort:
             status = FAILED
         sys.exit(status)
@@ -109,6 +109,42 @@ def watch(
 
     with terminable(), Api(url, batch_id, token) as api, view(as_json=as_json) as shown:
         return watch(api, shown, duration(give_up_after).total_seconds())
+
+
+@app.command()
+def simulate(  # noqa: PLR0913, PLR0917  # a command's options, given by name
+    batch_id: Annotated[
+        str, typer.Argument(show_default=False, help="The batch to make; a new name where not given.")
+    ] = "",
+    owner: Annotated[str, typer.Option(help="Whose batch it is.")] = "demo",
+    jobs: Annotated[int, typer.Option(help="How many pages there are.")] = 40,
+    workers: Annotated[int, typer.Option(help="How many are scraped at a time.")] = 4,
+    median: Annotated[float, typer.Option(help="Seconds that half of the pages stay below.")] = 2.5,
+    spread: Annotated[float, typer.Option(help="How much they differ (sigma of a log-normal); 0: not at all.")] = 0.45,
+    timeout: Annotated[float, typer.Option(help="Seconds after which a page is given up.")] = 30,
+    failures: Annotated[float, typer.Option(help="The share of pages that fails, 0 to 1.")] = 0.05,
+    stalls: Annotated[float, typer.Option(help="The share of pages on which a worker hangs, 0 to 1.")] = 0,
+    stall: Annotated[float, typer.Option(help="Seconds that it hangs, whatever the timeout.")] = 60,
+    items: Annotated[int, typer.Option(help="The most items that a page yields.")] = 40,
+    seed: Annotated[int | None, typer.Option(show_default=False, help="The same seed, the same workload.")] = None,
+    local: Local = None,
+    table: Table = None,
+    stack: Stack = None,
+) -> None:
+    """Record a scraper's workload as it is worked off, by simulated workers, to see it move."""
+    import secrets
+
+    from batch_progress.recorder import BatchRecorder
+    from cli.simulate import Workload, simulate
+    from cli.target import JOBS, Where, aws, open_table
+
+    workload = Workload(jobs, workers, median, spread, timeout, failures, stalls, stall, items)
+    client, name = open_table(JOBS, Where(local, table, stack))
+    batch_id = batch_id or f"batch_{secrets.token_hex(5)}"
+    seed = secrets.randbelow(1_000_000) if seed is None else seed
+    print(f"{visible(batch_id)} of {visible(owner)}: {jobs} jobs, {workers} workers, seed {seed}", flush=True)
+    with aws():
+        print(simulate(BatchRecorder(name, client), batch_id, owner, workload, seed))
 
 
 @app.command()

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 HOST = "127.0.0.1"
 REGION = "eu-central-1"
+# The batch that moves (cli/live.py).
+LIVE_BATCH = "batch_live"
 JOBS_TABLE = "JobsTable"
 TOKENS_TABLE = "TokensTable"
 # The function's, in template.yaml.
@@ -68,10 +70,11 @@ def serve(port: int) -> None:
         embedded_dynamodb() as endpoint,
     ):
         handler = _load_handler(endpoint)
-        address = f"http://{HOST}:{listener.getsockname()[1]}"
+        port = listener.getsockname()[1]
         server = http_server(listener, handler, screen)
-        _say(screen, _welcome(address, endpoint, log_name))
-        server.serve_forever()
+        with _at_work():
+            _say(screen, _welcome(port, log_name))
+            server.serve_forever()
     _say(screen, "\nStopped.")
 
 
@@ -128,13 +131,33 @@ def _load_handler(endpoint: str) -> Callable[[dict[str, object]], object]:
         raise RuntimeError("the function would speak to another DynamoDB")
     from functions.progress.app import handler  # noqa: PLC0415  # only once the environment is set
 
-    one_at_a_time = threading.Lock()
-
     def call(event: dict[str, object]) -> object:
-        with one_at_a_time:
+        with _one_at_a_time:
             return handler(event, Context())
 
     return call
+
+
+# Powertools keeps a process's metrics in one place.
+_one_at_a_time = threading.Lock()
+
+
+@contextlib.contextmanager
+def _at_work() -> Iterator[None]:
+    """Let the live batch be worked off, and its changes be counted as the table's stream has them counted."""
+    import botocore.session  # noqa: PLC0415  # slow
+
+    from cli.live import LiveBatch  # noqa: PLC0415  # only once the environment is set
+    from cli.stream import Stream  # noqa: PLC0415
+    from functions.revision.app import handler  # noqa: PLC0415
+
+    def call(event: dict[str, object]) -> None:
+        with _one_at_a_time:
+            handler(event, Context())
+
+    client = botocore.session.Session().create_client("dynamodb")
+    with Stream(JOBS_TABLE, REGION, call).delivered(), LiveBatch(client, JOBS_TABLE).at_work():
+        yield
 
 
 def http_server(
@@ -233,19 +256,29 @@ def _say(screen: TextIO, text: str) -> None:
         print(text, file=screen, flush=True)
 
 
-def _welcome(address: str, endpoint: str, log: str) -> str:
+def _welcome(port: int, log: str) -> str:
+    address = f"http://{HOST}:{port}"
+    command = Path(sys.executable).with_name("batch-progress")
+    if command.is_relative_to(Path.cwd()):
+        command = command.relative_to(Path.cwd())
     return f"""\
 The batch progress API is running on {address}
 
   function   functions.progress.app.handler, called as Lambda calls it
-  tables     an embedded DynamoDB on {endpoint}, gone when this ends
-  batch      {seed.BATCH} of owner {seed.OWNER}: 10 URLs, 7 completed, 1 failed, 2 pending, 245 items
-  tokens     {seed.TOKEN}; {seed.EXPIRED_TOKEN} is refused
+  tables     an embedded DynamoDB, for other commands with --local {port}; gone when this ends
+  batches    {seed.BATCH}: 10 URLs, 7 completed, 1 failed, 2 pending, 245 items
+             {LIVE_BATCH}: 40 URLs, worked off while you watch, again and again
+  tokens     {seed.TOKEN} of their owner, {seed.OWNER}; {seed.EXPIRED_TOKEN} is refused
   log        {log}
 
 Ask it:
 
   curl -H 'X-API-Key: {seed.TOKEN}' {address}/api/v1/scrape/batch/{seed.BATCH}/progress
+
+Watch it, in a terminal and in a browser:
+
+  {command} watch {LIVE_BATCH} --token {seed.TOKEN} --url {address}
+  {address}/watch/{LIVE_BATCH}
 
 Ctrl-C ends it.
 """

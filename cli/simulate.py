@@ -7,11 +7,16 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
+from pydantic import ValidationError
+
+from batch_progress.errors import BatchProgressError
 from batch_progress.recorder import BatchRecorder
 from cli.failure import Failed
+from cli.terminal import visible
 
 # Simulated batches are not to be kept.
 _LASTS = timedelta(days=1)
+
 _SITES = ("shop.example.com", "news.example.org", "jobs.example.net")
 _FAILURES = (
     ("HTTP_404", "The page is gone."),
@@ -110,15 +115,23 @@ def _task(workload: Workload, number: int, chance: random.Random) -> Task:
     return Task(url, seconds + stall, items, None)
 
 
-def create(recorder: BatchRecorder, batch_id: str, owner: str, workload: Workload, tasks: list[Task]) -> list[str]:
-    """Make the batch of a workload; return the ids of its jobs."""
+def create(
+    recorder: BatchRecorder,
+    batch_id: str,
+    owner: str,
+    workload: Workload,
+    tasks: list[Task],
+    *,
+    lasts: timedelta | None = None,
+) -> list[str]:
+    """Make the batch of a workload, for ever or for so long; return the ids of its jobs."""
     return recorder.create(
         batch_id,
         owner,
         [task.url for task in tasks],
         parallel_jobs=workload.workers,
         timeout_per_url=workload.timeout,
-        expires_at=datetime.now(UTC) + _LASTS,
+        expires_at=datetime.now(UTC) + lasts if lasts else None,
     )
 
 
@@ -167,3 +180,22 @@ class Crew:
                 self.recorder.fail(self.batch_id, job_id, *task.failure)
             else:
                 self.recorder.complete(self.batch_id, job_id, task.items)
+
+
+def simulate(recorder: BatchRecorder, batch_id: str, owner: str, workload: Workload, seed: int) -> str:
+    """Make the batch of a workload and work it off; return how it went.
+
+    Raises:
+        Failed: The batch cannot be made, or somebody else works on it.
+    """
+    tasks = plan(workload, seed)
+    try:
+        job_ids = create(recorder, batch_id, owner, workload, tasks, lasts=_LASTS)
+        Crew(recorder, batch_id).work(dict(zip(job_ids, tasks, strict=True)), workload.workers)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        raise Failed(visible(f"{'.'.join(map(str, first['loc']))}: {first['msg']}", 400)) from error
+    except BatchProgressError as error:
+        raise Failed(visible(f"{error.code}: {error}", 400)) from error
+    failed = sum(task.failure is not None for task in tasks)
+    return f"{len(tasks) - failed} completed, {failed} failed, {sum(task.items for task in tasks):,} items"
