@@ -36,7 +36,7 @@ def main() -> None:
     """Write the picture; the same whoever draws it and where."""
     os.environ["TZ"] = "UTC"
     time.tzset()
-    console = Console(record=True, width=96, force_terminal=True, color_system="truecolor", file=io.StringIO())
+    console = Console(record=True, width=104, force_terminal=True, color_system="truecolor", file=io.StringIO())
     console.print(Text("$ batch-progress watch batch_live"))
     console.print(picture(state(), NOW))
     svg = console.export_svg(title="batch-progress watch", unique_id="watch")

@@ -290,11 +290,11 @@ def get_item(client: Any, **arguments: Any) -> GetAnswer:  # noqa: ANN401  # bot
 
 def update_item(client: Any, **arguments: Any) -> None:  # noqa: ANN401  # botocore's arguments
     """Change one item; raises as `query` does."""
-    _call(client.update_item, arguments)
+    call(client.update_item, arguments)
 
 
 # What DynamoDB says when it will do better later.
-_PASSING: Final = frozenset(
+PASSING: Final = frozenset(
     {
         "InternalServerError",
         "LimitExceededException",
@@ -311,21 +311,27 @@ _PASSING: Final = frozenset(
 )
 
 
-def _answer(operation: Any, arguments: dict[str, Any]) -> Any:  # noqa: ANN401  # botocore ships no types
-    response = _call(operation, arguments)
-    if "Answer" not in response:
-        raise ServiceUnavailable
-    return response["Answer"]
+def call(operation: Any, arguments: dict[str, Any]) -> dict[str, Any]:  # noqa: ANN401  # botocore ships no types
+    """Call a client's operation, its faults told as the domain's.
 
-
-def _call(operation: Any, arguments: dict[str, Any]) -> dict[str, Any]:  # noqa: ANN401  # botocore ships no types
+    Raises:
+        ServiceUnavailable: DynamoDB is away, or will do better later.
+        botocore.exceptions.ClientError: It refused, and would again.
+    """
     try:
         response: dict[str, Any] = operation(**arguments)
     except (Unreachable, HTTPClientError, DeadlinePassed) as error:
         raise ServiceUnavailable from error
     except ClientError as error:
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-        if status >= 500 or error.response.get("Error", {}).get("Code") in _PASSING:  # noqa: PLR2004  # HTTP's server errors
+        if status >= 500 or error.response.get("Error", {}).get("Code") in PASSING:  # noqa: PLR2004  # HTTP's server errors
             raise ServiceUnavailable from error
         raise
     return response
+
+
+def _answer(operation: Any, arguments: dict[str, Any]) -> Any:  # noqa: ANN401  # botocore ships no types
+    response = call(operation, arguments)
+    if "Answer" not in response:
+        raise ServiceUnavailable
+    return response["Answer"]
