@@ -28,7 +28,8 @@ class Commands(TyperGroup):
         except Failed as failure:
             status = _say(str(failure), FAILED)
         except TyperException as error:
-            status = _say(visible(" ".join(error.format_message().split()), 400) + " See --help.", FAILED)
+            message = " ".join(error.format_message().split()).removesuffix(".")
+            status = _say(f"{visible(message, 400)}; see --help", FAILED)
         except typer.Abort:
             status = FAILED
         sys.exit(status)
@@ -66,7 +67,7 @@ Local = Annotated[
 ]
 Table = Annotated[str | None, typer.Option(metavar="NAME", help="Work on the table of this name.")]
 Stack = Annotated[
-    str | None, typer.Option(metavar="NAME", help="Work on the table of this stack.  [default: batch-progress]")
+    str | None, typer.Option(metavar="NAME", help="Work on the table of this stack; batch-progress where not given.")
 ]
 
 
@@ -89,7 +90,7 @@ def serve(
 
 @app.command()
 def watch(
-    batch_id: Annotated[str, typer.Argument(help="The batch to watch.")],
+    batch_id: Annotated[str, typer.Argument(metavar="BATCH_ID", help="The batch to watch.")],
     token: Annotated[
         str, typer.Option(envvar="FREDDY_API_KEY", show_default=False, help="The token to ask with.")
     ] = "",
@@ -114,7 +115,8 @@ def watch(
 @app.command()
 def simulate(  # noqa: PLR0913, PLR0917  # a command's options, given by name
     batch_id: Annotated[
-        str, typer.Argument(show_default=False, help="The batch to make; a new name where not given.")
+        str,
+        typer.Argument(metavar="[BATCH_ID]", show_default=False, help="The batch to make; a new name where not given."),
     ] = "",
     owner: Annotated[str, typer.Option(help="Whose batch it is.")] = "demo",
     jobs: Annotated[int, typer.Option(help="How many pages there are.")] = 40,
@@ -172,7 +174,7 @@ def issue_token(
     owner: Annotated[str, typer.Option(help="Whose batches it opens.")],
     label: Annotated[str, typer.Option(show_default=False, help="What to call it in the list.")] = "",
     expires_in: Annotated[
-        str | None, typer.Option(metavar="SPAN", help="When it ends: 12h, 30d, 52w.  [default: never]")
+        str | None, typer.Option(metavar="SPAN", help="When it ends: 12h, 30d, 52w; never where not given.")
     ] = None,
     local: Local = None,
     table: Table = None,

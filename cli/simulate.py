@@ -196,6 +196,6 @@ def simulate(recorder: BatchRecorder, batch_id: str, owner: str, workload: Workl
         first = error.errors(include_url=False, include_context=False)[0]
         raise Failed(visible(f"{'.'.join(map(str, first['loc']))}: {first['msg']}", 400)) from error
     except BatchProgressError as error:
-        raise Failed(visible(f"{error.code}: {error}", 400)) from error
+        raise Failed(visible(f"{error.code}: {error.__cause__ or error}", 400)) from error
     failed = sum(task.failure is not None for task in tasks)
     return f"{len(tasks) - failed} completed, {failed} failed, {sum(task.items for task in tasks):,} items"
