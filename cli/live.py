@@ -17,8 +17,8 @@ from cli.serve import LIVE_BATCH
 from cli.simulate import Crew, Workload, create, plan
 
 WORKLOAD = Workload(jobs=40, workers=4, median=2.5, spread=0.45, timeout=8, failures=0.05)
-# Long enough for whoever watches to see the end.
-PAUSE_SECONDS = 15.0
+# Long enough for whoever watches to see the end, and short enough that few come to a batch at its end.
+PAUSE_SECONDS = 6.0
 
 logger = logging.getLogger(__name__)
 
@@ -26,10 +26,18 @@ logger = logging.getLogger(__name__)
 class LiveBatch:
     """The batch, worked off by simulated workers again and again."""
 
-    def __init__(self, client: Any, table: str) -> None:  # noqa: ANN401  # boto has no types
-        """Take a DynamoDB client and the name of the jobs table."""
+    def __init__(
+        self,
+        client: Any,  # noqa: ANN401  # boto has no types
+        table: str,
+        workload: Workload = WORKLOAD,
+        pause_seconds: float = PAUSE_SECONDS,
+    ) -> None:
+        """Take a DynamoDB client and the name of the jobs table; and, where a test has no time, another pace."""
         self._client = client
         self._table = table
+        self._workload = workload
+        self._pause_seconds = pause_seconds
         self._stop = threading.Event()
         self._crew = Crew(BatchRecorder(table, client), LIVE_BATCH, self._stop)
 
@@ -45,18 +53,18 @@ class LiveBatch:
             thread.join()
 
     def _run(self) -> None:
-        first = plan(WORKLOAD, seed=0)
-        job_ids = create(self._crew.recorder, LIVE_BATCH, OWNER, WORKLOAD, first)
+        first = plan(self._workload, seed=0)
+        job_ids = create(self._crew.recorder, LIVE_BATCH, OWNER, self._workload, first)
         fresh = self._items()
         for number in count():
             try:
                 self._put(fresh)
-                tasks = plan(WORKLOAD, seed=number)
-                self._crew.work(dict(zip(job_ids, tasks, strict=True)), WORKLOAD.workers)
+                tasks = plan(self._workload, seed=number)
+                self._crew.work(dict(zip(job_ids, tasks, strict=True)), self._workload.workers)
             except (BatchProgressError, BotoCoreError, ClientError):
                 # Whoever plays with the tables may get in its way; it begins again all the same.
                 logger.exception("The live batch was disturbed")
-            if self._stop.wait(PAUSE_SECONDS):
+            if self._stop.wait(self._pause_seconds):
                 return
 
     def _items(self) -> list[dict[str, Any]]:
