@@ -1,6 +1,6 @@
 # Everything a developer does here. `make help` lists it; each target sets up what it needs.
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-sam run test check build deploy test-package openapi terminal-picture lock format clean
+.PHONY: help setup setup-sam run test check build deploy test-package test-engines bench performance openapi terminal-picture lock format clean
 SHELL := /bin/sh
 
 PYTHON3 ?= python3
@@ -37,6 +37,7 @@ check: setup setup-sam ## format, lint, types, imports, template, OpenAPI docume
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/batch-progress openapi --check docs/openapi.json
+	@$(BIN)/python -m benchmarks.report --check
 	$(BIN)/cfn-lint template.yaml
 	SAM_CLI_TELEMETRY=0 $(SAM) validate --lint --region eu-central-1
 
@@ -54,6 +55,16 @@ deploy: build ## deploy the stack of samconfig.toml (ARCH=, PARAMETERS="Name=val
 test-package: setup setup-sam ## build for both architectures and test what would be deployed
 	$(BIN)/pytest tests/package
 
+test-engines: setup ## the integration tests and more on Amazon's DynamoDB Local, which it installs
+	$(BIN)/python -m tests.engines.dynamodb_local $(BIN)/pytest tests/engines tests/integration
+
+bench: setup setup-sam ## measure this handler beside a straightforward one and the limit (5 minutes)
+	$(BIN)/python -m benchmarks.run
+	@$(BIN)/python -m benchmarks.report
+
+performance: setup
+	@$(BIN)/python -m benchmarks.report
+
 openapi: setup ## write docs/openapi.json from the code's own models
 	$(BIN)/batch-progress openapi --write docs/openapi.json
 
@@ -69,4 +80,4 @@ lock: setup ## resolve the dependencies anew into the hash-pinned lock files
 	$$compile requirements/uv.in -o requirements/uv.txt
 
 clean: ## remove what the other targets made
-	rm -rf .venv .venv-sam .venv-uv .aws-sam .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf .venv .venv-sam .venv-uv .engines .aws-sam .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

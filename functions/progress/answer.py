@@ -17,6 +17,12 @@ from functions.progress.schema import EstimateView, ProgressAnswer, ProgressView
 from functions.progress.tag import Tag, digest, tags, trusted
 
 _encoder: Final = msgspec.json.Encoder()
+# Names of fields and, at most, as many values.
+_STRINGS: Final = {kind: 2 * len(kind.__struct_fields__) for kind in (Job, DetailedJob)}
+# The envelope without its jobs; the longest cursor is most of it.
+_ROUND_JOBS: Final = 8_192
+# A next try at fitting is a little smaller than in proportion, so that a second one is rare.
+_CLOSER: Final = 0.98
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +162,7 @@ class Listing:
         self._query = query
         self._coding = coding
         self._chunks: list[bytes] = []
-        self._bytes = 0
+        self._room = ROOM - _ROUND_JOBS
         self._last: str | None = None
         self.jobs = 0
         self.full = False
@@ -171,15 +177,20 @@ class Listing:
         if self._query.limit is not None and len(jobs) > self._query.limit - self.jobs:
             jobs = jobs[: self._query.limit - self.jobs]
             self.full = True
-        if self._bytes > self._coding.ceiling and jobs:
-            self.full = True
-            return
-        if jobs:
+        while jobs:
             chunk = _encoder.encode(jobs)[1:-1]
-            self._chunks.append(chunk)
-            self._bytes += len(chunk)
-            self._last = jobs[-1].job_id
-            self.jobs += len(jobs)
+            needed = self._coding.room_for(chunk, len(jobs) * _STRINGS[type(jobs[0])])
+            if needed <= self._room:
+                self._take(jobs, chunk, needed)
+                return
+            jobs = jobs[: int(len(jobs) * self._room / needed * _CLOSER)]
+            self.full = True
+
+    def _take(self, jobs: list[Job], chunk: bytes, needed: int) -> None:
+        self._chunks.append(chunk)
+        self._room -= needed
+        self._last = jobs[-1].job_id
+        self.jobs += len(jobs)
 
     def written(self, counts: Counts, expected: Estimate) -> tuple[Written, str | None]:
         """Return the envelope with as many of the jobs as fit, and the cursor of the next page."""
@@ -190,10 +201,10 @@ class Listing:
             written = self._coding.write(self._envelope(counts, expected, cursor))
             if written.size <= ROOM:
                 return written, cursor
-            self._keep(int(self.jobs * ROOM / written.size * 0.98))
+            self._keep(int(self.jobs * ROOM / written.size * _CLOSER))
 
     def _keep(self, most: int) -> None:
-        """Drop all but the first `most` jobs."""
+        """Drop all but the first `most` jobs: compressed, they take more than was hoped for."""
         kind: type[list[Job] | list[DetailedJob]] = list[DetailedJob] if self._query.details else list[Job]
         jobs = msgspec.json.decode(b"[" + b",".join(self._chunks) + b"]", type=kind)[:most]
         self._chunks = [_encoder.encode(jobs)[1:-1]]

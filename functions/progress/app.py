@@ -35,6 +35,9 @@ _ROUTE: Final = re.compile(r"(?:/api)?/v1/scrape/batch/([^/]+)/progress/?")
 # What is left of the function's time for the last attempt at DynamoDB and for the answer.
 _RESERVE_SECONDS: Final = wire.LAST_ATTEMPT_SECONDS + 0.5
 
+# The function's timeout in template.yaml, where no context says what is left of it.
+_TIMEOUT_SECONDS: Final = 10
+
 app = APIGatewayRestResolver()
 logger = Logger(service="batch-progress")
 metrics = Metrics(namespace="BatchProgress", service="progress")
@@ -60,21 +63,26 @@ def handler(event: Any, context: Any) -> dict[str, Any]:  # noqa: ANN401  # what
 
     Args:
         event: API Gateway's REST proxy event, or a direct one as `DirectEvent` describes.
-        context: Lambda's context.
+        context: Lambda's context; may be `None` where the handler is called by hand.
 
     Returns:
         A proxy response for the former, the envelope itself for the latter; an error is an envelope too.
     """
-    seconds = context.get_remaining_time_in_millis() / 1_000
+    remaining = getattr(context, "get_remaining_time_in_millis", None)
+    seconds = remaining() / 1_000 if remaining else _TIMEOUT_SECONDS
     with wire.deadline(time.monotonic() + seconds - _RESERVE_SECONDS):
         if isinstance(event, dict) and "requestContext" in event and "httpMethod" in event:
             return _http(event, context)
         return _direct(event, context)
 
 
+def _request_id(context: Any) -> str:  # noqa: ANN401  # Lambda's context
+    return getattr(context, "aws_request_id", None) or "unknown"
+
+
 def _http(event: dict[str, Any], context: Any) -> dict[str, Any]:  # noqa: ANN401  # Lambda's context
     request = Request(event)
-    record = Record("http", request.request_id or context.aws_request_id, time.time())
+    record = Record("http", request.request_id or _request_id(context), time.time())
     app.append_context(request=request, record=record)  # type: ignore[no-untyped-call]  # the router's
     response = app.resolve(request.proxy_event(), context)
     if request.method == "HEAD":
@@ -155,7 +163,7 @@ def _retry_after(seconds: int | None) -> dict[str, str]:
 
 
 def _direct(event: object, context: Any) -> dict[str, Any]:  # noqa: ANN401  # Lambda's context
-    record = Record("direct", context.aws_request_id, time.time())
+    record = Record("direct", _request_id(context), time.time())
     try:
         query, owner_id = from_direct(event)
         record.batch_id = query.batch_id

@@ -5,11 +5,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.integration.server import running
 
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.timeout(900)  # some 40 ms a case
 def test_the_running_api_keeps_to_its_document() -> None:
     """2,000 cases and more, good and bad, meet no answer that the document does not describe."""
     with running() as api:

@@ -196,7 +196,15 @@ _IN_LINE: Final = 1_000
 
 
 def _dynamodb() -> Any:  # noqa: ANN401  # botocore ships no types
-    config = Config(connect_timeout=2, read_timeout=10, retries={"mode": "standard", "total_max_attempts": 4})
+    config = Config(
+        connect_timeout=2,
+        read_timeout=10,
+        retries={"mode": "standard", "total_max_attempts": 4},
+        # As in `wire`: what each call does not need.
+        parameter_validation=False,
+        user_agent="batch-progress",
+        account_id_endpoint_mode="disabled",
+    )
     return botocore.session.Session().create_client("dynamodb", config=config)
 
 

@@ -12,6 +12,7 @@ from batch_progress.model import Batch, DetailedJob, Job, JobStatus, Page
 
 BATCH_KEY: Final = "BATCH"
 JOB_PREFIX: Final = "JOB#"
+_PREFIX_LENGTH: Final = len(JOB_PREFIX)
 # The first sort key after every job's.
 _AFTER_JOBS: Final = "JOB$"
 
@@ -116,7 +117,8 @@ class BatchStore:
             log,
             detailed=detailed,
         )
-        first = next(answers)
+        # A page may be empty and not the last.
+        first = next(answer for answer in answers if answer.items or answer.last_key is None)
         if not first.items or first.items[0].sk.S != BATCH_KEY:
             raise BatchNotFound(batch_id)
         if BATCH_KEY in first.malformed:
@@ -220,18 +222,20 @@ def _page(answer: wire.QueryAnswer[Any], log: ReadLog, *, detailed: bool) -> Pag
     log.malformed.update(
         key for key, bad in answer.malformed.items() if key.startswith(JOB_PREFIX) and bad & _JOB_VALUES
     )
-    log.malformed.update(item.sk.S for item in items if item.url is None or item.status is None)
     if detailed:
         return _detailed_page(items, log)
-    jobs = [
-        Job(
-            _job_id(item),
-            item.url.S if item.url else "",
-            item.status.S if item.status else JobStatus.PENDING,
-            item.items_extracted.N if item.items_extracted else 0,
-        )
-        for item in items
-    ]
+    try:
+        jobs = [
+            Job(
+                item.sk.S[_PREFIX_LENGTH:],
+                item.url.S,
+                item.status.S,
+                item.items_extracted.N if item.items_extracted else 0,
+            )
+            for item in items
+        ]
+    except AttributeError:
+        jobs = [_with_defaults(item, log) for item in items]
     return Page(
         jobs,
         [item.started_at and item.started_at.S for item in items],
@@ -243,8 +247,16 @@ def _sort_key(item: wire.Item) -> str:
     return item.sk.S
 
 
-def _job_id(item: wire.Item) -> str:
-    return item.sk.S[len(JOB_PREFIX) :]
+def _with_defaults(item: wire.Item, log: ReadLog) -> Job:
+    """Return a job that may lack what each must have; it is taken down where it does."""
+    if item.url is None or item.status is None:
+        log.malformed.add(item.sk.S)
+    return Job(
+        item.sk.S[_PREFIX_LENGTH:],
+        item.url.S if item.url else "",
+        item.status.S if item.status else JobStatus.PENDING,
+        item.items_extracted.N if item.items_extracted else 0,
+    )
 
 
 def _detailed_page(items: list[wire.DetailedItem], log: ReadLog) -> Page:
@@ -258,12 +270,13 @@ def _detailed_page(items: list[wire.DetailedItem], log: ReadLog) -> Page:
             log.malformed.add(item.sk.S)
         started.append(started_at)
         finished.append(finished_at)
+        job = _with_defaults(item, log)
         jobs.append(
             DetailedJob(
-                _job_id(item),
-                item.url.S if item.url else "",
-                item.status.S if item.status else JobStatus.PENDING,
-                item.items_extracted.N if item.items_extracted else 0,
+                job.job_id,
+                job.url,
+                job.status,
+                job.items_extracted,
                 item.started_at.S if item.started_at and started_at else None,
                 item.finished_at.S if item.finished_at and finished_at else None,
                 item.error_code.S if item.error_code else None,

@@ -1,0 +1,1 @@
+"""Ratios measured in one run, on the machine at hand: `make bench`."""

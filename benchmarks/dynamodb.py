@@ -1,0 +1,127 @@
+"""A DynamoDB that costs nothing: answers made beforehand, in a process of its own.
+
+It knows `Query` for a whole batch, `GetItem` for a `BATCH` item and for the token, and counts what it is asked.
+`GET /refresh/<jobs>` makes a batch anew, so that its jobs are recent; `GET /asked` tells the counts and forgets them.
+"""
+
+import hashlib
+import json
+import socketserver
+import zlib
+from collections import Counter
+from datetime import UTC, datetime
+from threading import Lock
+from typing import Final
+
+import msgspec
+
+from benchmarks import workload
+
+_NOT_FOUND: Final = {"__type": "com.amazonaws.dynamodb.v20120810#ResourceNotFoundException", "message": "canned"}
+
+
+class Canned:
+    """The answers, and what was asked."""
+
+    def __init__(self) -> None:
+        """Know the token alone."""
+        token = {
+            "token_hash": {"S": hashlib.sha256(workload.TOKEN.encode()).hexdigest()},
+            "owner_id": {"S": workload.OWNER},
+            "created_at": {"S": "2024-12-16T10:00:00.000Z"},
+        }
+        self._lock = Lock()
+        self._asked: Counter[str] = Counter()
+        self._queries: dict[tuple[str, str | None], bytes] = {}
+        self._items = {workload.TOKENS_TABLE: {token["token_hash"]["S"]: _http(_got(token))}}
+        self._items[workload.JOBS_TABLE] = {}
+
+    def refresh(self, jobs: int) -> None:
+        """Make the batch of so many jobs, as of now."""
+        now, batch_id = datetime.now(UTC), workload.batch_id(jobs)
+        self._queries |= {(batch_id, start): _http(body) for start, body in workload.pages(jobs, now).items()}
+        self._items[workload.JOBS_TABLE][batch_id] = _http(_got(next(workload.items(jobs, now))))
+
+    def answer(self, operation: str, body: bytes) -> bytes:
+        """Answer one call of DynamoDB."""
+        asked = json.loads(body)
+        table = asked["TableName"]
+        if operation == "Query":
+            values = [value["S"] for value in asked["ExpressionAttributeValues"].values()]
+            batch_id = next(value for value in values if value.startswith("batch_"))
+            found = self._queries.get((batch_id, asked.get("ExclusiveStartKey", {}).get("sk", {}).get("S")))
+        else:
+            key = asked["Key"]
+            found = self._items[table].get(key.get("batch_id", key.get("token_hash"))["S"])
+        answer = found or _http(json.dumps(_NOT_FOUND).encode(), "400 Bad Request")
+        with self._lock:
+            self._asked[f"{operation} {table}"] += 1
+            self._asked[f"{table} bytes"] += len(answer)
+        return answer
+
+    def asked(self) -> bytes:
+        """Tell how often what was asked, and start at nothing."""
+        with self._lock:
+            counts, self._asked = self._asked, Counter()
+        return json.dumps(counts).encode()
+
+
+def _got(item: workload.Item) -> bytes:
+    return msgspec.json.encode({"ConsumedCapacity": {"CapacityUnits": 0.5}, "Item": item})
+
+
+def _http(body: bytes, status: str = "200 OK") -> bytes:
+    """Return a whole HTTP response as DynamoDB sends it."""
+    headers = (
+        f"HTTP/1.1 {status}",
+        "Server: Server",
+        "Date: Mon, 16 Dec 2024 10:31:02 GMT",
+        "Content-Type: application/x-amz-json-1.0",
+        f"Content-Length: {len(body)}",
+        "Connection: keep-alive",
+        "x-amzn-RequestId: 0123456789ABCDEFGHIJKLMNOPVV4KQNSO5AEMVJF66Q9ASUAAJG",
+        f"x-amz-crc32: {zlib.crc32(body)}",
+    )
+    return "\r\n".join(headers).encode() + b"\r\n\r\n" + body
+
+
+class _Connection(socketserver.StreamRequestHandler):
+    """Answers one client for as long as it stays."""
+
+    disable_nagle_algorithm = True
+
+    def handle(self) -> None:
+        """Answer request after request."""
+        canned: Canned = self.server.canned  # type: ignore[attr-defined]  # set by `serve`
+        while request := self.rfile.readline():
+            headers = {}
+            while (line := self.rfile.readline().strip()) != b"":
+                name, _, value = line.partition(b":")
+                headers[name.strip().lower()] = value.strip()
+            body = self.rfile.read(int(headers.get(b"content-length", 0)))
+            path = request.split()[1].decode()
+            if path == "/asked":
+                answer = _http(canned.asked())
+            elif path.startswith("/refresh/"):
+                canned.refresh(int(path.rpartition("/")[2]))
+                answer = _http(b"{}")
+            else:
+                answer = canned.answer(headers[b"x-amz-target"].decode().rpartition(".")[2], body)
+            self.wfile.write(answer)
+
+
+class _Server(socketserver.ThreadingTCPServer):
+    daemon_threads = True
+    request_queue_size = 64
+
+
+def serve() -> None:
+    """Serve on a free port of this machine until ended; print the port."""
+    with _Server(("127.0.0.1", 0), _Connection) as server:
+        server.canned = Canned()  # type: ignore[attr-defined]  # read by each connection
+        print(server.server_address[1], flush=True)
+        server.serve_forever()
+
+
+if __name__ == "__main__":
+    serve()

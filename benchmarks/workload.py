@@ -1,0 +1,121 @@
+"""What is read: batches as they look half-way, in DynamoDB's own JSON, cut into pages as the service cuts them."""
+
+import random
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+from typing import Any, Final
+
+import msgspec
+
+JOBS_TABLE: Final = "jobs"
+TOKENS_TABLE: Final = "tokens"
+TOKEN: Final = "demo-token"  # noqa: S105  # openly a demo, as in events/
+OWNER: Final = "demo"
+# DynamoDB reads 1 MB of items, counted before the projection, and then ends the page.
+PAGE_BYTES: Final = 1_048_576
+# What both handlers ask for; the server answers with it whatever the expression says.
+PROJECTED: Final = frozenset(
+    {
+        *("sk", "url", "status", "items_extracted", "started_at", "finished_at"),
+        *("owner_id", "total_urls", "created_at", "parallel_jobs", "timeout_per_url", "revision", "expires_at"),
+    },
+)
+_RUNNING: Final = {10: 2, 50: 3, 1_000: 10, 10_000: 25, 50_000: 50}
+TIMEOUT_SECONDS: Final = 30.0
+_MEDIAN_SECONDS: Final = 6.0
+_WORDS: Final = ("catalogue", "products", "outdoor", "kitchen", "archive", "clearance", "furniture", "lighting")
+
+type Item = dict[str, dict[str, str]]
+
+
+def batch_id(jobs: int) -> str:
+    """Return the id of the batch of so many jobs."""
+    return f"batch_{jobs:06}"
+
+
+def items(jobs: int, now: datetime) -> Iterator[Item]:
+    """Yield the items of a batch half-way: its own, then its jobs in the order of the sort key."""
+    draw = random.Random(jobs)
+    ident, workers = batch_id(jobs), _RUNNING.get(jobs, 3)
+    ended = jobs // 2 + jobs // 50
+    failed = set(draw.sample(range(ended), jobs // 50))
+    took = list(islice(durations(draw), ended))
+    expires = str(int(now.timestamp()) + 30 * 86_400)
+    yield {
+        "batch_id": {"S": ident},
+        "sk": {"S": "BATCH"},
+        "owner_id": {"S": OWNER},
+        "total_urls": {"N": str(jobs)},
+        "created_at": {"S": _time(now - timedelta(seconds=sum(took) / workers + 5))},
+        "parallel_jobs": {"N": str(workers)},
+        "timeout_per_url": {"N": "30"},
+        "revision": {"N": str(ended * 2 + workers)},
+        "expires_at": {"N": expires},
+    }
+    # Jobs end in the order of their ids, spread evenly over the time that the workers took.
+    step = sum(took) / workers / max(ended, 1)
+    for number in range(jobs):
+        item = {
+            "batch_id": {"S": ident},
+            "sk": {"S": f"JOB#job_{number + 1:06}"},
+            "url": {"S": _url(draw, number + 1)},
+            "status": {"S": "pending"},
+            "expires_at": {"N": expires},
+        }
+        if number < ended:
+            finished = now - timedelta(seconds=(ended - number) * step)
+            item["status"] = {"S": "failed" if number in failed else "completed"}
+            item["items_extracted"] = {"N": "0" if number in failed else str(draw.randint(1, 60))}
+            item["started_at"] = {"S": _time(finished - timedelta(seconds=took[number]))}
+            item["finished_at"] = {"S": _time(finished)}
+            if number in failed:
+                item["error_code"] = {"S": "TIMEOUT"}
+                item["error_message"] = {"S": "The page did not answer within 30 seconds."}
+        elif number < ended + workers:
+            item["status"] = {"S": "processing"}
+            item["started_at"] = {"S": _time(now - timedelta(seconds=draw.uniform(0.2, 8)))}
+        yield item
+
+
+def durations(draw: random.Random) -> Iterator[float]:
+    """Yield how long jobs take, in seconds: most a few, some up to the timeout."""
+    while True:
+        yield min(draw.lognormvariate(0, 0.6) * _MEDIAN_SECONDS, TIMEOUT_SECONDS)
+
+
+def pages(jobs: int, now: datetime) -> dict[str | None, bytes]:
+    """Return the answers to a `Query` for a whole batch, by the sort key of their `ExclusiveStartKey`."""
+    answers: dict[str | None, bytes] = {}
+    start: str | None = None
+    page: list[Item] = []
+    size = 0
+    for item in items(jobs, now):
+        page.append({name: value for name, value in item.items() if name in PROJECTED})
+        size += sum(len(name) + len(text) for name, value in item.items() for text in value.values())
+        if size >= PAGE_BYTES:
+            last = {"batch_id": item["batch_id"], "sk": item["sk"]}
+            answers[start] = _answer(page, size, last)
+            start, page, size = item["sk"]["S"], [], 0
+    answers[start] = _answer(page, size, None)
+    return answers
+
+
+def _answer(page: list[Item], size: int, last: Item | None) -> bytes:
+    answer: dict[str, Any] = {
+        "ConsumedCapacity": {"CapacityUnits": max(-(-size // 4_096) / 2, 0.5), "TableName": JOBS_TABLE},
+        "Count": len(page),
+        "Items": page,
+        "ScannedCount": len(page),
+    }
+    if last is not None:
+        answer["LastEvaluatedKey"] = last
+    return msgspec.json.encode(answer)
+
+
+def _url(draw: random.Random, number: int) -> str:
+    return f"https://shop.example.com/{draw.choice(_WORDS)}/{draw.choice(_WORDS)}/item-{number:06}.html"
+
+
+def _time(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,319 @@
+"""Changes of jobs, from the table's stream to the tag: counted at least once, whatever the stream does."""
+
+import itertools
+import json
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from batch_progress import wire
+from batch_progress.revision import Revisions
+from functions.revision import app
+from tests.integration.world import Answer, Context, World, attributes, batch_item, now, unique
+
+_numbers = itertools.count(1)
+
+
+def record(batch_id: str, sk: str = "JOB#a", *, name: str = "MODIFY") -> dict[str, Any]:
+    """Return a record as the stream of a table whose view is keys only has it."""
+    return {
+        "eventID": unique("event"),
+        "eventName": name,
+        "eventVersion": "1.1",
+        "eventSource": "aws:dynamodb",
+        "awsRegion": "eu-central-1",
+        "dynamodb": {
+            "ApproximateCreationDateTime": int(time.time()),
+            "Keys": {"batch_id": {"S": batch_id}, "sk": {"S": sk}},
+            "SequenceNumber": f"{next(_numbers):021}",
+            "SizeBytes": 38,
+            "StreamViewType": "KEYS_ONLY",
+        },
+        "eventSourceARN": "arn:aws:dynamodb:eu-central-1:123456789012:table/jobs/stream/2024-12-16T00:00:00.000",
+    }
+
+
+def number(one: dict[str, Any]) -> str:
+    """Return a record's sequence number."""
+    return str(one["dynamodb"]["SequenceNumber"])
+
+
+def deliver(records: Sequence[object], timeout: float = 30) -> list[str]:
+    """Hand records to the function as Lambda does; return the sequence numbers that it reports as failed."""
+    answer = json.loads(json.dumps(app.handler({"Records": list(records)}, Context(timeout))))
+    assert ["batchItemFailures"] == list(answer)
+    assert all(["itemIdentifier"] == list(failure) for failure in answer["batchItemFailures"])
+    return [failure["itemIdentifier"] for failure in answer["batchItemFailures"]]
+
+
+def item(world: World, batch_id: str) -> dict[str, Any] | None:
+    """Return a batch's own item."""
+    key = attributes({"batch_id": batch_id, "sk": "BATCH"})
+    found: dict[str, Any] | None = world.dynamodb.get_item(TableName=world.jobs_table, Key=key).get("Item")
+    return found
+
+
+def revision(world: World, batch_id: str) -> int:
+    found = item(world, batch_id)
+    assert found
+    return int(found.get("revision", {"N": "0"})["N"])
+
+
+def again(world: World, batch_id: str, tag: str) -> Answer:
+    return world.ask(batch_id, headers={"If-None-Match": tag})
+
+
+@pytest.fixture(autouse=True)
+def _settled(world: World) -> Iterator[None]:
+    """The function reads its settings once; here each test gets those of its own world."""
+    app._revisions.cache_clear()
+    assert world
+    yield
+    app._revisions.cache_clear()
+
+
+class Broken(Revisions):
+    """Revisions of which some batches can't be counted."""
+
+    def __init__(self, world: World, errors: dict[str, Exception]) -> None:
+        super().__init__(wire.dynamodb(), world.jobs_table)
+        self.errors = errors
+
+    def count(self, batch_id: str) -> bool:
+        if error := self.errors.get(batch_id):
+            raise error
+        return super().count(batch_id)
+
+
+def breaking(monkeypatch: pytest.MonkeyPatch, world: World, **errors: Exception) -> None:
+    broken = Broken(world, errors)
+    monkeypatch.setattr(app, "_revisions", lambda: broken)
+
+
+# What is counted
+
+
+def test_a_batch_is_counted_once_however_many_of_its_jobs_changed(world: World) -> None:
+    one, other = world.put_batch(), world.put_batch(revision=7)
+    records = [record(one, f"JOB#{job}") for job in range(20)]
+    records[10:10] = [record(other)]
+    assert [] == deliver(records)
+    assert (1, 8) == (revision(world, one), revision(world, other))
+
+
+@pytest.mark.parametrize("name", ["INSERT", "MODIFY", "REMOVE"])
+def test_a_job_that_comes_or_goes_is_a_change_too(world: World, name: str) -> None:
+    batch_id = world.put_batch()
+    assert [] == deliver([record(batch_id, name=name)])
+    assert 1 == revision(world, batch_id)
+
+
+@pytest.mark.parametrize("sk", ["BATCH", "JOB", "job#a", "META#JOB#a", "JOC#a"])
+def test_what_is_no_job_is_not_counted(world: World, sk: str) -> None:
+    """Least of all the batch's own item, which every count changes: the function would wake itself for ever."""
+    batch_id = world.put_batch()
+    assert [] == deliver([record(batch_id, sk)])
+    assert 0 == revision(world, batch_id)
+
+
+def test_the_rest_of_the_batch_stays_as_it_is(world: World) -> None:
+    batch_id = world.put_batch(total_urls=3, parallel_jobs=2)
+    before = item(world, batch_id)
+    assert before
+    deliver([record(batch_id)])
+    assert before | {"revision": {"N": "1"}} == item(world, batch_id)
+
+
+def test_a_batch_that_is_gone_does_not_rise_again(world: World) -> None:
+    """Its jobs expire after it and come through the stream; a stub would be an item for ever."""
+    gone = unique("gone")
+    assert [] == deliver([record(gone, name="REMOVE")])
+    assert item(world, gone) is None
+
+
+def test_a_batch_without_an_owner_is_not_counted(world: World) -> None:
+    batch_id = unique("batch")
+    world.put_item(attributes({"batch_id": batch_id, "sk": "BATCH", "total_urls": 1}))
+    assert [] == deliver([record(batch_id)])
+    assert 0 == revision(world, batch_id)
+
+
+def test_nothing_to_do() -> None:
+    assert [] == deliver([])
+
+
+# What is reported
+
+
+def test_a_failure_is_the_last_record_of_its_batch(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lowest number that is reported is where Lambda goes on: behind it lies each batch that failed."""
+    bad, worse, good = (unique(name) for name in ("bad", "worse", "good"))
+    world.put_batch(good)
+    breaking(monkeypatch, world, **{bad: RuntimeError("x"), worse: RuntimeError("y")})
+    records = [record(batch_id) for batch_id in (bad, worse, bad, good, worse)]
+    failed = deliver(records)
+    assert {number(records[2]), number(records[4])} == set(failed)
+    assert 1 == revision(world, good)
+    left = [one for one in records if number(one) >= min(failed)]
+    assert {bad, worse} <= {one["dynamodb"]["Keys"]["batch_id"]["S"] for one in left}
+
+
+def test_what_failed_is_counted_when_it_comes_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    batch_id, other = world.put_batch(), world.put_batch()
+    records = [record(batch_id), record(other)]
+    with monkeypatch.context() as patch:
+        breaking(patch, world, **{batch_id: RuntimeError("x")})
+        assert [number(records[0])] == deliver(records)
+    assert [] == deliver(records)
+    assert (1, 2) == (revision(world, batch_id), revision(world, other))
+
+
+def test_a_batch_that_never_takes_a_count_holds_nothing_up(world: World) -> None:
+    """A revision of the wrong type is the writer's fault, and trying again would not mend it."""
+    odd, fine = world.put_batch(revision={"S": "seven"}), world.put_batch()
+    assert [] == deliver([record(odd), record(fine)])
+    assert 1 == revision(world, fine)
+
+
+def test_a_fault_of_ours_is_kept_as_evidence(monkeypatch: pytest.MonkeyPatch, world: World) -> None:
+    """A missing table or permission is reported, so that the records end up in the queue rather than nowhere."""
+    batch_id = world.put_batch()
+    missing = Revisions(wire.dynamodb(), "NoSuchTable")
+    monkeypatch.setattr(app, "_revisions", lambda: missing)
+    one = record(batch_id)
+    assert [number(one)] == deliver([one])
+    with pytest.raises(ClientError):
+        missing.count(batch_id)
+
+
+def test_time_that_runs_out_is_reported(world: World) -> None:
+    """Before Lambda ends the function, which would count as a failure of every record."""
+    batch_id = world.put_batch()
+    one = record(batch_id)
+    assert [number(one)] == deliver([one], timeout=1)
+    assert 0 == revision(world, batch_id)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        None,
+        "record",
+        [],
+        {},
+        {"dynamodb": None},
+        {"dynamodb": {}},
+        {"dynamodb": {"Keys": {}, "SequenceNumber": "1"}},
+        {"dynamodb": {"Keys": {"batch_id": {"N": "1"}, "sk": {"S": "JOB#a"}}, "SequenceNumber": "1"}},
+        {"dynamodb": {"Keys": {"batch_id": {"S": 1}, "sk": {"S": "JOB#a"}}, "SequenceNumber": "1"}},
+        {"dynamodb": {"Keys": {"batch_id": {"S": "batch"}, "sk": {"S": "JOB#a"}}}},
+    ],
+)
+def test_a_malformed_record_is_passed_over(world: World, odd: object, caplog: pytest.LogCaptureFixture) -> None:
+    """With a line in the log; those around it are counted and the shard goes on."""
+    first, last = world.put_batch(), world.put_batch()
+    assert [] == deliver([record(first), odd, record(last)])
+    assert (1, 1) == (revision(world, first), revision(world, last))
+    assert ["malformed record"] == caplog.messages
+
+
+# What a client sees
+
+
+def test_a_change_shows_in_the_next_poll(world: World) -> None:
+    """304 until the change has come through the stream, then 200 with another tag."""
+    batch_id = world.put_batch(total_urls=100, parallel_jobs=2, timeout_per_url=30)
+    world.put_jobs(batch_id, ["completed", "pending"])
+    before = world.get(batch_id)
+    assert 304 == again(world, batch_id, before.headers["ETag"]).status
+
+    world.put_job(batch_id, "job_000002", status="completed")
+    deliver([record(batch_id, "JOB#job_000002")])
+
+    answer = again(world, batch_id, before.headers["ETag"])
+    assert 2 == answer.data["completed"]
+    assert before.headers["ETag"] != answer.headers["ETag"]
+    assert 304 == again(world, batch_id, answer.headers["ETag"]).status
+
+
+def test_a_batch_never_counted_is_at_revision_0(world: World) -> None:
+    """Its tag holds when a 0 is written, and no longer when it is counted."""
+    batch_id, created = unique("batch"), now(-60)
+    world.put_item(batch_item(batch_id, created_at=created))
+    world.put_jobs(batch_id, ["completed"])
+    tag = world.get(batch_id).headers["ETag"]
+    world.put_item(batch_item(batch_id, created_at=created, revision=0))
+    assert 304 == again(world, batch_id, tag).status
+    deliver([record(batch_id)])
+    assert 200 == again(world, batch_id, tag).status
+
+
+@pytest.mark.parametrize("age", [0, 30, 59])
+def test_a_dead_stream_makes_a_poll_a_minute_late(world: World, monkeypatch: pytest.MonkeyPatch, age: int) -> None:
+    """A change that nobody counts is in every answer to a tag that is a minute old, and to one sent without a tag."""
+    batch_id = world.put_batch()
+    world.put_jobs(batch_id, ["completed", "failed"])
+    tag = world.get(batch_id).headers["ETag"]
+    made = int(tag.split('"')[1].split(".")[0])
+    world.put_job(batch_id, "job_000002", status="completed")
+    monkeypatch.setattr(time, "time", lambda: made + age + 0.5)
+    assert 304 == again(world, batch_id, tag).status
+    assert 2 == world.get(batch_id).data["completed"]
+    for late in (60.5, 61, 3600):
+        monkeypatch.setattr(time, "time", lambda at=made + late: at)
+        assert 2 == again(world, batch_id, tag).data["completed"]
+
+
+def test_polling_without_end_never_keeps_a_stale_answer(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A 304 does not make its tag younger: whoever polls every second is answered in full once a minute."""
+    batch_id = world.put_batch()
+    world.put_jobs(batch_id, ["completed", "failed"])
+    tag = world.get(batch_id).headers["ETag"]
+    made = int(tag.split('"')[1].split(".")[0])
+    world.put_job(batch_id, "job_000002", status="completed")
+    seen = []
+    for second in range(70):
+        monkeypatch.setattr(time, "time", lambda at=made + second: at)
+        answer = again(world, batch_id, tag)
+        tag = answer.headers["ETag"]
+        seen.append(answer.status)
+    assert [304] * 61 + [200] + [304] * 8 == seen
+
+
+def test_a_forecast_that_has_passed_is_answered_anew(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    batch_id = world.put_batch(total_urls=2, parallel_jobs=1, timeout_per_url=10, created_at=now(-1))
+    world.put_jobs(batch_id, {"a": {"status": "processing", "started_at": now(-1)}})
+    first = world.get(batch_id)
+    made, eta = (int(part) for part in first.headers["ETag"].split('"')[1].split(".")[:2])
+    assert made < eta < made + 60
+    monkeypatch.setattr(time, "time", lambda: eta - 0.5)
+    assert 304 == again(world, batch_id, first.headers["ETag"]).status
+    monkeypatch.setattr(time, "time", lambda: float(eta))
+    answer = again(world, batch_id, first.headers["ETag"])
+    assert 200 == answer.status
+    assert answer.headers["ETag"] != first.headers["ETag"]
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_whatever_the_stream_does_each_change_ends_every_tag_before_it(world: World, data: st.DataObject) -> None:
+    """Deliveries in any order, cut anywhere, repeated: after each, no tag holds that was made before it."""
+    batches = [world.put_batch() for _ in range(2)]
+    for batch_id in batches:
+        world.put_jobs(batch_id, ["completed", "failed"])
+    records = [record(batch_id, f"JOB#{job}") for batch_id in batches for job in range(3)]
+    stream = data.draw(st.permutations(records + data.draw(st.lists(st.sampled_from(records), max_size=6))))
+    cuts = sorted(data.draw(st.sets(st.integers(1, len(stream) - 1), max_size=4)))
+    for start, end in itertools.pairwise([0, *cuts, len(stream)]):
+        tags = {batch_id: world.get(batch_id).headers["ETag"] for batch_id in batches}
+        revisions = {batch_id: revision(world, batch_id) for batch_id in batches}
+        assert [] == deliver(stream[start:end])
+        changed = {one["dynamodb"]["Keys"]["batch_id"]["S"] for one in stream[start:end]}
+        for batch_id in batches:
+            assert revisions[batch_id] + (batch_id in changed) == revision(world, batch_id)
+            assert (200 if batch_id in changed else 304) == again(world, batch_id, tags[batch_id]).status

@@ -1,0 +1,88 @@
+"""Reading batches, beside what the engines show: pages as DynamoDB may cut them, and what they cost."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+import pytest
+
+from batch_progress import wire
+from batch_progress.errors import BatchNotFound
+from batch_progress.store import BatchStore, ReadLog
+
+BATCH = {"sk": {"S": "BATCH"}, "owner_id": {"S": "demo"}}
+KEY = {"batch_id": {"S": "b"}, "sk": {"S": "BATCH"}}
+
+
+def job(name: str, **values: dict[str, str]) -> dict[str, Any]:
+    return {"sk": {"S": f"JOB#{name}"}, "url": {"S": "u"}, "status": {"S": "pending"}} | values
+
+
+def answer(*items: dict[str, Any], more: bool = True, units: float = 1.5) -> dict[str, Any]:
+    body = {"Items": items, "Count": len(items), "ConsumedCapacity": {"CapacityUnits": units}}
+    return {
+        "Answer": wire.decode_query(
+            msgspec.json.encode(body | ({"LastEvaluatedKey": KEY} if more else {})), detailed=False
+        )
+    }
+
+
+class Client:
+    """Answers page by page and keeps what it was asked."""
+
+    def __init__(self, *answers: dict[str, Any]) -> None:
+        self._answers: Iterator[dict[str, Any]] = iter(answers)
+        self.asked: list[dict[str, Any]] = []
+
+    def query(self, **arguments: Any) -> dict[str, Any]:  # noqa: ANN401  # botocore's
+        self.asked.append(dict(arguments))
+        return next(self._answers)
+
+
+def read(*answers: dict[str, Any]) -> tuple[list[list[str]], ReadLog, Client]:
+    """Read a batch; return the ids page by page, what was taken down, and the client."""
+    client, log = Client(*answers), ReadLog()
+    _, pages = BatchStore(client, "jobs").read("b", "demo", 0, log)
+    return [[one.job_id for one in page.jobs] for page in pages], log, client
+
+
+def test_every_page_is_read() -> None:
+    """Each from where the one before ended; each is paid for."""
+    jobs, log, client = read(answer(BATCH, job("a")), answer(job("b")), answer(job("c"), more=False))
+    assert [["a"], ["b"], ["c"]] == jobs
+    assert (3, 4.5) == (log.pages, log.read_units)
+    assert [None, KEY, KEY] == [asked.get("ExclusiveStartKey") for asked in client.asked]
+
+
+def test_an_empty_page_is_not_the_last() -> None:
+    """Nor is the batch missing because its first page is: a 404 would be for ever."""
+    assert [["a"], [], ["b"]] == read(answer(), answer(BATCH, job("a")), answer(), answer(job("b"), more=False))[0]
+    with pytest.raises(BatchNotFound):
+        read(answer(), answer(more=False))
+
+
+def test_a_stranger_costs_one_page() -> None:
+    client, log = Client(answer(BATCH, job("a")), answer(job("b"), more=False)), ReadLog()
+    with pytest.raises(BatchNotFound):
+        BatchStore(client, "jobs").read("b", "stranger", 0, log)
+    assert (1, 1) == (log.pages, len(client.asked))
+
+
+def test_jobs_without_their_batch_are_nobodys() -> None:
+    with pytest.raises(BatchNotFound):
+        read(answer(job("a"), more=False))
+
+
+def test_only_job_items_are_jobs() -> None:
+    """Whatever else lies between the batch and the end of its jobs."""
+    others = [{"sk": {"S": sk}} for sk in ("BATCH#x", "JOA", "JOB", 'JOB"x')]
+    jobs, log, _ = read(answer(BATCH, *others, job("a"), job("b"), more=False))
+    assert ([["a", "b"]], set()) == (jobs, log.malformed)
+
+
+def test_a_malformed_item_is_taken_down_by_its_key() -> None:
+    """An attribute that no answer shows is nobody's loss."""
+    odd = [job("a", url={"N": "1"}), job("b", owner_id={"N": "1"}), {"sk": {"S": "JOB#c"}}, job("d")]
+    jobs, log, _ = read(answer(BATCH | {"total_urls": {"S": "x"}}, *odd, more=False))
+    assert [["a", "b", "c", "d"]] == jobs
+    assert {"BATCH", "JOB#a", "JOB#c"} == log.malformed
