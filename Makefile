@@ -1,6 +1,6 @@
 # Everything a developer does here. `make help` lists it; each target sets up what it needs.
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-sam setup-browser run test check build deploy test-package test-engines test-browser pictures bench performance openapi lock format clean
+.PHONY: help setup setup-sam setup-browser run test check build deploy test-package test-engines test-browser pictures terminal-picture bench performance openapi lock format clean
 SHELL := /bin/sh
 
 PYTHON3 ?= python3
@@ -13,7 +13,7 @@ BIN := .venv/bin
 SAM := .venv-sam/bin/sam
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## make the environment: Python 3.13, hash-locked packages
 	@command -v $(PYTHON3) >/dev/null || { echo "setup: no $(PYTHON3) on the path; install some Python 3" >&2; exit 1; }
@@ -74,6 +74,7 @@ test-browser: setup setup-browser ## test the page in a real browser
 
 pictures: setup setup-browser ## take the README's pictures anew
 	$(BIN)/python -m tests.browser.pictures
+	@$(MAKE) --no-print-directory terminal-picture
 
 bench: setup setup-sam ## measure this handler beside a straightforward one and the limit (5 minutes)
 	$(BIN)/python -m benchmarks.run
@@ -84,6 +85,9 @@ performance: setup
 
 openapi: setup ## write docs/openapi.json from the code's own models
 	$(BIN)/batch-progress openapi --write docs/openapi.json
+
+terminal-picture: setup ## draw docs/watch-terminal.svg, what a terminal shows
+	$(BIN)/python scripts/terminal_picture.py docs/watch-terminal.svg
 
 lock: setup ## resolve the dependencies anew into the hash-pinned lock files
 	@UV=$$(command -v uv || echo .venv-uv/bin/uv); \
