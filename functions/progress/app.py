@@ -27,7 +27,7 @@ from batch_progress.store import BatchStore
 from batch_progress.tokens import TokenStore
 from functions.progress.answer import Answer, Unchanged, answer, unchanged
 from functions.progress.coding import Gzip, Identity, PlainObject
-from functions.progress.envelope import MethodNotAllowed, RouteNotFound, error_answer, error_headers
+from functions.progress.envelope import MethodNotAllowed, error_answer, error_headers
 from functions.progress.http import Request, trace_id
 from functions.progress.query import from_direct, from_http
 from functions.progress.record import Record
@@ -119,16 +119,18 @@ def batch_progress(batch_id: str) -> Response[str]:
 
 @app.not_found
 def elsewhere(_: NotFoundError) -> Response[str]:
-    """Tell a wrong method and an odd batch id from a wrong path.
+    """Tell a wrong method and an odd batch id from a wrong path, and the page from either.
 
     Raises:
         MethodNotAllowed: The path is the route's.
-        RouteNotFound: It is not.
+        RouteNotFound: It is not, nor the page's.
     """
     request: Request = app.context["request"]
     match = _ROUTE.fullmatch(request.path)
     if match is None:
-        raise RouteNotFound
+        from functions.progress import watch  # noqa: PLC0415  # of no use to who asks for progress
+
+        return watch.page(request)
     if request.method not in _METHODS:
         raise MethodNotAllowed
     return batch_progress(match[1])
