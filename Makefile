@@ -1,6 +1,6 @@
 # Everything a developer does here. `make help` lists it; each target sets up what it needs.
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-sam setup-browser run test check build deploy test-package test-browser pictures bench performance openapi lock format clean
+.PHONY: help setup setup-sam setup-browser run test check build deploy test-package test-engines test-browser pictures terminal-picture bench performance openapi lock format clean
 SHELL := /bin/sh
 
 PYTHON3 ?= python3
@@ -13,7 +13,7 @@ BIN := .venv/bin
 SAM := .venv-sam/bin/sam
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## make the environment: Python 3.13, hash-locked packages
 	@command -v $(PYTHON3) >/dev/null || { echo "setup: no $(PYTHON3) on the path; install some Python 3" >&2; exit 1; }
@@ -55,6 +55,9 @@ deploy: build ## deploy the stack of samconfig.toml (ARCH=, PARAMETERS="Name=val
 test-package: setup setup-sam ## build for both architectures and test what would be deployed
 	$(BIN)/pytest tests/package
 
+test-engines: setup ## the integration tests and more on Amazon's DynamoDB Local, which it installs
+	$(BIN)/python -m tests.engines.dynamodb_local $(BIN)/pytest tests/engines tests/integration
+
 # Debian's browser, and from npm what finds barriers in a page; neither belongs into the locked environment.
 AXE := .browser/node_modules/axe-core/axe.min.js
 setup-browser: $(AXE)
@@ -71,6 +74,7 @@ test-browser: setup setup-browser ## test the page in a real browser
 
 pictures: setup setup-browser ## take the README's pictures anew
 	$(BIN)/python -m tests.browser.pictures
+	@$(MAKE) --no-print-directory terminal-picture
 
 bench: setup setup-sam ## measure this handler beside a straightforward one and the limit (5 minutes)
 	$(BIN)/python -m benchmarks.run
@@ -82,6 +86,9 @@ performance: setup
 openapi: setup ## write docs/openapi.json from the code's own models
 	$(BIN)/batch-progress openapi --write docs/openapi.json
 
+terminal-picture: setup ## draw docs/watch-terminal.svg, what a terminal shows
+	$(BIN)/python scripts/terminal_picture.py docs/watch-terminal.svg
+
 lock: setup ## resolve the dependencies anew into the hash-pinned lock files
 	@UV=$$(command -v uv || echo .venv-uv/bin/uv); \
 	compile="$$UV pip compile -q --upgrade --universal --python-version 3.13 --generate-hashes --no-header"; \
@@ -91,4 +98,4 @@ lock: setup ## resolve the dependencies anew into the hash-pinned lock files
 	$$compile requirements/uv.in -o requirements/uv.txt
 
 clean: ## remove what the other targets made
-	rm -rf .venv .venv-sam .venv-uv .browser .aws-sam .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf .venv .venv-sam .venv-uv .engines .browser .aws-sam .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

@@ -5,13 +5,17 @@
     * AuthenticationRequired
     * CredentialRefused
   * BatchNotFound
+  * JobNotFound
+  * BatchConflict
+  * IllegalTransition
   * InvalidRequest
   * ServiceUnavailable
   * ConfigurationError
 """
 
+import copyreg
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class BatchProgressError(Exception):
@@ -32,6 +36,10 @@ class BatchProgressError(Exception):
         """Keep `details`; the texts are those of the class."""
         super().__init__(self.system_message)
         self.details: Mapping[str, str] = details
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Let an error cross from one process to another, as a pool of them hands it over, whatever it is made from."""
+        return copyreg.__newobj__, (type(self), *self.args), vars(self)  # type: ignore[attr-defined]  # pickle's own
 
 
 class AuthenticationError(BatchProgressError):
@@ -100,6 +108,56 @@ class BatchNotFound(BatchProgressError):
     def __init__(self, batch_id: str) -> None:
         """Name the batch that was asked for."""
         super().__init__(batch_id=batch_id)
+
+
+class JobNotFound(BatchProgressError):
+    """The batch is there, and has no such job."""
+
+    code = "JOB_NOT_FOUND"
+    message = "This batch has no job with this id."
+    system_message = "Job not found"
+
+    def __init__(self, batch_id: str, job_id: str) -> None:
+        """Name the job that was asked for."""
+        super().__init__(batch_id=batch_id, job_id=job_id)
+
+
+class BatchConflict(BatchProgressError):
+    """The id is taken by a batch that is not the one to be made: another owner's, or one with other values."""
+
+    code = "BATCH_CONFLICT"
+    message = "This batch id is taken by another batch."
+    system_message = "Batch conflict"
+
+    def __init__(self, batch_id: str) -> None:
+        """Name the batch, never whose it is."""
+        super().__init__(batch_id=batch_id)
+
+
+class IllegalTransition(BatchProgressError):
+    """A job cannot go from its state to the one asked for, or is there already with other values.
+
+    Attributes:
+        current: The state it is in, and stays in.
+        wanted: The state it was to go to.
+    """
+
+    code = "ILLEGAL_TRANSITION"
+    message = "The job is in a state from which it cannot go to this one."
+    system_message = "Illegal transition"
+
+    def __init__(self, batch_id: str, job_id: str, current: str, wanted: str) -> None:
+        """Name the job and both states."""
+        super().__init__(batch_id=batch_id, job_id=job_id, current=current, wanted=wanted)
+        self.current = current
+        self.wanted = wanted
+
+    def __str__(self) -> str:
+        """Say both states."""
+        job = f"{self.details['job_id']} of {self.details['batch_id']}"
+        if self.current == self.wanted:
+            return f"{job} is {self.current} already, with other values"
+        return f"{job} cannot go from {self.current} to {self.wanted}"
 
 
 class InvalidRequest(BatchProgressError):

@@ -381,7 +381,7 @@ def get_item(client: Any, **arguments: Any) -> GetAnswer:  # noqa: ANN401  # bot
 
 def update_item(client: Any, **arguments: Any) -> None:  # noqa: ANN401  # botocore's arguments
     """Change one item; raises as `query` does."""
-    _call(client.update_item, arguments)
+    call(client.update_item, arguments)
 
 
 # What DynamoDB says when it will do better later.
@@ -403,10 +403,11 @@ _PASSING: Final = frozenset(
 
 
 def _answer(operation: Any, arguments: dict[str, Any]) -> Any:  # noqa: ANN401  # botocore ships no types
-    return _call(operation, arguments)["Answer"]
+    return call(operation, arguments)["Answer"]
 
 
-def _call(operation: Any, arguments: dict[str, Any]) -> dict[str, Any]:  # noqa: ANN401  # botocore ships no types
+def call(operation: Any, arguments: dict[str, Any]) -> dict[str, Any]:  # noqa: ANN401  # botocore ships no types
+    """Call an operation of any client; raises as `query` does."""
     try:
         response: dict[str, Any] = operation(**arguments)
     except (Unreachable, HTTPClientError, DeadlinePassed) as error:

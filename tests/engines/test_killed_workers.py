@@ -1,0 +1,98 @@
+"""Workers that are killed at work, and whose work is handed to others, as a queue does it."""
+
+import collections
+import multiprocessing
+import random
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+
+import pytest
+
+from batch_progress.recorder import BatchRecorder
+from tests.engines.worker import outcome, work
+from tests.integration.world import World, unique
+
+WORKERS = 50
+JOBS = 5_000
+KILLED = WORKERS // 3
+# Messages that a worker holds at once, and how often one comes twice without anybody having died.
+AT_ONCE = 5
+TWICE = 0.02
+
+
+@dataclass
+class Worker:
+    """A process, and the messages that it has not said to be done."""
+
+    process: BaseProcess
+    queue: Connection
+    holds: list[str] = field(default_factory=list)
+
+
+@pytest.mark.timeout(600)
+def test_killed_workers(world: World) -> None:
+    """50 processes work off 5,000 jobs, a third of them is killed: every job has ended once, the counts are exact."""
+    batch_id = unique("batch")
+    job_ids = BatchRecorder(world.jobs_table).create(
+        batch_id, "demo", [f"https://example.com/{n}" for n in range(JOBS)]
+    )
+
+    redelivered = work_off(world.jobs_table, batch_id, job_ids)
+
+    assert redelivered >= KILLED
+    outcomes = {job_id: outcome(job_id) for job_id in job_ids}
+    data = world.get(batch_id).data
+    assert outcomes == {job["job_id"]: (job["status"], job["items_extracted"]) for job in data["jobs"]}
+    assert JOBS == len(data["jobs"])
+    statuses = collections.Counter(status for status, _ in outcomes.values())
+    assert (JOBS, statuses["completed"], statuses["failed"], 0, sum(items for _, items in outcomes.values())) == tuple(
+        data[name] for name in ("total_urls", "completed", "failed", "pending", "total_items_extracted")
+    )
+
+
+def work_off(table: str, batch_id: str, job_ids: list[str]) -> int:
+    """Hand all jobs out until each is done, killing workers at random; return how many came back and went out again."""
+    chance = random.Random(5)  # noqa: S311  # a shuffle
+    messages = collections.deque(job_ids + [job_id for job_id in job_ids if chance.random() < TWICE])
+    # Each dies when so many jobs are done: while it holds some, and others are at work.
+    deaths = sorted(chance.randrange(JOBS // 20, JOBS * 9 // 10) for _ in range(KILLED))
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload(["tests.engines.worker"])
+    workers = [started(processes, table, batch_id) for _ in range(WORKERS)]
+    done: set[str] = set()
+    redelivered = 0
+    try:
+        while len(done) < JOBS:
+            for worker in workers:
+                while messages and len(worker.holds) < AT_ONCE:
+                    worker.holds.append(messages.popleft())
+                    worker.queue.send(worker.holds[-1])
+            while deaths and len(done) >= deaths[0]:
+                deaths.pop(0)
+                victim = workers.pop(chance.randrange(len(workers)))
+                victim.process.kill()
+                victim.process.join()
+                # What it had done and could not say any more is handed out again as well.
+                messages.extendleft(victim.holds)
+                redelivered += len(victim.holds)
+            by_queue = {worker.queue: worker for worker in workers}
+            for queue in wait(by_queue, timeout=30):
+                assert isinstance(queue, Connection)
+                job_id = queue.recv()
+                by_queue[queue].holds.remove(job_id)
+                done.add(job_id)
+    finally:
+        for worker in workers:
+            worker.process.kill()
+            worker.process.join()
+    return redelivered
+
+
+def started(processes: multiprocessing.context.ForkServerContext, table: str, batch_id: str) -> Worker:
+    """Start a worker."""
+    ours, theirs = processes.Pipe()
+    process = processes.Process(target=work, args=(theirs, table, batch_id))
+    process.start()
+    theirs.close()
+    return Worker(process, ours)

@@ -1,0 +1,59 @@
+"""A batch far larger than one answer."""
+
+import collections
+import json
+
+import pytest
+
+from functions.progress import app
+from tests.integration.world import SIX_MEGABYTES, Answer, Context, World, attributes, event, progress_path
+
+JOBS = 100_000
+STATUSES = ("completed", "completed", "failed", "cancelled", "pending", "processing", "completed")
+# The engine reads a page of 1 MB twenty times slower than the service does.
+TIMEOUT = 300
+
+
+@pytest.fixture(scope="module")
+def batch_id(world: World) -> str:
+    """A batch of 100,000 jobs."""
+    batch_id = world.put_batch(total_urls=JOBS)
+    world.put_items(
+        attributes(
+            {
+                "batch_id": batch_id,
+                "sk": f"JOB#job_{number:06}",
+                "url": f"https://example.com/catalogue/{number}",
+                "status": STATUSES[number % len(STATUSES)],
+                "items_extracted": number % 10,
+            }
+        )
+        for number in range(JOBS)
+    )
+    return batch_id
+
+
+def ask(world: World, batch_id: str, headers: list[tuple[str, str]], **query: str) -> Answer:
+    request = event("GET", progress_path(batch_id), [*world.key(), *headers], query)
+    payload = app.handler(request, Context(TIMEOUT))
+    assert SIX_MEGABYTES > len(json.dumps(payload).encode())
+    return Answer.read(payload)
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("headers", [[], [("Accept-Encoding", "gzip")]], ids=["plain", "gzip"])
+def test_a_hundred_thousand_jobs(world: World, batch_id: str, headers: list[tuple[str, str]]) -> None:
+    """The counts are those of all; the jobs are all there, or as many as fit and a cursor for the others."""
+    data = ask(world, batch_id, headers).data
+
+    statuses = collections.Counter(STATUSES[number % len(STATUSES)] for number in range(JOBS))
+    ended = statuses["failed"] + statuses["cancelled"]
+    assert (JOBS, statuses["completed"], ended, 450_000) == tuple(
+        data[name] for name in ("total_urls", "completed", "failed", "total_items_extracted")
+    )
+    assert JOBS == data["completed"] + data["failed"] + data["pending"]
+    job_ids = [job["job_id"] for job in data["jobs"]]
+    while data.get("next_cursor"):
+        data = ask(world, batch_id, headers, cursor=data["next_cursor"]).data
+        job_ids += [job["job_id"] for job in data["jobs"]]
+    assert [f"job_{number:06}" for number in range(JOBS)] == job_ids

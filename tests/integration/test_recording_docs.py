@@ -1,0 +1,131 @@
+"""docs/recording.md: its examples as they stand, but for the table's name."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import botocore
+import pytest
+
+from batch_progress.recorder import BatchRecorder
+from tests.integration.world import Context, World, unique
+
+PAGE = (Path(__file__).resolve().parents[2] / "docs/recording.md").read_text()
+
+
+class ScrapeFailed(Exception):
+    """What the examples' scraper raises."""
+
+
+def scrape(url: str) -> list[str]:
+    """Find three things, but on a page that is gone."""
+    if "gone" in url:
+        raise ScrapeFailed("The page is gone.")
+    return ["a", "b", "c"]
+
+
+@pytest.fixture(autouse=True)
+def _scraper(monkeypatch: pytest.MonkeyPatch) -> None:
+    scraper = types.ModuleType("scraper")
+    vars(scraper).update(scrape=scrape, ScrapeFailed=ScrapeFailed)
+    monkeypatch.setitem(sys.modules, "scraper", scraper)
+
+
+def blocks(heading: str, language: str) -> list[str]:
+    """Return the examples under a heading."""
+    section = PAGE.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    found = re.findall(rf"```{language}\n(.*?)```", section, re.DOTALL)
+    assert found
+    return found
+
+
+def message(number: int, job_id: str, url: str, batch_id: str) -> dict[str, Any]:
+    body = json.dumps({"batch_id": batch_id, "job_id": job_id, "url": url})
+    return {"messageId": f"message-{number}", "body": body}
+
+
+def test_lambda_on_sqs(world: World) -> None:
+    """What goes wrong comes again and is begun anew; what has ended is let go."""
+    batch_id, urls = unique("batch"), ["https://example.com/1", "https://example.com/gone", "https://example.com/3"]
+    recorder = BatchRecorder(world.jobs_table, world.dynamodb)
+    job_ids = recorder.create(batch_id, "demo", urls)
+    recorder.cancel(batch_id, job_ids[2])
+    messages = [message(*both, batch_id) for both in [(n, job_ids[n], url) for n, url in enumerate(urls)]]
+    messages.append(messages[0] | {"messageId": "again"})
+    example: dict[str, Any] = {}
+    exec(blocks("In a Lambda on SQS", "python")[0], example)  # noqa: S102  # the page's own
+
+    for _ in range(2):
+        answer = example["handler"]({"Records": messages}, Context())
+
+        assert {"batchItemFailures": [{"itemIdentifier": "message-1"}]} == answer
+        assert ["completed", "failed", "cancelled"] == [
+            job["status"] for job in world.get(batch_id, include="details").data["jobs"]
+        ]
+
+
+def test_plain_process(world: World) -> None:
+    """It may be run again."""
+    batch_id = unique("batch")
+    text = blocks("In a plain process", "python")[0]
+    text = text.replace("jobs-table", world.jobs_table).replace("batch_2024_12_16", batch_id)
+    for _ in range(2):
+        exec(text, {})  # noqa: S102  # the page's own
+    assert (2, 0, 6) == tuple(
+        world.get(batch_id).data[name] for name in ("completed", "pending", "total_items_extracted")
+    )
+
+
+def test_another_language(world: World) -> None:
+    """The requests in their order make a batch whose one job is done; then each is refused, and nothing is reset."""
+    batch_id = unique("batch")
+    operations = {"PutItem": world.dynamodb.put_item, "UpdateItem": world.dynamodb.update_item}
+    texts = blocks("In another language", "json")
+    named = [text.replace("jobs-table", world.jobs_table).replace("batch_2024_12_17", batch_id) for text in texts]
+    requests = [next(iter(json.loads(text).items())) for text in named]
+    assert 4 == len(requests)
+    for name, request in requests:
+        operations[name](**request)
+    for name, request in requests:
+        with pytest.raises(world.dynamodb.exceptions.ConditionalCheckFailedException):
+            operations[name](**request)
+    data = world.get(batch_id).data
+    assert (1, 1, 25) == tuple(data[name] for name in ("total_urls", "completed", "total_items_extracted"))
+    assert "2024-12-17T10:30:09Z" == data["estimated_completion"]
+    # The recorder takes it from there: what has been recorded so is the same to it.
+    BatchRecorder(world.jobs_table, world.dynamodb).complete(batch_id, "job_000001", 25)
+
+
+CLIENTS = """
+import boto3
+for service in ("dynamodb", "sqs", "s3"):
+    boto3.client(service, "eu-central-1", aws_access_key_id="none", aws_secret_access_key="none")
+"""
+
+
+@pytest.mark.parametrize("told", [False, True])
+def test_boto3_beside_the_layer(tmp_path: Path, told: bool) -> None:  # noqa: FBT001
+    """The layer's botocore knows DynamoDB alone; of other services it needs to be told where they are described."""
+    whole = Path(botocore.__file__).parent
+    layers = tmp_path / "botocore"
+    shutil.copytree(whole, layers, ignore=shutil.ignore_patterns("data", "__pycache__"))
+    for file in (whole / "data").glob("*.json*"):
+        (layers / "data").mkdir(exist_ok=True)
+        shutil.copy(file, layers / "data")
+    shutil.copytree(whole / "data/dynamodb", layers / "data/dynamodb")
+    (line,) = re.findall(r"^AWS_DATA_PATH=.+$", PAGE, re.MULTILINE)
+    runtime = line.partition("=")[2].replace("/var/lang/lib/python3.13/site-packages", str(whole.parent))
+
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)} | ({"AWS_DATA_PATH": runtime} if told else {})
+    done = subprocess.run(  # noqa: S603  # the text above
+        [sys.executable, "-c", CLIENTS], env=environment, capture_output=True, text=True, check=False
+    )
+
+    assert told == (done.returncode == 0)
+    assert told or "UnknownServiceError: Unknown service: 'sqs'" in done.stderr
