@@ -2,16 +2,32 @@
 
 import collections
 import json
+from collections.abc import Iterator
 
 import pytest
 
+from batch_progress import wire
 from functions.progress import app
 from tests.integration.world import SIX_MEGABYTES, Answer, Context, World, attributes, event, progress_path
 
 JOBS = 100_000
 STATUSES = ("completed", "completed", "failed", "cancelled", "pending", "processing", "completed")
-# The engine reads a page of 1 MB twenty times slower than the service does.
+# The engine takes seconds for a page of 1 MB of so large a batch, where the service takes milliseconds.
+PAGE_TIMEOUT = 60
 TIMEOUT = 300
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _patient() -> Iterator[None]:
+    """A function that waits for the engine."""
+    factories = (app._store, app._tokens, app._client)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(wire, "READ_TIMEOUT_SECONDS", PAGE_TIMEOUT)
+        for factory in factories:
+            factory.cache_clear()
+        yield
+    for factory in factories:
+        factory.cache_clear()
 
 
 @pytest.fixture(scope="module")
