@@ -50,6 +50,10 @@ CALLS = {
         "sam build --parameter-overrides Arch=arm64",
         "sam deploy --parameter-overrides Arch=arm64 DeploymentPreference=Canary10Percent5Minutes",
     ],
+    'make deploy PARAMETERS="WatchPage=false"': [
+        "sam build --parameter-overrides Arch=arm64",
+        "sam deploy --parameter-overrides Arch=arm64 WatchPage=false",
+    ],
 }
 
 

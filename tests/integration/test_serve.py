@@ -63,6 +63,13 @@ def test_the_printed_watch_command_works_as_it_stands(local_api: LocalApi) -> No
     assert f"  {local_api.address}/watch/batch_live\n" in screen
 
 
+def test_the_printed_page_is_there(local_api: LocalApi) -> None:
+    """The address that the screen offers is the page's, as HTML."""
+    line = next(line for line in local_api.screen.read_text().splitlines() if "/watch/" in line)
+    page = httpx.get(line.strip()).raise_for_status()
+    assert ("text/html; charset=utf-8", True) == (page.headers["Content-Type"], "<title>Batch progress" in page.text)
+
+
 def test_one_screen_says_what_is_running(local_api: LocalApi) -> None:
     """The welcome fits a terminal of 24 lines, and the function's own output is not on it."""
     httpx.get(local_api.address + PATH, headers=KEY)

@@ -353,8 +353,8 @@ def test_a_reader_that_left_ends_it(local_api: LocalApi) -> None:
 def test_the_live_batch_moves(local_api: LocalApi) -> None:
     """The first thing a newcomer sees moves; a poll with a tag hears of it within seconds, not within a minute."""
     address = f"{local_api.address}{progress_path('batch_live')}?limit=0"
-    headers, deadline = {"X-API-Key": "demo-token"}, time.monotonic() + 30
     pending: set[int] = set()
+    headers, deadline = {"X-API-Key": "demo-token"}, time.monotonic() + 30
     while len(pending) < 4:
         assert time.monotonic() < deadline, pending
         answer = httpx.get(address, headers=headers)
