@@ -21,8 +21,10 @@ import botocore.session
 import httpx
 import pytest
 from botocore.config import Config
+from typer.testing import CliRunner
 
 from batch_progress.recorder import BatchRecorder
+from cli.main import app
 from cli.simulate import Crew, Task
 from tests.integration import server
 from tests.integration.server import COMMAND, LocalApi
@@ -102,11 +104,11 @@ def environment(**values: str) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def watching(address: str, batch_id: str, *options: str, **variables: str) -> Iterator[subprocess.Popen[str]]:
+def watching(address: str, batch_id: str, *options: str) -> Iterator[subprocess.Popen[str]]:
     """Watch in a pipe."""
     with subprocess.Popen(  # noqa: S603  # the project's own command
         [COMMAND, "watch", batch_id, "--url", address, *options],
-        env=environment(**variables),
+        env=environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -114,14 +116,12 @@ def watching(address: str, batch_id: str, *options: str, **variables: str) -> It
         yield process
 
 
-def watched(address: str, made: Batch | str, *options: str, failures: int = 0, **variables: str) -> Outcome:
-    """Watch in a pipe to the end; where a batch is given, work it off once its first line is there."""
-    batch_id = made if isinstance(made, str) else made.batch_id
-    with watching(address, batch_id, *options, **variables) as process:
+def watched(address: str, made: Batch, *options: str, failures: int = 0) -> Outcome:
+    """Watch in a pipe to the end, and work the batch off once its first line is there."""
+    with watching(address, made.batch_id, *options) as process:
         assert process.stdout
         first = process.stdout.readline()
-        if isinstance(made, Batch):
-            made.work(first=DONE, failures=failures)
+        made.work(first=DONE, failures=failures)
         out, errors = process.communicate(timeout=ENDS_WITHIN)
     return Outcome(process.returncode, first + out, errors)
 
@@ -316,23 +316,25 @@ def test_no_text_of_a_job_reaches_the_terminal_as_a_command(local_api: LocalApi,
 def test_what_cannot_be_told_is_one_line_and_status_2(
     local_api: LocalApi, batch_id: str, token: str, said: str
 ) -> None:
-    done = watched(local_api.address, batch_id, FREDDY_API_KEY=token)
-    assert (2, "") == (done.status, done.out)
-    assert done.errors.startswith(f"batch-progress: {said}")
-    assert 1 == done.errors.count("\n")
+    done = CliRunner().invoke(app, ["watch", batch_id, "--url", local_api.address], env={"FREDDY_API_KEY": token})
+    assert (2, "") == (done.exit_code, done.stdout)
+    assert done.stderr.startswith(f"batch-progress: {said}")
+    assert 1 == done.stderr.count("\n")
 
 
 def test_the_token_of_the_option_comes_first(local_api: LocalApi) -> None:
     made = finished(local_api)
-    assert 0 == watched(local_api.address, made.batch_id, "--token", "demo-token", FREDDY_API_KEY="wrong").status
+    arguments = ["watch", made.batch_id, "--url", local_api.address, "--token", "demo-token"]
+    assert 0 == CliRunner().invoke(app, arguments, env={"FREDDY_API_KEY": "wrong"}).exit_code
 
 
 def test_it_gives_up_when_nobody_answers() -> None:
     with socket.create_server(("127.0.0.1", 0)) as closed:
         address = f"http://127.0.0.1:{closed.getsockname()[1]}"
-    done = watched(address, "batch_a", "--give-up-after", "2s")
-    assert (2, "") == (done.status, done.out)
-    assert "gave up after " in done.errors.splitlines()[-1]
+    arguments = ["watch", "batch_a", "--url", address, "--give-up-after", "2s"]
+    done = CliRunner().invoke(app, arguments, env={"FREDDY_API_KEY": "demo-token"})
+    assert (2, "") == (done.exit_code, done.stdout)
+    assert "gave up after " in done.stderr.splitlines()[-1]
 
 
 def test_a_reader_that_left_ends_it(local_api: LocalApi) -> None:
