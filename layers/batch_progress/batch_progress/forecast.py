@@ -62,7 +62,7 @@ class Constants(NamedTuple):
     gap: float
     """A worker's pause between two jobs, in median jobs times `gap_workers`."""
     gap_workers: float
-    """How many busy workers that expectation is worth, against idle ones seen."""
+    """... that is how many workers seen the expectation is worth; idle ones among them mean longer pauses."""
     doubt: float
     """How far off all of this may be, as the standard deviation of the logarithm of what is left."""
     doubt_mean: float
@@ -100,6 +100,7 @@ PLAYED: Final = 64  # running jobs, and waiting ones, played one by one; the res
 ROUNDS: Final = 6  # of expectation maximisation
 PRIOR_POINTS: Final = 12  # equally likely durations that stand for the prior
 BEYOND: Final = (0.3, 1.0, 3.0)  # how far beyond the oldest running job, in `beyond`
+WIDEST: Final = 2.0  # the largest coefficient of variation believed; ages alone would set no bound
 FAR_OUT: Final = 6.0  # widths from the centre, where the normal's tail underflows
 SQRT2: Final = math.sqrt(2)
 NORMAL_PEAK: Final = math.sqrt(2 / math.pi)  # twice the standard normal's density at 0
@@ -153,7 +154,7 @@ def time_left(
 
     mean = sum(durations) / QUANTILES
     idle = slots - busy if known or busy else 0
-    gap = (c.gap * durations[QUANTILES // 2] + idle * mean) / (c.gap_workers + busy)
+    gap = (c.gap * durations[QUANTILES // 2] + idle * mean) / (c.gap_workers + slots)
     takes = [seconds + gap for seconds in durations]
     waiting = max(pending, 0) / one_in
     alone = min(math.ceil(waiting), PLAYED)
@@ -228,6 +229,7 @@ def _prior(ended: list[float], ages: list[float], timeout: float) -> tuple[float
         squared_errors = squares - 2 * centre * total + count * centre * centre
         prior_variance = (c.spread * c.power * centre) ** 2
         variance = (c.spread_jobs * prior_variance + max(squared_errors, 0.0)) / (c.spread_jobs + count)
+        variance = min(variance, (WIDEST * c.power * centre) ** 2)
     return centre, math.sqrt(variance)
 
 

@@ -1,0 +1,199 @@
+"""How far the forecast is off, beside the rules of progress bars.
+
+    make bench-forecast [DURATIONS=FILE]        or python -m benchmarks.forecast [--durations FILE]
+
+Replays the synthetic batches of `replays.py` and, where FILE is given, recorded ones (one
+batch a line, `{"source": "kind/name", "durations": [seconds, …]}`). Prints the errors by
+family and the coverage of the interval, writes them to benchmarks/forecast.json, and draws
+docs/forecast.png. A run without FILE keeps what the last one with it found.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from batch_progress.forecast import time_left
+from benchmarks.replays import SHARES, Look, Pool, looks, read_pools, synthetic_pools
+
+ROOT = Path(__file__).parent.parent
+CHART_SHARES = tuple(share / 20 for share in range(1, 20))
+type Summary = dict[str, dict[str, float]]
+
+
+def linear(look: Look) -> float:
+    """Extrapolate the time elapsed: the rule of most progress bars."""
+    return look.elapsed / len(look.finished) * (look.total - len(look.finished))
+
+
+def tqdm(look: Look, smoothing: float = 0.3) -> float:
+    """Average the time between ends exponentially, per job: tqdm's rule, its default smoothing."""
+    average, previous = 0.0, 0.0
+    for end in look.ends:
+        average += smoothing * (end - previous - average)
+        previous = end
+    missing: float = (1 - smoothing) ** len(look.ends)
+    return average / (1 - missing) * (look.total - len(look.finished))
+
+
+def indicatif(look: Look, window: float = 15.0) -> float:
+    """Average the rate exponentially over time, twice: indicatif's rule.
+
+    What is `window` seconds old weighs a tenth; both averages start at nothing and are
+    scaled up by the weight that is still missing.
+    """
+    once, twice, previous, steps = 0.0, 0.0, 0.0, 0
+    for end in look.ends:
+        steps += 1
+        if end <= previous:
+            continue
+        kept = 0.1 ** ((end - previous) / window)
+        once = once * kept + steps / (end - previous) * (1 - kept)
+        twice = twice * kept + once / (1 - 0.1 ** (end / window)) * (1 - kept)
+        previous, steps = end, 0
+    kept, weight = 0.1 ** ((look.elapsed - previous) / window), 1 - 0.1 ** (look.elapsed / window)
+    rate = (twice * kept + once * kept / weight * (1 - kept)) / weight
+    return (look.total - len(look.finished)) / max(rate, 1e-9)
+
+
+def mean_work(look: Look) -> float:
+    """Share out the work left, a mean of the ended jobs each, among the workers."""
+    mean = statistics.fmean(look.finished)
+    work = sum(max(mean - age, 0.0) for age in look.running) + mean * look.pending
+    return work / (look.workers or max(len(look.running), 1))
+
+
+def ours(look: Look) -> float:
+    """Forecast."""
+    return time_left(look.finished, look.running, look.pending, workers=look.workers, timeout=look.timeout).median
+
+
+RULES: dict[str, Callable[[Look], float]] = {
+    "forecast": ours,
+    "elapsed time": linear,
+    "tqdm": tqdm,
+    "indicatif": indicatif,
+    "mean work": mean_work,
+}
+
+
+def quantile(values: Sequence[float], share: float) -> float:
+    """Take the value that `share` of them don't exceed."""
+    return sorted(values)[min(int(share * len(values)), len(values) - 1)]
+
+
+def summary(seen: Sequence[Look]) -> Summary:
+    """Measure each rule: errors of what is left, and in shares of the whole run."""
+    table = {}
+    for name, rule in RULES.items():
+        off = [abs(rule(look) - look.left) for look in seen]
+        relative = [error / look.left for error, look in zip(off, seen, strict=True)]
+        table[name] = {
+            "median": round(quantile(relative, 0.5), 4),
+            "p90": round(quantile(relative, 0.9), 4),
+            "of_run": round(statistics.fmean(error / look.end for error, look in zip(off, seen, strict=True)), 4),
+        }
+    return table
+
+
+def covered(seen: Sequence[Look]) -> float:
+    """Say how often the interval held."""
+    held = []
+    for look in seen:
+        made = time_left(look.finished, look.running, look.pending, workers=look.workers, timeout=look.timeout)
+        held.append(made.low <= look.left <= made.high)
+    return round(statistics.fmean(held), 3)
+
+
+def measure(pools: Sequence[Pool]) -> dict[str, object]:
+    """Replay and measure: over all, by family, by share of the run."""
+    seen = list(looks(pools))
+    shares = {share: [look for look in seen if look.share == share] for share in SHARES}
+    families = {pool.family: [look for look in seen if look.pool.family == pool.family] for pool in pools}
+    drawn = list(looks(pools, "chart", CHART_SHARES))
+    by_share = {share: [look for look in drawn if look.share == share] for share in CHART_SHARES}
+    return {
+        "pools": len(pools),
+        "looks": len(seen),
+        "all": summary(seen),
+        "covers": covered(seen),
+        "covers_by_share": {str(share): covered(some) for share, some in shares.items()},
+        "families": {name: summary(some) | {"covers": {"80%": covered(some)}} for name, some in families.items()},
+        "median_by_share": {
+            name: {str(share): round(quantile([abs(rule(look) - look.left) / look.left for look in some], 0.5), 4)
+                   for share, some in by_share.items()}
+            for name, rule in RULES.items()
+        },
+    }  # fmt: skip
+
+
+def show(title: str, found: dict[str, object]) -> None:
+    """Print the tables."""
+    print(f"\n{title}: {found['pools']} pools, {found['looks']} looks")
+    print(f"{'error':14} {'median':>8} {'p90':>8} {'of run':>8}   (of the time left; mean, of the whole run)")
+    for name, row in found["all"].items():  # type: ignore[attr-defined]
+        print(f"{name:14} {row['median']:8.3f} {row['p90']:8.3f} {row['of_run']:8.3f}")
+    print(f"the 80% interval covers {found['covers']}; by share of the run {found['covers_by_share']}")
+    print(f"{'median error':24} " + " ".join(f"{name:>13}" for name in RULES) + f" {'covers':>8}")
+    for family, table in sorted(found["families"].items()):  # type: ignore[attr-defined]
+        cells = " ".join(f"{table[name]['median']:13.3f}" for name in RULES)
+        print(f"{family:24} {cells} {table['covers']['80%']:8.3f}")
+
+
+def draw(report: dict[str, dict[str, object]], path: Path) -> None:
+    """Draw the median error by share of the run passed."""
+    import matplotlib as mpl  # noqa: PLC0415  # only a run that draws needs it
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt  # noqa: PLC0415
+    from matplotlib.ticker import PercentFormatter  # noqa: PLC0415
+
+    colours = {
+        "forecast": "#0b6e4f", "elapsed time": "#c2410c", "tqdm": "#7c3aed", "indicatif": "#2563eb", "mean work": "#6b7280",
+    }  # fmt: skip
+    titles = {"synthetic": "Synthetic batches", "recorded": "Recorded durations"}
+    kinds = [kind for kind in titles if kind in report]
+    figure, axes = plt.subplots(1, len(kinds), figsize=(5.2 * len(kinds), 4.2), sharey=True, squeeze=False, dpi=150)
+    for axis, kind in zip(axes[0], kinds, strict=True):
+        for name, curve in report[kind]["median_by_share"].items():  # type: ignore[attr-defined]
+            shares = [float(share) for share in curve]
+            ours = name == "forecast"
+            axis.plot(shares, list(curve.values()), label=name, color=colours[name], lw=2.6 if ours else 1.5,
+                      zorder=3 if ours else 2, marker="o" if ours else None, ms=3.5)  # fmt: skip
+        axis.set_title(f"{titles[kind]} ({report[kind]['pools']} pools)", fontsize=11)
+        axis.set_xlabel("share of the run passed")
+        axis.set_xlim(0, 1)
+        axis.set_ylim(0, 0.7)
+        axis.xaxis.set_major_formatter(PercentFormatter(1))
+        axis.yaxis.set_major_formatter(PercentFormatter(1))
+        axis.grid(color="#e5e7eb", lw=0.8)
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[0][0].set_ylabel("median error of the time left")
+    axes[0][0].legend(frameon=False, fontsize=9, loc="upper left", ncols=2)
+    figure.tight_layout()
+    figure.savefig(path)
+
+
+def main() -> None:
+    """Measure, print, write, draw."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--durations", type=Path, default=os.environ.get("DURATIONS") or None)
+    options = parser.parse_args()
+    results = ROOT / "benchmarks" / "forecast.json"
+    report = json.loads(results.read_text(encoding="utf-8")) if results.exists() else {}
+    begun = time.perf_counter()
+    report["synthetic"] = measure(synthetic_pools())
+    show("Synthetic batches", report["synthetic"])
+    if options.durations:
+        report["recorded"] = measure(read_pools(Path(options.durations)))
+        show("Recorded durations", report["recorded"])
+    results.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    draw(report, ROOT / "docs" / "forecast.png")
+    print(f"\n{time.perf_counter() - begun:.0f} s; written: {results.relative_to(ROOT)}, docs/forecast.png")
+
+
+if __name__ == "__main__":
+    main()

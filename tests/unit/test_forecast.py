@@ -1,0 +1,252 @@
+"""The forecast: what it never does, and what it learns from what it is shown."""
+
+import heapq
+import math
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from batch_progress.forecast import DEFAULT_TIMEOUT, Forecast, time_left
+
+SECONDS = st.floats(min_value=0, max_value=1e5)
+ANYTHING = st.one_of(st.floats(), st.sampled_from([0.0, -1.0, -math.inf, math.inf, math.nan, 1e308, 5e-324]))
+JOBS = st.lists(SECONDS, max_size=40)
+WORKERS = st.one_of(st.none(), st.integers(1, 60), st.sampled_from([0, -1, 10**9]))
+TIMEOUT = st.one_of(
+    st.none(), st.floats(min_value=0.1, max_value=1e4), st.sampled_from([0.0, -1.0, math.inf, math.nan])
+)
+
+
+def is_sound(made: Forecast) -> bool:
+    """Tell whether a forecast is finite, not negative, and in order."""
+    return all(math.isfinite(seconds) for seconds in made) and 0 <= made.low <= made.median <= made.high
+
+
+def durations(count: int, seed: int = 1, spread: float = 0.5) -> list[float]:
+    """Make durations round five seconds, always the same ones."""
+    rng = random.Random(seed)  # noqa: S311  # jobs, not secrets
+    return [rng.lognormvariate(math.log(5), spread) for _ in range(count)]
+
+
+def replay(jobs: list[float], workers: int, share: float) -> tuple[list[float], list[float], int, float]:
+    """Play jobs first come, first served; show the batch when `share` of its run has passed."""
+    free = [0.0] * workers
+    spans = []
+    for seconds in jobs:
+        start = heapq.heappop(free)
+        spans.append((start, start + seconds))
+        heapq.heappush(free, start + seconds)
+    end = max(free)
+    now = share * end
+    finished = [stop - start for start, stop in spans if stop <= now]
+    running = [now - start for start, stop in spans if start <= now < stop]
+    return finished, running, sum(start > now for start, _ in spans), end - now
+
+
+@settings(max_examples=150, deadline=None)
+@given(JOBS, JOBS, st.integers(0, 3000), WORKERS, TIMEOUT)
+def test_is_finite_never_negative_and_in_order(
+    finished: list[float], running: list[float], pending: int, workers: int | None, timeout: float | None
+) -> None:
+    """Never NaN, infinite or negative; low <= median <= high."""
+    made = time_left(finished, running, pending, workers=workers, timeout=timeout)
+    assert is_sound(made)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(ANYTHING, max_size=20), st.lists(ANYTHING, max_size=20), st.integers(-5, 100), WORKERS, TIMEOUT)
+def test_takes_any_clock_in_its_stride(
+    finished: list[float], running: list[float], pending: int, workers: int | None, timeout: float | None
+) -> None:
+    """Ages and durations that are negative, NaN or infinite never make a forecast that is."""
+    made = time_left(finished, running, pending, workers=workers, timeout=timeout)
+    assert is_sound(made)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    JOBS,
+    JOBS,
+    st.one_of(st.integers(0, 200), st.integers(0, 5000)),
+    st.one_of(st.just(1), st.integers(1, 300)),
+    WORKERS,
+    TIMEOUT,
+)
+def test_more_pending_never_means_sooner(
+    finished: list[float], running: list[float], pending: int, more: int, workers: int | None, timeout: float | None
+) -> None:
+    """Median, low and high never fall when jobs are added and nothing else changes."""
+    fewer = time_left(finished, running, pending, workers=workers, timeout=timeout)
+    added = time_left(finished, running, pending + more, workers=workers, timeout=timeout)
+    assert all(before <= after for before, after in zip(fewer, added, strict=True))
+
+
+def test_more_pending_never_means_sooner_one_by_one() -> None:
+    """The same, over the border between jobs played one by one and a bulk of them."""
+    finished, running = durations(40), durations(100, seed=2)
+    made = [time_left(finished, running, pending, workers=120, timeout=60) for pending in range(300)]
+    for index in range(3):
+        assert sorted(one[index] for one in made) == [one[index] for one in made]
+
+
+@settings(max_examples=60, deadline=None)
+@given(JOBS, JOBS, st.integers(0, 100), WORKERS, TIMEOUT, st.randoms(use_true_random=False))
+def test_same_jobs_make_the_same_forecast_in_any_order(
+    finished: list[float],
+    running: list[float],
+    pending: int,
+    workers: int | None,
+    timeout: float | None,
+    rng: random.Random,
+) -> None:
+    """Deterministic, and the order in which a page lists jobs says nothing."""
+    made = time_left(finished, running, pending, workers=workers, timeout=timeout)
+    shuffled = rng.sample(finished, len(finished)), rng.sample(running, len(running))
+    assert made == time_left(*shuffled, pending, workers=workers, timeout=timeout)
+
+
+@settings(max_examples=100, deadline=None)
+@given(JOBS, st.lists(SECONDS, min_size=1, max_size=40), st.floats(min_value=0.1, max_value=1e4))
+def test_timeout_caps_what_is_left(finished: list[float], running: list[float], timeout: float) -> None:
+    """With nothing waiting, no job outlives the timeout, so neither does the batch."""
+    made = time_left(finished, running, 0, workers=None, timeout=timeout)
+    assert made.high <= max(timeout - max(min(running), 0.001), 0.0)
+
+
+def test_nothing_left_takes_no_time() -> None:
+    """Neither running nor pending: three zeros, whatever has ended."""
+    assert Forecast(0.0, 0.0, 0.0) == time_left([], [], 0, workers=None, timeout=None)
+    assert Forecast(0.0, 0.0, 0.0) == time_left([5.0] * 10, [], 0, workers=3, timeout=30)
+
+
+@pytest.mark.parametrize(
+    ("ended", "running", "pending"), [(100_000, 0, 1), (50_000, 1_000, 49_000), (0, 100_000, 0), (0, 0, 100_000)]
+)
+def test_a_hundred_thousand_jobs_are_no_trouble(ended: int, running: int, pending: int) -> None:
+    """Any length up to a hundred thousand."""
+    made = time_left(durations(ended), durations(running, seed=2), pending, workers=25, timeout=60)
+    assert is_sound(made)
+
+
+def test_very_many_workers_leave_the_longest_job() -> None:
+    """With a worker for each job the batch is as long as its longest job, not as its work."""
+    made = time_left([5.0] * 500, [], 200, workers=10**9, timeout=60)
+    assert 4 < made.median < 15
+
+
+def test_older_running_jobs_mean_later() -> None:
+    """Ages are evidence before anything else is: jobs that run for longer take longer."""
+    finished = [2.0, 3.0, 4.0]
+    young = time_left(finished, [1.0] * 5, 30, workers=5, timeout=60)
+    old = time_left(finished, [20.0] * 5, 30, workers=5, timeout=60)
+    assert young.median * 1.5 < old.median
+    assert young.high < old.high
+
+
+def test_running_jobs_count_for_more_than_the_short_ones_that_ended_first() -> None:
+    """Two quick jobs out of twenty don't make the batch quick."""
+    finished, ages = [0.5, 0.6], [8.0] * 18
+    made = time_left(finished, ages, 80, workers=20, timeout=60)
+    work_of_the_quick = 0.55 * 80 / 20
+    assert made.median > 5 * work_of_the_quick
+
+
+def test_before_anything_ended_the_timeout_is_the_prior() -> None:
+    """A longer timeout promises longer jobs; with none declared the platform's is assumed."""
+    short = time_left([], [0.1] * 3, 20, workers=3, timeout=10)
+    long = time_left([], [0.1] * 3, 20, workers=3, timeout=120)
+    assert short.median < long.median
+    undeclared = time_left([], [], 20, workers=3, timeout=None)
+    assert time_left([], [], 20, workers=3, timeout=DEFAULT_TIMEOUT).median == pytest.approx(undeclared.median, rel=0.2)
+
+
+def test_before_anything_ended_parallelism_shares_out_the_work() -> None:
+    """Ten workers are several times as fast as one."""
+    one = time_left([], [], 50, workers=1, timeout=30)
+    ten = time_left([], [], 50, workers=10, timeout=30)
+    assert ten.median < one.median / 4
+
+
+def test_undeclared_workers_are_as_many_as_are_seen() -> None:
+    """With no parallelism declared, jobs running at once show it."""
+    finished = durations(20)
+    seen = time_left(finished, [2.0] * 10, 100, workers=None, timeout=60)
+    assert time_left(finished, [2.0] * 10, 100, workers=10, timeout=60) == seen
+
+
+def test_more_running_than_declared_wins() -> None:
+    """Ten running at once make a declaration of three untrue."""
+    finished = durations(20)
+    made = time_left(finished, [2.0] * 10, 100, workers=3, timeout=60)
+    assert time_left(finished, [2.0] * 10, 100, workers=10, timeout=60) == made
+
+
+def test_one_of_three_workers_between_two_jobs_does_not_show() -> None:
+    """Two seen running where nothing is declared are taken for the platform's three."""
+    finished = durations(20)
+    made = time_left(finished, [2.0] * 2, 100, workers=None, timeout=60)
+    assert time_left(finished, [2.0] * 2, 100, workers=3, timeout=60) == made
+
+
+def test_a_clock_behind_counts_as_just_begun() -> None:
+    """A job that started in the future has run for no time; one that ended before it started took none."""
+    made = time_left([5.0] * 10, [-3.0], 5, workers=1, timeout=30)
+    assert time_left([5.0] * 10, [0.0], 5, workers=1, timeout=30) == made
+    made = time_left([5.0] * 10 + [-2.0], [1.0], 5, workers=1, timeout=30)
+    assert time_left([5.0] * 10 + [0.0], [1.0], 5, workers=1, timeout=30) == made
+
+
+@pytest.mark.parametrize("workers", [1, 3, 10])
+@pytest.mark.parametrize("share", [0.2, 0.35, 0.5, 0.65, 0.8])
+def test_a_steady_batch_settles_within_a_tenth_after_a_fifth(workers: int, share: float) -> None:
+    """Jobs of much the same length: the end is known to a tenth of the run once a fifth of it has passed."""
+    jobs = durations(150, spread=0.15)
+    finished, running, pending, left = replay(jobs, workers, share)
+    made = time_left(finished, running, pending, workers=workers, timeout=60)
+    assert made.median == pytest.approx(left, abs=0.1 * left / (1 - share))
+    assert made.low <= left <= made.high
+
+
+@pytest.mark.parametrize("workers", [1, 3, 10])
+def test_a_four_minute_run_is_never_told_hours(workers: int) -> None:
+    """However early the look, no forecast is ten times too long."""
+    rng = random.Random(workers)  # noqa: S311  # jobs, not secrets
+    jobs = [rng.lognormvariate(1, 0.7) for _ in range(60 * workers)]
+    for percent in range(1, 100):
+        finished, running, pending, left = replay(jobs, workers, percent / 100)
+        made = time_left(finished, running, pending, workers=workers, timeout=60)
+        assert made.median < 10 * left + 5
+
+
+def test_the_interval_narrows_as_jobs_end() -> None:
+    """What has been seen makes it surer: relative to the whole run, late intervals are a fraction of early ones."""
+    jobs = durations(200)
+    widths = []
+    for share in (0.05, 0.3, 0.8):
+        finished, running, pending, _ = replay(jobs, 5, share)
+        made = time_left(finished, running, pending, workers=5, timeout=60)
+        widths.append(made.high - made.low)
+    assert sorted(widths, reverse=True) == widths
+    assert widths[-1] < widths[0] / 3
+
+
+def test_the_interval_holds_for_about_four_batches_in_five() -> None:
+    """Over batches of many shapes it is neither a boast nor a shrug."""
+    held = []
+    for seed in range(120):
+        rng = random.Random(seed)  # noqa: S311  # jobs, not secrets
+        spread, workers = rng.uniform(0.1, 1.0), rng.choice((1, 3, 10))
+        jobs = [min(seconds, 60.0) for seconds in durations(rng.randint(30, 200), seed=seed, spread=spread)]
+        finished, running, pending, left = replay(jobs, workers, rng.uniform(0.1, 0.9))
+        made = time_left(finished, running, pending, workers=workers, timeout=60)
+        held.append(made.low <= left <= made.high)
+    assert sum(held) / len(held) == pytest.approx(0.8, abs=0.1)
+
+
+def test_a_straggler_is_not_written_off() -> None:
+    """One job long after the others ended: it may take as long again, and won't end this second."""
+    made = time_left([5.0] * 40, [25.0], 0, workers=3, timeout=60)
+    assert made.median > 0.5
+    assert made.high > 5
