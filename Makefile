@@ -1,6 +1,6 @@
 # Everything a developer does here. `make help` lists it; each target sets up what it needs.
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-sam run test check build deploy test-package test-engines bench performance openapi lock format clean
+.PHONY: help setup setup-sam setup-browser run test check build deploy test-package test-engines test-browser pictures terminal-picture bench performance openapi lock format clean
 SHELL := /bin/sh
 
 PYTHON3 ?= python3
@@ -13,7 +13,7 @@ BIN := .venv/bin
 SAM := .venv-sam/bin/sam
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## make the environment: Python 3.13, hash-locked packages
 	@command -v $(PYTHON3) >/dev/null || { echo "setup: no $(PYTHON3) on the path; install some Python 3" >&2; exit 1; }
@@ -59,6 +59,24 @@ test-engines: setup ## the integration tests and more on Amazon's DynamoDB Local
 	$(BIN)/python -m tests.engines.dynamodb_local $(BIN)/pytest -n 0 tests/engines
 	$(BIN)/python -m tests.engines.dynamodb_local $(BIN)/pytest tests/integration
 
+# Debian's browser, and from npm what finds barriers in a page; neither belongs into the locked environment.
+AXE := .browser/node_modules/axe-core/axe.min.js
+setup-browser: $(AXE)
+	@test -x /usr/bin/chromium || { test "$$(id -u)" = 0 && apt-get update -q && apt-get install -yq --no-install-recommends chromium fonts-dejavu-core; } \
+		|| { echo "browser: no /usr/bin/chromium; install it (as root: apt-get install chromium)" >&2; exit 1; }
+
+$(AXE):
+	@command -v npm >/dev/null || { echo "browser: no npm on the path; install it (as root: apt-get install npm)" >&2; exit 1; }
+	@mkdir -p .browser
+	@npm install --silent --no-save --no-package-lock --ignore-scripts --prefix .browser axe-core@4.14.1
+
+test-browser: setup setup-browser ## test the page in a real browser
+	$(BIN)/pytest tests/browser -n 0
+
+pictures: setup setup-browser ## take the README's pictures anew
+	$(BIN)/python -m tests.browser.pictures
+	@$(MAKE) --no-print-directory terminal-picture
+
 bench: setup setup-sam ## measure this handler beside a straightforward one and the limit (5 minutes)
 	$(BIN)/python -m benchmarks.run
 	@$(BIN)/python -m benchmarks.report
@@ -69,6 +87,9 @@ performance: setup
 openapi: setup ## write docs/openapi.json from the code's own models
 	$(BIN)/batch-progress openapi --write docs/openapi.json
 
+terminal-picture: setup ## draw docs/watch-terminal.svg, what a terminal shows
+	$(BIN)/python scripts/terminal_picture.py docs/watch-terminal.svg
+
 lock: setup ## resolve the dependencies anew into the hash-pinned lock files
 	@UV=$$(command -v uv || echo .venv-uv/bin/uv); \
 	compile="$$UV pip compile -q --upgrade --universal --python-version 3.13 --generate-hashes --no-header"; \
@@ -78,4 +99,4 @@ lock: setup ## resolve the dependencies anew into the hash-pinned lock files
 	$$compile requirements/uv.in -o requirements/uv.txt
 
 clean: ## remove what the other targets made
-	rm -rf .venv .venv-sam .venv-uv .engines .aws-sam .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf .venv .venv-sam .venv-uv .engines .browser .aws-sam .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

@@ -45,7 +45,7 @@ def batch_items(now: datetime) -> list[Item]:
         "sk": {"S": "BATCH"},
         "owner_id": {"S": OWNER},
         "total_urls": {"N": str(len(_JOBS))},
-        "created_at": {"S": _timestamp(began)},
+        "created_at": {"S": timestamp(began)},
         "parallel_jobs": {"N": "2"},
         "timeout_per_url": {"N": str(_TIMEOUT)},
     }
@@ -54,7 +54,7 @@ def batch_items(now: datetime) -> list[Item]:
 
 def token_items(now: datetime) -> list[Item]:
     """Return the items of the demo's tokens: one good, one expired."""
-    created = _timestamp(now - timedelta(days=1))
+    created = timestamp(now - timedelta(days=1))
 
     def item(token: str, label: str) -> Item:
         return {
@@ -78,14 +78,15 @@ def _job(number: int, began: datetime) -> Item:
         "items_extracted": {"N": str(items)},
     }
     if start is not None:
-        item["started_at"] = {"S": _timestamp(began + timedelta(seconds=start))}
+        item["started_at"] = {"S": timestamp(began + timedelta(seconds=start))}
     if end is not None:
-        item["finished_at"] = {"S": _timestamp(began + timedelta(seconds=end))}
+        item["finished_at"] = {"S": timestamp(began + timedelta(seconds=end))}
     if status == "failed":
         item["error_code"] = {"S": "TIMEOUT"}
         item["error_message"] = {"S": f"The page did not answer within {_TIMEOUT} seconds."}
     return item
 
 
-def _timestamp(moment: datetime) -> str:
+def timestamp(moment: datetime) -> str:
+    """Return a moment in UTC as the tables write it, with milliseconds."""
     return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03}Z"

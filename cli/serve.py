@@ -9,7 +9,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,20 +18,21 @@ from typing import TYPE_CHECKING, Any, TextIO
 from uuid import uuid4
 
 from cli import seed
+from cli.failure import Failed
+from cli.terminal import visible
 
 if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
     from werkzeug.serving import BaseWSGIServer
 
 HOST = "127.0.0.1"
 REGION = "eu-central-1"
+# The batch that moves (cli/live.py).
+LIVE_BATCH = "batch_live"
 JOBS_TABLE = "JobsTable"
 TOKENS_TABLE = "TokensTable"
 # The function's, in template.yaml.
 TIMEOUT_MS = 10_000
-
-
-class ServeFailed(Exception):  # read as a sentence
-    """The API cannot start; the message says why, for the terminal."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ def serve(port: int) -> None:
     """Serve until interrupted or terminated.
 
     Raises:
-        ServeFailed: the port is taken, or not ours to take.
+        Failed: the port is taken, or not ours to take.
     """
     screen = sys.stdout
     with (
@@ -69,10 +70,11 @@ def serve(port: int) -> None:
         embedded_dynamodb() as endpoint,
     ):
         handler = _load_handler(endpoint)
-        address = f"http://{HOST}:{listener.getsockname()[1]}"
+        port = listener.getsockname()[1]
         server = http_server(listener, handler, screen)
-        _say(screen, _welcome(address, endpoint, log_name))
-        server.serve_forever()
+        with _at_work():
+            _say(screen, _welcome(port, log_name))
+            server.serve_forever()
     _say(screen, "\nStopped.")
 
 
@@ -129,23 +131,50 @@ def _load_handler(endpoint: str) -> Callable[[dict[str, object]], object]:
         raise RuntimeError("the function would speak to another DynamoDB")
     from functions.progress.app import handler  # noqa: PLC0415  # only once the environment is set
 
-    one_at_a_time = threading.Lock()
-
     def call(event: dict[str, object]) -> object:
-        with one_at_a_time:
+        with _one_at_a_time:
             return handler(event, Context())
 
     return call
+
+
+# Powertools keeps a process's metrics in one place.
+_one_at_a_time = threading.Lock()
+
+
+@contextlib.contextmanager
+def _at_work() -> Iterator[None]:
+    """Let the live batch be worked off, and its changes be counted as the table's stream has them counted."""
+    import botocore.session  # noqa: PLC0415  # slow
+
+    from cli.live import LiveBatch  # noqa: PLC0415  # only once the environment is set
+    from cli.stream import Stream  # noqa: PLC0415
+    from functions.revision.app import handler  # noqa: PLC0415
+
+    def call(event: dict[str, object]) -> None:
+        with _one_at_a_time:
+            handler(event, Context())
+
+    client = botocore.session.Session().create_client("dynamodb")
+    with Stream(JOBS_TABLE, REGION, call).delivered(), LiveBatch(client, JOBS_TABLE).at_work():
+        yield
 
 
 def http_server(
     listener: socket.socket, handler: Callable[[dict[str, object]], object], screen: TextIO
 ) -> "BaseWSGIServer":
     """Return a server on a listening socket that asks the handler and says on the screen what it was asked."""
-    from werkzeug import Request, Response  # noqa: PLC0415  # slow
+    from moto.moto_server.werkzeug_app import (  # noqa: PLC0415  # slow
+        DomainDispatcherApplication,
+        create_backend_app,
+    )
+    from werkzeug import Request, Response  # noqa: PLC0415
     from werkzeug.serving import WSGIRequestHandler, make_server  # noqa: PLC0415
 
     from cli.gateway import SENT_HEADERS, respond  # noqa: PLC0415
+
+    # The embedded DynamoDB once more, for the other commands: they know no more than this server's port.
+    dynamodb = DomainDispatcherApplication(create_backend_app)
 
     class RequestHandler(WSGIRequestHandler):
         def make_environ(self) -> dict[str, Any]:
@@ -154,14 +183,18 @@ def http_server(
         def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
             """Nothing: the application below says more."""
 
+    def application(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+        asked = dynamodb if environ.get("HTTP_X_AMZ_TARGET", "").startswith("DynamoDB_") else api
+        return asked(environ, start_response)
+
     @Request.application
-    def application(request: Request) -> Response:
+    def api(request: Request) -> Response:
         began = time.perf_counter()
         response = respond(request, handler)
         target = str(request.environ["REQUEST_URI"])
-        shown = "".join(letter if letter.isprintable() else "?" for letter in target[:200])
         took = (time.perf_counter() - began) * 1000
-        line = f"{time.strftime('%H:%M:%S')}  {response.status_code}  {request.method} {shown}  {took:.0f} ms"
+        shown = visible(f"{request.method} {target}", 200)
+        line = f"{time.strftime('%H:%M:%S')}  {response.status_code}  {shown}  {took:.0f} ms"
         _say(screen, line)
         return response
 
@@ -183,7 +216,7 @@ def _listening(port: int) -> Iterator[socket.socket]:
             listener.bind((HOST, port))
             listener.listen(128)
         except OSError as error:
-            raise ServeFailed(f"port {port} on {HOST}: {error.strerror}; give another with PORT= or --port") from error
+            raise Failed(f"port {port} on {HOST}: {error.strerror}; give another with PORT= or --port") from error
         yield listener
 
 
@@ -223,19 +256,29 @@ def _say(screen: TextIO, text: str) -> None:
         print(text, file=screen, flush=True)
 
 
-def _welcome(address: str, endpoint: str, log: str) -> str:
+def _welcome(port: int, log: str) -> str:
+    address = f"http://{HOST}:{port}"
+    command = Path(sys.executable).with_name("batch-progress")
+    if command.is_relative_to(Path.cwd()):
+        command = command.relative_to(Path.cwd())
     return f"""\
 The batch progress API is running on {address}
 
   function   functions.progress.app.handler, called as Lambda calls it
-  tables     an embedded DynamoDB on {endpoint}, gone when this ends
-  batch      {seed.BATCH} of owner {seed.OWNER}: 10 URLs, 7 completed, 1 failed, 2 pending, 245 items
-  tokens     {seed.TOKEN}; {seed.EXPIRED_TOKEN} is refused
+  tables     an embedded DynamoDB, for other commands with --local {port}; gone when this ends
+  batches    {seed.BATCH}: 10 URLs, 7 completed, 1 failed, 2 pending, 245 items
+             {LIVE_BATCH}: 40 URLs, worked off while you watch, again and again
+  tokens     {seed.TOKEN} of their owner, {seed.OWNER}; {seed.EXPIRED_TOKEN} is refused
   log        {log}
 
 Ask it:
 
   curl -H 'X-API-Key: {seed.TOKEN}' {address}/api/v1/scrape/batch/{seed.BATCH}/progress
+
+Watch it, in a terminal and in a browser:
+
+  {command} watch {LIVE_BATCH} --token {seed.TOKEN} --url {address}
+  {address}/watch/{LIVE_BATCH}
 
 Ctrl-C ends it.
 """

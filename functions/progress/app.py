@@ -4,6 +4,11 @@
 `requestContext` and `httpMethod` is the former, any other the latter.
 """
 
+import gc
+
+# Imports make a hundred thousand objects that stay and no garbage: looking for some is a twentieth of a cold start.
+gc.disable()
+
 import re
 import time
 from functools import cache
@@ -22,7 +27,7 @@ from batch_progress.store import BatchStore
 from batch_progress.tokens import TokenStore
 from functions.progress.answer import Answer, Unchanged, answer, unchanged
 from functions.progress.coding import Gzip, Identity, PlainObject
-from functions.progress.envelope import MethodNotAllowed, RouteNotFound, error_answer, error_headers
+from functions.progress.envelope import MethodNotAllowed, error_answer, error_headers
 from functions.progress.http import Request, trace_id
 from functions.progress.query import from_direct, from_http
 from functions.progress.record import Record
@@ -114,16 +119,18 @@ def batch_progress(batch_id: str) -> Response[str]:
 
 @app.not_found
 def elsewhere(_: NotFoundError) -> Response[str]:
-    """Tell a wrong method and an odd batch id from a wrong path.
+    """Tell a wrong method and an odd batch id from a wrong path, and the page from either.
 
     Raises:
         MethodNotAllowed: The path is the route's.
-        RouteNotFound: It is not.
+        RouteNotFound: It is not, nor the page's.
     """
     request: Request = app.context["request"]
     match = _ROUTE.fullmatch(request.path)
     if match is None:
-        raise RouteNotFound
+        from functions.progress import watch  # noqa: PLC0415  # of no use to who asks for progress
+
+        return watch.page(request)
     if request.method not in _METHODS:
         raise MethodNotAllowed
     return batch_progress(match[1])
@@ -176,3 +183,8 @@ def _direct(event: object, context: Any) -> dict[str, Any]:  # noqa: ANN401  # L
         envelope, status = msgspec.to_builtins(told), told.error.status
     record.write(logger, metrics, status)
     return envelope
+
+
+# Nor will any of that be garbage later.
+gc.freeze()
+gc.enable()

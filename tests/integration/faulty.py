@@ -38,6 +38,7 @@ class Reply:
         headers: More of them.
         silent: Seconds before anything is sent.
         drip: Seconds before each single byte of the body.
+        stall: Seconds after the body, of which more is promised.
         hang_up: Whether the connection ends without a word.
     """
 
@@ -48,6 +49,7 @@ class Reply:
     headers: dict[str, str] = field(default_factory=dict)
     silent: float = 0
     drip: float = 0
+    stall: float = 0
     hang_up: bool = False
 
 
@@ -78,6 +80,7 @@ def fault(name: str, place: str) -> Reply:
         "another object": Reply(body=b'{"Item": [], "Items": 7}'),
         "no text": replace(right, body=right.body.replace(b"e", b"\xff"), checksum=None),
         "ends within the body": replace(right, body=half, promised=len(right.body)),
+        "stalls within the body": replace(right, body=half, promised=len(right.body), stall=0.4),
         "hangs up": Reply(hang_up=True),
         "slow": replace(right, silent=0.4),
         "error, cut": replace(
@@ -160,6 +163,7 @@ class _Handler(BaseHTTPRequestHandler):
         for at in range(0, len(reply.body), step):
             self.faulty.over.wait(reply.drip)
             self.wfile.write(reply.body[at : at + step])
+        self.faulty.over.wait(reply.stall)
         self.close_connection = promised != len(reply.body)
 
 

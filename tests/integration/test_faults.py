@@ -54,6 +54,7 @@ DAMAGED = [
     "another object",
     "no text",
     "ends within the body",
+    "stalls within the body",
     "error, bad checksum",
 ]
 QUERY: dict[str, Any] = {

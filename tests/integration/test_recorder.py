@@ -765,7 +765,7 @@ def test_any_calls_in_any_order(world: World) -> None:
     run_state_machine_as_test(
         lambda: Model(world),  # type: ignore[arg-type]  # any way to make one will do
         settings=settings(
-            max_examples=25,
+            max_examples=12,
             stateful_step_count=20,
             deadline=None,
             suppress_health_check=[HealthCheck.too_slow],

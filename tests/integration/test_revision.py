@@ -299,7 +299,7 @@ def test_a_forecast_that_has_passed_is_answered_anew(world: World, monkeypatch: 
     assert answer.headers["ETag"] != first.headers["ETag"]
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_whatever_the_stream_does_each_change_ends_every_tag_before_it(world: World, data: st.DataObject) -> None:
     """Deliveries in any order, cut anywhere, repeated: after each, no tag holds that was made before it."""

@@ -52,6 +52,24 @@ def test_the_printed_curl_works_as_it_stands(local_api: LocalApi) -> None:
     assert b'"batch_id":"batch_xyz789"' in done.stdout.replace(b" ", b"")
 
 
+def test_the_printed_watch_command_works_as_it_stands(local_api: LocalApi) -> None:
+    """And the page is named beside it."""
+    screen = local_api.screen.read_text()
+    line = next(line for line in screen.splitlines() if " watch batch_live " in line)
+    with subprocess.Popen(shlex.split(line), stdout=subprocess.PIPE, text=True) as process:  # noqa: S603  # the same
+        assert process.stdout
+        assert any(" of 40 completed, " in line for line in process.stdout)
+        process.terminate()
+    assert f"  {local_api.address}/watch/batch_live\n" in screen
+
+
+def test_the_printed_page_is_there(local_api: LocalApi) -> None:
+    """The address that the screen offers is the page's, as HTML."""
+    line = next(line for line in local_api.screen.read_text().splitlines() if "/watch/" in line)
+    page = httpx.get(line.strip()).raise_for_status()
+    assert ("text/html; charset=utf-8", True) == (page.headers["Content-Type"], "<title>Batch progress" in page.text)
+
+
 def test_one_screen_says_what_is_running(local_api: LocalApi) -> None:
     """The welcome fits a terminal of 24 lines, and the function's own output is not on it."""
     httpx.get(local_api.address + PATH, headers=KEY)

@@ -154,6 +154,13 @@ def test_the_built_function_answers_http(builds: dict[str, Path], engine: str, e
     assert (status == 200) == json.loads(answer["body"])["success"]
 
 
+def test_the_built_function_has_the_page(builds: dict[str, Path], engine: str) -> None:
+    """A file that is no module is built in as well."""
+    event = json.loads((ROOT / "events/key.json").read_text()) | {"path": "/watch/batch_xyz789"}
+    answer, _ = run("Progress", builds[HOST], engine, json.dumps(event), {})
+    assert (200, True) == (answer["statusCode"], "<title>Batch progress" in answer["body"])
+
+
 def test_the_built_function_answers_a_direct_call(builds: dict[str, Path], engine: str) -> None:
     """As a plain object, with the whole batch."""
     answer, _ = invoke(builds[HOST], engine, "direct")
@@ -262,4 +269,4 @@ def test_a_change_of_memory_alone_publishes_a_new_version() -> None:
     (description,) = (
         one["Description"] for one in versions("one").values() if one["FunctionName"] == {"Ref": "ProgressFunction"}
     )
-    assert {"Fn::Sub": "${Arch}, ${MemorySize} MB"} == description
+    assert {"Fn::Sub": "${Arch}, ${MemorySize} MB, watch page ${WatchPage}"} == description

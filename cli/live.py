@@ -1,0 +1,87 @@
+"""A batch that is always at work, so that the first thing a newcomer sees moves."""
+
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from itertools import count
+from typing import Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from batch_progress.errors import BatchProgressError
+from batch_progress.recorder import BatchRecorder
+from cli.seed import OWNER, timestamp
+from cli.serve import LIVE_BATCH
+from cli.simulate import Crew, Workload, create, plan
+
+WORKLOAD = Workload(jobs=40, workers=4, median=2.5, spread=0.45, timeout=8, failures=0.05)
+# Long enough for whoever watches to see the end, and short enough that few come to a batch at its end.
+PAUSE_SECONDS = 6.0
+
+logger = logging.getLogger(__name__)
+
+
+class LiveBatch:
+    """The batch, worked off by simulated workers again and again."""
+
+    def __init__(
+        self,
+        client: Any,  # noqa: ANN401  # boto has no types
+        table: str,
+        workload: Workload = WORKLOAD,
+        pause_seconds: float = PAUSE_SECONDS,
+    ) -> None:
+        """Take a DynamoDB client and the name of the jobs table; and, where a test has no time, another pace."""
+        self._client = client
+        self._table = table
+        self._workload = workload
+        self._pause_seconds = pause_seconds
+        self._stop = threading.Event()
+        self._crew = Crew(BatchRecorder(table, client), LIVE_BATCH, self._stop)
+
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Let it be worked off while the block runs."""
+        thread = threading.Thread(target=self._run, name=LIVE_BATCH, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            self._stop.set()
+            thread.join()
+
+    def _run(self) -> None:
+        first = plan(self._workload, seed=0)
+        job_ids = create(self._crew.recorder, LIVE_BATCH, OWNER, self._workload, first)
+        fresh = self._items()
+        for number in count():
+            try:
+                self._put(fresh)
+                tasks = plan(self._workload, seed=number)
+                self._crew.work(dict(zip(job_ids, tasks, strict=True)), self._workload.workers)
+            except (BatchProgressError, BotoCoreError, ClientError):
+                # Whoever plays with the tables may get in its way; it begins again all the same.
+                logger.exception("The live batch was disturbed")
+            if self._stop.wait(self._pause_seconds):
+                return
+
+    def _items(self) -> list[dict[str, Any]]:
+        """Return the batch as it was made; it is far smaller than a page."""
+        condition, values = "batch_id = :batch_id", {":batch_id": {"S": LIVE_BATCH}}
+        answer = self._client.query(
+            TableName=self._table, KeyConditionExpression=condition, ExpressionAttributeValues=values
+        )
+        return list(answer["Items"])
+
+    def _put(self, fresh: list[dict[str, Any]]) -> None:
+        """Put every item back as it was made, at once: whoever asks sees the end or a beginning, never nothing.
+
+        The batch's own item takes a new time of creation, so that no tag of the round before holds.
+        """
+        now = {"created_at": {"S": timestamp(datetime.now(UTC))}}
+        items = [item | now if item["sk"]["S"] == "BATCH" else item for item in fresh]
+        self._client.transact_write_items(
+            TransactItems=[{"Put": {"TableName": self._table, "Item": item}} for item in items]
+        )

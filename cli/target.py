@@ -1,0 +1,99 @@
+"""Which of the tables a command works on: those of `make run`, one by its name, or those of a deployed stack."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError, EndpointConnectionError
+from botocore.parsers import ResponseParserError
+from botocore.session import Session
+
+from cli.failure import Failed
+from cli.serve import HOST, JOBS_TABLE, REGION, TOKENS_TABLE
+from cli.terminal import visible
+
+STACK = "batch-progress"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One of the two tables, and where its name is found.
+
+    Attributes:
+        variable: The environment variable.
+        output: The output of the stack.
+        local: Its name in the local server.
+    """
+
+    variable: str
+    output: str
+    local: str
+
+
+JOBS = Kind("BATCH_PROGRESS_JOBS_TABLE", "JobsTableName", JOBS_TABLE)
+TOKENS = Kind("BATCH_PROGRESS_TOKENS_TABLE", "TokensTableName", TOKENS_TABLE)
+
+
+@dataclass(frozen=True)
+class Where:
+    """What the user said of where the tables are; one of the three at most.
+
+    Attributes:
+        local: The port of a local server.
+        table: A table's name.
+        stack: A stack's name.
+    """
+
+    local: int | None = None
+    table: str | None = None
+    stack: str | None = None
+
+
+def open_table(kind: Kind, where: Where) -> tuple[Any, str]:
+    """Return a DynamoDB client and the name of the table that it is for.
+
+    Raises:
+        Failed: More than one place was given, or the stack does not tell.
+    """
+    if sum(given is not None for given in (where.local, where.table, where.stack)) > 1:
+        raise Failed("give one of --local, --table and --stack")
+    if where.local is not None:
+        return _local(where.local), kind.local
+    with aws():
+        session = Session()
+        name = where.table or (None if where.stack else os.environ.get(kind.variable))
+        return session.create_client("dynamodb"), name or _of_stack(session, where.stack or STACK, kind.output)
+
+
+@contextmanager
+def aws() -> Iterator[None]:
+    """Say in one line what AWS, or the way to it, has against a request."""
+    try:
+        yield
+    except EndpointConnectionError as error:
+        raise Failed(f"nothing answers at {error.kwargs['endpoint_url']}; for --local, `make run` must run") from error
+    except (BotoCoreError, ClientError, ResponseParserError) as error:
+        raise Failed(visible(str(error))) from error
+
+
+def _local(port: int) -> Any:  # noqa: ANN401  # boto has no types
+    return Session().create_client(
+        "dynamodb",
+        endpoint_url=f"http://{HOST}:{port}",
+        region_name=REGION,
+        aws_access_key_id="local",
+        aws_secret_access_key="local",  # noqa: S106  # any will do
+        # The user's proxy leads away from this machine.
+        config=Config(connect_timeout=2, read_timeout=20, retries={"total_max_attempts": 2}, proxies={}),
+    )
+
+
+def _of_stack(session: Session, stack: str, output: str) -> str:
+    stacks = session.create_client("cloudformation").describe_stacks(StackName=stack)["Stacks"]
+    for found in stacks[0].get("Outputs", []):
+        if found["OutputKey"] == output:
+            return str(found["OutputValue"])
+    raise Failed(f"the stack {stack} has no output {output}")

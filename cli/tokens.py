@@ -1,0 +1,179 @@
+"""Tokens for clients: made here, shown once, known to the table by their SHA-256 alone."""
+
+import hashlib
+import re
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Self
+
+from botocore.exceptions import ClientError
+
+from cli.failure import Failed
+from cli.seed import timestamp
+from cli.terminal import visible
+
+# Tells what it is to whoever finds it, and to scanners for secrets; and no token begins like an option.
+PREFIX = "bp_"
+_SECRET_BYTES = 32
+# So much of a hash tells one token from another on a screen.
+SHOWN = 12
+_HASH_PREFIX = re.compile("[0-9a-f]{6,64}")
+_LONGEST_NAME = 256
+
+
+@dataclass(frozen=True)
+class Token:
+    """An entry of the tokens table.
+
+    Attributes:
+        token_hash: SHA-256 in lower-case hex.
+        owner_id: Whose batches it opens.
+        label: What its issuer calls it, `""` for nothing.
+        created_at: RFC 3339, `""` when not recorded.
+        expires_at: RFC 3339, `""` for never.
+        revoked_at: RFC 3339, `""` when it is not revoked.
+    """
+
+    token_hash: str
+    owner_id: str
+    label: str = ""
+    created_at: str = ""
+    expires_at: str = ""
+    revoked_at: str = ""
+
+    @classmethod
+    def of(cls, item: dict[str, dict[str, str]]) -> Self:
+        """Read an item, whoever wrote it."""
+        texts = {name: visible(next(iter(value.values()), ""), 64) for name, value in item.items() if _scalar(value)}
+        expires = texts.get("expires_at", "")
+        return cls(
+            token_hash=texts["token_hash"],
+            owner_id=texts.get("owner_id", ""),
+            label=texts.get("label", ""),
+            created_at=texts.get("created_at", ""),
+            expires_at=_second(expires) if expires else "",
+            revoked_at=texts.get("revoked_at", ""),
+        )
+
+
+class TokenBook:
+    """The tokens table, for writing."""
+
+    def __init__(self, client: Any, table: str) -> None:  # noqa: ANN401  # boto has no types
+        """Take a DynamoDB client and the name of the tokens table."""
+        self._client = client
+        self._table = table
+
+    def issue(self, owner: str, label: str, lasts: timedelta | None, now: datetime) -> tuple[str, Token]:
+        """Make a token and enter it; return it with its entry.
+
+        Raises:
+            Failed: The owner or the label is none that a table should have.
+        """
+        for what, name in (("owner", owner), ("label", label)):
+            if not name.isprintable() or name != name.strip() or len(name) > _LONGEST_NAME:
+                raise Failed(f"the {what} must be at most {_LONGEST_NAME} printable characters, no blank at either end")
+        if not owner:
+            raise Failed("the owner is empty")
+        token = PREFIX + secrets.token_urlsafe(_SECRET_BYTES)
+        item = {
+            "token_hash": {"S": _hash(token)},
+            "owner_id": {"S": owner},
+            "created_at": {"S": timestamp(now)},
+        }
+        if label:
+            item["label"] = {"S": label}
+        if lasts:
+            item["expires_at"] = {"N": str(int((now + lasts).timestamp()))}
+        self._client.put_item(TableName=self._table, Item=item, ConditionExpression="attribute_not_exists(token_hash)")
+        return token, Token.of(item)
+
+    def tokens(self) -> list[Token]:
+        """Return every entry, by owner and age."""
+        found = [Token.of(item) for item in self._scan()]
+        return sorted(found, key=lambda token: (token.owner_id, token.created_at, token.token_hash))
+
+    def revoke(self, named: str, now: datetime) -> tuple[Token, bool]:
+        """Revoke a token, given itself or the beginning of its hash; return its entry and whether this changed it.
+
+        Raises:
+            Failed: None is named so, or several are.
+        """
+        token_hash = self._find(named)
+        try:
+            before = self._client.update_item(
+                TableName=self._table,
+                Key={"token_hash": {"S": token_hash}},
+                UpdateExpression="SET revoked_at = if_not_exists(revoked_at, :now)",
+                ConditionExpression="attribute_exists(token_hash)",
+                ExpressionAttributeValues={":now": {"S": timestamp(now)}},
+                ReturnValues="ALL_OLD",
+            )["Attributes"]
+        except ClientError as error:
+            if error.response["Error"]["Code"] == "ConditionalCheckFailedException":
+                raise Failed("no such token in this table") from error
+            raise
+        return Token.of(before), "revoked_at" not in before
+
+    def _find(self, named: str) -> str:
+        """Return the hash of a token, given itself or the beginning of its hash."""
+        token_hash = _hash(named)
+        # A token may itself look like a hash: it comes first.
+        if not _HASH_PREFIX.fullmatch(named) or self._has(token_hash):
+            return token_hash
+        found = [
+            item["token_hash"]["S"]
+            for item in self._scan(
+                FilterExpression="begins_with(token_hash, :named)", ExpressionAttributeValues={":named": {"S": named}}
+            )
+        ]
+        if len(found) > 1:
+            raise Failed(f"{len(found)} tokens have hashes that begin with {named}; give more of it")
+        return str(found[0]) if found else token_hash
+
+    def _has(self, token_hash: str) -> bool:
+        return "Item" in self._client.get_item(
+            TableName=self._table, Key={"token_hash": {"S": token_hash}}, ConsistentRead=True
+        )
+
+    def _scan(self, **arguments: object) -> Iterable[dict[str, Any]]:
+        pages = self._client.get_paginator("scan").paginate(TableName=self._table, ConsistentRead=True, **arguments)
+        for page in pages:
+            yield from page["Items"]
+
+
+def listing(tokens: Iterable[Token]) -> str:
+    """Return the entries as a table for the terminal."""
+    rows = [("OWNER", "LABEL", "CREATED", "EXPIRES", "REVOKED", "HASH")]
+    rows += [
+        (
+            token.owner_id,
+            token.label or "-",
+            token.created_at or "-",
+            token.expires_at or "-",
+            token.revoked_at or "-",
+            token.token_hash[:SHOWN],
+        )
+        for token in tokens
+    ]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _hash(token: str) -> str:
+    return hashlib.sha256(token.encode(errors="surrogateescape")).hexdigest()
+
+
+def _scalar(value: dict[str, Any]) -> bool:
+    return isinstance(next(iter(value.values()), None), str)
+
+
+def _second(epoch: str) -> str:
+    try:
+        return datetime.fromtimestamp(float(epoch), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    except (ValueError, OverflowError, OSError):
+        # An entry that someone else wrote; it lets nobody in.
+        return f"bad: {epoch}"

@@ -1,0 +1,239 @@
+"""How a watched batch is shown: bars on a terminal, lines elsewhere, JSON for scripts."""
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from datetime import datetime, timedelta
+from typing import Any, Self
+
+import msgspec
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from cli.duration import span
+from cli.terminal import visible
+from cli.watch import Failure, Progress, State, View
+
+# How often a terminal's clocks move.
+_REFRESH_SECONDS = 0.5
+
+
+@contextmanager
+def view(*, as_json: bool) -> Iterator[View]:
+    """Give the view that fits where the output goes."""
+    if as_json:
+        yield Json()
+        return
+    console = Console(highlight=False, markup=False, emoji=False)
+    if not sys.stdout.isatty() or console.is_dumb_terminal:
+        yield Lines()
+        return
+    with Screen(console) as screen:
+        yield screen
+
+
+class Json:
+    """One JSON object for each change; the last one has `final`."""
+
+    def __init__(self) -> None:
+        """Nothing is said yet."""
+        self._said: object = None
+
+    def show(self, state: State) -> None:
+        """Print the state unless nothing changed."""
+        if _news(state.progress) != self._said:
+            self._said = _news(state.progress)
+            print(json.dumps(record(state)), flush=True)
+
+    def trouble(self, reason: str | None, wait: float) -> None:
+        """Tell of it on stderr."""
+        _trouble_line(reason, wait)
+
+    def wait(self, seconds: float) -> None:
+        """Wait."""
+        time.sleep(seconds)
+
+
+def record(state: State) -> dict[str, Any]:
+    """Return a state for a script: the API's own fields, and what was seen."""
+    data: dict[str, Any] = msgspec.to_builtins(state.progress)
+    del data["jobs"]
+    return data | {
+        "rate_per_minute": None if state.per_minute is None else round(state.per_minute, 1),
+        "failures": msgspec.to_builtins(state.progress.last_failures),
+        "final": state.progress.finished,
+    }
+
+
+class Lines:
+    """A line for each change, and one for each new failure."""
+
+    def __init__(self) -> None:
+        """Nothing is said yet."""
+        self._said: object = None
+        self._failures: set[str] | None = None
+
+    def show(self, state: State) -> None:
+        """Print the state unless nothing changed."""
+        progress = state.progress
+        if _news(progress) == self._said:
+            return
+        self._said = _news(progress)
+        told = self._failures or set()
+        # Of what failed long ago the last ones are enough.
+        fresh = progress.last_failures if self._failures is None else progress.jobs
+        for job in sorted(fresh, key=lambda job: job.finished_at or ""):
+            if job.job_id not in told:
+                print(f"failed: {_failure(job)}")
+        self._failures = {job.job_id for job in progress.jobs}
+        print(f"{_counts(progress)}; {_rate(state)}{_outlook(state, state.now)}", flush=True)
+
+    def trouble(self, reason: str | None, wait: float) -> None:
+        """Tell of it on stderr."""
+        _trouble_line(reason, wait)
+
+    def wait(self, seconds: float) -> None:
+        """Wait."""
+        time.sleep(seconds)
+
+
+class Screen(AbstractContextManager["Screen"]):
+    """Bars that grow, redrawn in place."""
+
+    def __init__(self, console: Console) -> None:
+        """Draw on this console."""
+        self._live = Live(console=console, auto_refresh=False, transient=False, vertical_overflow="crop")
+        self._state: State | None = None
+        self._shown_at = 0.0
+        self._trouble: str | None = None
+
+    def __enter__(self) -> Self:
+        """Take the lines below the cursor."""
+        self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Leave what was drawn last, and the terminal as it was."""
+        self._live.stop()
+
+    def show(self, state: State) -> None:
+        """Draw the state."""
+        self._state, self._shown_at = state, time.monotonic()
+        self._draw(0)
+
+    def trouble(self, reason: str | None, wait: float) -> None:
+        """Keep what is wrong, for the last line."""
+        self._trouble = reason
+        self._draw(wait)
+
+    def wait(self, seconds: float) -> None:
+        """Wait, and let the clocks move meanwhile."""
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            self._draw(left)
+            time.sleep(min(left, _REFRESH_SECONDS))
+
+    def _draw(self, wait: float) -> None:
+        since = timedelta(seconds=time.monotonic() - self._shown_at)
+        now = self._state.now + since if self._state else None
+        self._live.update(picture(self._state, now, self._trouble, wait), refresh=True)
+
+
+def picture(state: State | None, now: datetime | None, trouble: str | None = None, wait: float = 0) -> RenderableType:
+    """Return what a terminal shows.
+
+    Args:
+        state: What is known; `None` before the first answer.
+        now: The service's clock at this moment.
+        trouble: Why there is no answer; `None` where there is.
+        wait: Seconds until the next question.
+    """
+    parts: list[RenderableType] = []
+    if state and now:
+        progress = state.progress
+        parts += [
+            _line((visible(progress.batch_id), "bold"), (f"  {progress.total_urls:,} URLs", "")),
+            _bars(progress),
+            _line((f"{_rate(state)}{_outlook(state, now)}", "")),
+        ]
+        if progress.jobs:
+            parts += [_line(("last failures", "bold")), *(_failure_line(job) for job in progress.last_failures)]
+    if trouble:
+        parts.append(_line((f"{trouble}; asks again in {span(wait)}", "yellow")))
+    elif not state:
+        parts.append(_line(("asks …", "dim")))
+    return Group(*parts)
+
+
+def _line(*pieces: tuple[str, str]) -> Text:
+    return Text.assemble(*pieces, no_wrap=True, overflow="ellipsis")
+
+
+def _bars(progress: Progress) -> Table:
+    table = Table.grid(padding=(0, 1), expand=True)
+    table.add_column()
+    table.add_column(ratio=1)
+    table.add_column(justify="right")
+    table.add_column(justify="right")
+    total = max(progress.total_urls, 1)
+    for name, count, style in (
+        ("completed", progress.completed, "green"),
+        ("failed", progress.failed, "red"),
+        ("pending", progress.pending, "blue"),
+    ):
+        bar = ProgressBar(total=total, completed=count, complete_style=style, finished_style=style)
+        table.add_row(Text(name), bar, Text(f"{count:,}", style=style), Text(f"{count / total:.0%}"))
+    return table
+
+
+def _failure_line(job: Failure) -> Text:
+    return _line(("  ", ""), (_failure(job), "red"))
+
+
+def _failure(job: Failure) -> str:
+    reason = visible(job.error_code or "no reason recorded", 64)
+    message = f": {visible(job.error_message, 200)}" if job.error_message else ""
+    return f"{visible(job.job_id, 64)} {reason}{message}  {visible(job.url, 200)}"
+
+
+def _news(progress: Progress) -> object:
+    """Return what of a state is worth telling when it changes; the estimate moves all the time."""
+    counts = (progress.total_urls, progress.completed, progress.failed, progress.total_items_extracted)
+    return *counts, progress.estimate.basis, [job.job_id for job in progress.jobs]
+
+
+def _counts(progress: Progress) -> str:
+    return (
+        f"{progress.completed:,} of {progress.total_urls:,} completed, {progress.failed:,} failed, "
+        f"{progress.pending:,} pending"
+    )
+
+
+def _rate(state: State) -> str:
+    rate = "" if state.per_minute is None or state.progress.finished else f"{state.per_minute:,.0f} jobs a minute; "
+    return f"{state.progress.total_items_extracted:,} items; {rate}"
+
+
+def _outlook(state: State, now: datetime) -> str:
+    """Say when it ends, or that it did, or why nobody knows."""
+    progress, estimate = state.progress, state.progress.estimate
+    at = progress.estimated_completion.astimezone().strftime("%H:%M:%S")
+    if progress.finished:
+        return f"finished at {at}"
+    if estimate.basis == "stalled":
+        return "stalled: nothing has moved for longer than a job may take"
+    left, earliest, latest = (
+        span((moment - now).total_seconds())
+        for moment in (progress.estimated_completion, estimate.earliest, estimate.latest)
+    )
+    return f"ends in {left} at {at} ({estimate.confidence:.0%}: {earliest} to {latest})"
+
+
+def _trouble_line(reason: str | None, wait: float) -> None:
+    text = f"{reason}; asks again in {span(wait)}" if reason else "there are answers again"
+    print(f"batch-progress: {text}", file=sys.stderr, flush=True)

@@ -1,0 +1,29 @@
+"""Debian's Chromium, driven by Playwright."""
+
+import contextlib
+from collections.abc import Iterator
+
+from playwright.sync_api import Browser, sync_playwright
+
+PATH = "/usr/bin/chromium"
+# No sandbox inside a container that runs as root; nothing of its own on the network.
+ARGUMENTS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+
+
+@contextlib.contextmanager
+def chromium() -> Iterator[Browser]:
+    """Start the browser, and end it."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=PATH, args=ARGUMENTS, headless=True)
+        try:
+            yield browser
+        finally:
+            browser.close()

@@ -1,0 +1,146 @@
+"""The page as the function serves it, behind a stage's prefix, and beside it an API that says what a test wants."""
+
+import contextlib
+import json
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from werkzeug import Request, Response
+from werkzeug.http import http_date
+from werkzeug.serving import WSGIRequestHandler, make_server
+
+from cli.gateway import respond
+from cli.serve import Context
+from functions.progress.app import handler
+
+TOKEN = "a-good-token"
+PAGE = "/watch/"
+type Job = dict[str, Any]
+
+
+def rfc3339(moment: datetime, timespec: str = "seconds") -> str:
+    return moment.isoformat(timespec=timespec).replace("+00:00", "Z")
+
+
+def job(number: int, status: str = "pending", **values: object) -> Job:
+    """Return a job as `include=details` shows it."""
+    return {
+        "job_id": f"job_{number:06}",
+        "url": f"https://example.com/page/{number}",
+        "status": status,
+        "items_extracted": 0,
+        "started_at": None,
+        "finished_at": None,
+        "error_code": None,
+        "error_message": None,
+    } | values
+
+
+@dataclass
+class FakeApi:
+    """An API of one batch. Tests set what it has and how it behaves, and read what it was asked.
+
+    Attributes:
+        address: Where it listens, with the stage.
+        jobs: The batch's.
+        basis: Of its estimate.
+        refusal: Answer with this status and code instead, and `Retry-After` where one is given.
+        retry_after: Seconds until the next poll is worth it.
+        clock: What time it is.
+        asked: The query parameters of each request so far.
+        unchanged: How many of the answers were `304`.
+    """
+
+    address: str = ""
+    jobs: Sequence[Job] = ()
+    basis: str = "observed"
+    refusal: tuple[int, str, int | None] | None = None
+    retry_after: int = 1
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+    left: timedelta = timedelta(minutes=4)
+    asked: list[dict[str, str]] = field(default_factory=list)
+    unchanged: int = 0
+
+    def page(self, batch_id: str = "batch_xyz789") -> str:
+        """Return the page's address."""
+        return f"{self.address}{PAGE}{batch_id}"
+
+    def answer(self, request: Request) -> Response:
+        """Answer a request for progress as the contract says."""
+        self.asked.append(request.args.to_dict())
+        if request.headers.get("Authorization") != f"Bearer {TOKEN}":
+            return _error(401, "TOKEN_INVALID", None)
+        if self.refusal:
+            return _error(*self.refusal)
+        content = self._data(request.args.to_dict())
+        tag = f'W/"{hash(json.dumps([content["jobs"], content["completed"], self.basis]))}"'
+        headers = {"ETag": tag} | ({} if self.basis == "finished" else {"Retry-After": str(self.retry_after)})
+        if tag in request.headers.get("If-None-Match", ""):
+            self.unchanged += 1
+            return Response(status=304, headers=headers)
+        return Response(json.dumps({"success": True, "data": content}), 200, headers, mimetype="application/json")
+
+    def _data(self, asked: dict[str, str]) -> dict[str, Any]:
+        counts = {status: sum(job["status"] == status for job in self.jobs) for status in ("completed", "failed")}
+        jobs = [job for job in self.jobs if asked.get("status", job["status"]) == job["status"]]
+        after, limit = int(asked.get("cursor", "0")), int(asked["limit"])
+        now = self.clock()
+        if counts["completed"] + counts["failed"] == len(self.jobs):
+            ends = [max((job["finished_at"] for job in self.jobs if job["finished_at"]), default=rfc3339(now))] * 3
+        else:
+            ends = [rfc3339(now + self.left * factor) for factor in (1, 0.8, 1.5)]
+        return {
+            "batch_id": "batch_xyz789",
+            "total_urls": len(self.jobs),
+            **counts,
+            "pending": len(self.jobs) - sum(counts.values()),
+            "total_items_extracted": sum(job["items_extracted"] for job in self.jobs),
+            "estimated_completion": ends[0][:19].rstrip("Z") + "Z",
+            "jobs": jobs[after : after + limit],
+            "estimate": {"basis": self.basis, "earliest": ends[1], "latest": ends[2], "confidence": 0.8},
+            "next_cursor": str(after + limit) if len(jobs) > after + limit else None,
+        }
+
+
+def _error(status: int, code: str, retry_after: int | None) -> Response:
+    headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
+    body = {"success": False, "error": {"code": code, "status": status, "details": {}}}
+    return Response(json.dumps(body), status, headers, mimetype="application/json")
+
+
+class _Quiet(WSGIRequestHandler):
+    def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
+        """Nothing."""
+
+
+@contextlib.contextmanager
+def serving(api: FakeApi, stage: str = "/prod") -> Iterator[FakeApi]:
+    """Serve a fake API and the real page under a stage's prefix."""
+
+    @Request.application
+    def application(request: Request) -> Response:
+        path = request.path.removeprefix(stage)
+        if path.startswith(PAGE):
+            # Whatever id the browser is shown, so that the page has to see to it as well.
+            request.environ["REQUEST_URI"] = f"{PAGE}batch_xyz789"
+            response = respond(request, lambda event: handler(event, Context()))
+        elif path.startswith("/v1/scrape/batch/"):
+            response = api.answer(request)
+        else:
+            response = Response(status=404)
+        response.headers["Date"] = http_date(api.clock())
+        return response
+
+    server = make_server("127.0.0.1", 0, application, threaded=True, request_handler=_Quiet)
+    api.address = f"http://127.0.0.1:{server.server_port}{stage}"
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield api
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()

@@ -1,0 +1,88 @@
+"""A job's texts come from outside: they are shown, and nothing else."""
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.browser.conftest import sign_in
+from tests.browser.fake_api import FakeApi, job
+
+MARKUP = "<img src=x onerror=alert(1)><script>alert(2)</script><a id=planted href=#>x</a>"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "javascript:alert(1)",
+        "JaVaScRiPt:alert(1)",
+        "java\tscript:alert(1)",
+        " javascript:alert(1)",
+        "data:text/html,<script>alert(1)</script>",
+        "vbscript:x",
+        "file:///etc/passwd",
+        "blob:https://example.com/1",
+        "//example.com/x",
+        "/relative",
+        MARKUP,
+        "",
+    ],
+)
+def test_what_does_not_lead_to_the_web_is_no_link(tab: Page, api: FakeApi, url: str) -> None:
+    """It is text; clicking it does nothing."""
+    api.jobs = [job(1, url=url)]
+    sign_in(tab, api.page())
+    shown = tab.locator("#rows th > :first-child")
+    expect(shown).to_have_text(url.replace("\t", "\ufffd").strip() or "no address")
+    expect(tab.locator("#rows a")).to_have_count(0)
+    shown.click()
+    assert api.page() == tab.url
+
+
+@pytest.mark.parametrize("url", ["https://example.com/a?b=1#c", "HTTP://EXAMPLE.com/", "https://example.com/" + MARKUP])
+def test_a_web_address_is_a_link_that_tells_nothing(tab: Page, api: FakeApi, url: str) -> None:
+    """It opens elsewhere, with no way back and no referrer."""
+    api.jobs = [job(1, url=url)]
+    sign_in(tab, api.page())
+    link = tab.locator("#rows a")
+    expect(link).to_have_text(url)
+    expect(link).to_have_attribute("rel", "noopener noreferrer nofollow")
+    expect(link).to_have_attribute("target", "_blank")
+    assert tab.evaluate("new URL(document.querySelector('#rows a').href).host") == "example.com"
+
+
+def test_markup_stays_text_everywhere(tab: Page, api: FakeApi) -> None:
+    """In the id, the address, the reason, the status: no element of it comes to be."""
+    api.jobs = [
+        job(1, "failed", job_id=MARKUP, url=MARKUP, error_code=MARKUP, error_message=MARKUP),
+        job(2, status=MARKUP, url="https://example.com/" + MARKUP),
+    ]
+    sign_in(tab, api.page())
+    expect(tab.locator("#rows tr")).to_have_count(2)
+    expect(tab.locator("#reasons")).to_contain_text(MARKUP)
+    assert 0 == tab.locator("img, #planted, body script:not(:last-child)").count()
+    assert 1 == tab.evaluate("document.scripts.length")
+
+
+def test_text_cannot_turn_its_neighbours_round(tab: Page, api: FakeApi) -> None:
+    """Letters that are not seen, or that change the direction of others, are shown for what they are."""
+    api.jobs = [job(1, url="https://example.com/\u202egnp.exe")]
+    sign_in(tab, api.page())
+    expect(tab.locator("#rows a")).to_have_text("https://example.com/\ufffdgnp.exe")
+
+
+def test_the_policy_stops_what_would_be_planted(tab: Page, api: FakeApi) -> None:
+    """Were there a way in all the same: no markup from text, no foreign script, no request elsewhere."""
+    page = tab.context.new_page()  # one whose console may complain
+    page.goto(api.page())
+    refused = page.evaluate("""async () => {
+        const tries = {
+            markup: () => { document.body.innerHTML = "<b>x</b>"; },
+            code: () => { document.createElement("script").text = "1"; },
+            elsewhere: () => fetch("http://127.0.0.2:9/"),
+        };
+        const refused = [];
+        for (const [name, attempt] of Object.entries(tries)) {
+            try { await attempt(); } catch { refused.push(name); }
+        }
+        return refused;
+    }""")
+    assert ["markup", "code", "elsewhere"] == refused

@@ -1,0 +1,120 @@
+"""`batch-progress simulate`: a workload recorded live, as the function then tells it."""
+
+import re
+import signal
+import subprocess
+import time
+
+import httpx
+import pytest
+from typer.testing import CliRunner, Result
+
+from cli.live import LiveBatch
+from cli.main import app
+from cli.simulate import Workload
+from tests.integration import server
+from tests.integration.server import COMMAND, LocalApi
+from tests.integration.world import World, attributes, progress_path, unique
+
+local_api = server.local_api  # pytest finds a fixture by the module's names
+
+QUICK = ("--median", "0.05", "--spread", "0.2", "--timeout", "1")
+
+
+def simulate(*arguments: str) -> Result:
+    """Simulate on the table of the world's environment."""
+    return CliRunner().invoke(app, ["simulate", *arguments])
+
+
+def test_what_it_says_is_what_the_function_tells(world: World) -> None:
+    """And the same seed goes the same way."""
+    said = []
+    for batch_id in (unique("batch"), unique("batch")):
+        done = simulate(batch_id, "--jobs", "20", "--failures", "0.3", "--seed", "5", *QUICK)
+        assert 0 == done.exit_code, done.stderr
+        first, last = done.stdout.splitlines()
+        assert f"{batch_id} of demo: 20 jobs, 4 workers, seed 5" == first
+        data = world.get(batch_id, include="details").data
+        assert f"{data['completed']} completed, {data['failed']} failed, {data['total_items_extracted']} items" == last
+        assert (20, 0) == (data["total_urls"], data["pending"])
+        assert all(job["started_at"] <= job["finished_at"] for job in data["jobs"])
+        assert all((job["error_code"] is not None) == (job["status"] == "failed") for job in data["jobs"])
+        said.append(last)
+    assert said[0] == said[1]
+    assert not said[0].startswith("20 completed")
+
+
+def test_without_a_name_and_a_seed_it_says_which_it_took(world: World) -> None:
+    done = simulate("--jobs", "2", *QUICK)
+    found = re.match(r"(batch_[0-9a-f]{10}) of demo: 2 jobs, 4 workers, seed \d+\n", done.stdout)
+    assert found
+    assert 2 == world.get(found[1]).data["total_urls"]
+
+
+def test_a_batch_that_stands_still_stalls(local_api: LocalApi) -> None:
+    """A worker hangs for longer than a job may take; Ctrl-C leaves everything as it is."""
+    batch_id, port = unique("batch"), local_api.address.rpartition(":")[2]
+    arguments = [batch_id, "--jobs", "2", "--workers", "1", "--stalls", "1", "--timeout", "1", "--local", port]
+    with subprocess.Popen(  # noqa: S603  # the project's own command
+        [COMMAND, "simulate", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        deadline = time.monotonic() + 30
+        while (estimate := _estimate(local_api, batch_id)) != "stalled":
+            assert time.monotonic() < deadline, estimate
+            time.sleep(0.3)
+        process.send_signal(signal.SIGINT)
+        assert 130 == process.wait(timeout=20)
+        assert process.stderr
+        assert "" == process.stderr.read()
+
+
+def _estimate(api: LocalApi, batch_id: str) -> str | None:
+    address = f"{api.address}{progress_path(batch_id)}?include=estimate"
+    answer = httpx.get(address, headers={"X-API-Key": "demo-token"})
+    return answer.json()["data"]["estimate"]["basis"] if answer.status_code == 200 else None
+
+
+def test_a_batch_of_another_owner_is_one_line(world: World) -> None:
+    batch_id = world.put_batch(owner="alice")
+    done = simulate(batch_id, *QUICK)
+    assert (2, 1) == (done.exit_code, done.stderr.count("\n"))
+    assert "BATCH_CONFLICT" in done.stderr
+
+
+@pytest.mark.usefixtures("world")
+def test_a_batch_that_was_worked_off_is_one_line() -> None:
+    batch_id = unique("batch")
+    assert 0 == simulate(batch_id, "--jobs", "2", "--seed", "1", *QUICK).exit_code
+    done = simulate(batch_id, "--jobs", "2", "--seed", "1", *QUICK)
+    assert (2, 1) == (done.exit_code, done.stderr.count("\n"))
+    assert "ILLEGAL_TRANSITION" in done.stderr
+
+
+@pytest.mark.usefixtures("world")
+@pytest.mark.parametrize("arguments", [("bad/id",), ("--owner", "")])
+def test_a_bad_name_is_one_line(arguments: tuple[str, ...]) -> None:
+    done = simulate(*arguments, *QUICK)
+    assert (2, 1) == (done.exit_code, done.stderr.count("\n"))
+
+
+def test_the_live_batch_begins_again_as_a_fresh_one(world: World) -> None:
+    """Who asks sees its end or a beginning: never nothing, never a job too many, never an old job in a new round."""
+    workload = Workload(jobs=6, workers=3, median=0.1, spread=0.2, timeout=1, failures=0.3)
+    creations: set[str] = set()
+    with LiveBatch(world.dynamodb, world.jobs_table, workload, pause_seconds=0.3).at_work():
+        deadline = time.monotonic() + 60
+        while len(creations) < 4:
+            assert time.monotonic() < deadline, creations
+            items = world.dynamodb.query(
+                TableName=world.jobs_table,
+                KeyConditionExpression="batch_id = :batch_id",
+                ExpressionAttributeValues=attributes({":batch_id": "batch_live"}),
+            )["Items"]
+            if len(items) == 7:
+                creations.add(items[0]["created_at"]["S"])
+            else:
+                assert not creations
+    data = world.get("batch_live", owner="demo", include="details").data
+    assert 6 == data["total_urls"] == len(data["jobs"])
+    began = max(creations)
+    assert all(job["started_at"] is None or job["started_at"] >= began for job in data["jobs"])

@@ -1,0 +1,235 @@
+"""`batch-progress token`: tokens that the function itself accepts and refuses."""
+
+import hashlib
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import httpx
+import pytest
+from typer.testing import CliRunner, Result
+
+from cli.main import app
+from functions.progress import app as function
+from tests.integration import server
+from tests.integration.server import LocalApi
+from tests.integration.world import World, attributes, now, progress_path, unique
+
+local_api = server.local_api  # pytest finds a fixture by the module's names
+
+# Its environment names the table.
+pytestmark = pytest.mark.usefixtures("world")
+
+CONFLICT = "ConditionalCheckFailedException"
+STACK = """\
+<DescribeStacksResponse xmlns="http://cloudformation.amazonaws.com/doc/2010-05-15/"><DescribeStacksResult><Stacks><member>
+<StackName>batch-progress</StackName><CreationTime>2026-11-24T10:00:00Z</CreationTime><StackStatus>CREATE_COMPLETE</StackStatus>
+<Outputs><member><OutputKey>{output}</OutputKey><OutputValue>{table}</OutputValue></member></Outputs>
+</member></Stacks></DescribeStacksResult></DescribeStacksResponse>"""
+
+
+def token(*arguments: str, stdin: str | None = None) -> Result:
+    """Run `batch-progress token` with the table of the world's environment."""
+    return CliRunner().invoke(app, ["token", *arguments], input=stdin)
+
+
+def issued(*arguments: str) -> str:
+    """Issue a token and return it."""
+    done = token("issue", *arguments)
+    assert 0 == done.exit_code, done.stderr
+    return done.stdout.removesuffix("\n")
+
+
+def hash_of(secret: str) -> str:
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+def outcome(world: World, secret: str, batch_id: str) -> tuple[int, str | None]:
+    """Ask the function with a token; return the status, and the code of an error."""
+    function._tokens.cache_clear()  # what was read within the last 30 seconds counts as much as in the cloud
+    answer = world.request("GET", progress_path(batch_id), [("X-API-Key", secret)])
+    return answer.status, None if answer.status == 200 else answer.error["code"]
+
+
+def test_a_token_works_at_once_for_its_owners_batches_alone(world: World) -> None:
+    mine, other = world.put_batch(owner="alice"), world.put_batch(owner="bob")
+    secret = issued("--owner", "alice")
+    assert (200, None) == outcome(world, secret, mine)
+    assert (404, "BATCH_NOT_FOUND") == outcome(world, secret, other)
+
+
+def test_the_token_alone_is_on_stdout_and_nowhere_else(world: World) -> None:
+    """So that `token=$(batch-progress token issue …)` has it; the table has its hash."""
+    done = token("issue", "--owner", "alice", "--label", "her laptop", "--expires-in", "30d")
+    secret = done.stdout.removesuffix("\n")
+    assert 46 == len(secret)
+    assert secret.isprintable()
+    assert secret not in done.stderr
+    assert done.stderr.startswith("Good for the batches of alice until ")
+    item = world.dynamodb.get_item(TableName=world.tokens_table, Key=attributes({"token_hash": hash_of(secret)}))[
+        "Item"
+    ]
+    assert {"token_hash", "owner_id", "label", "created_at", "expires_at"} == set(item)
+    assert secret not in str(item)
+    assert 30 * 86_400 - 60 < int(item["expires_at"]["N"]) - time.time() <= 30 * 86_400
+
+
+def test_an_expired_token_is_refused(world: World) -> None:
+    secret = issued("--owner", "demo", "--expires-in", "1s")
+    time.sleep(1.1)
+    assert (401, "API_KEY_EXPIRED") == outcome(world, secret, world.put_batch())
+
+
+def test_no_two_tokens_are_the_same() -> None:
+    assert 5 == len({issued("--owner", "demo") for _ in range(5)})
+
+
+@pytest.mark.parametrize("owner", ["", " alice", "al\x1bice", "a" * 257])
+def test_an_owner_that_a_table_should_not_have_is_refused(owner: str) -> None:
+    done = token("issue", "--owner", owner)
+    assert (2, "", 1) == (done.exit_code, done.stdout, done.stderr.count("\n"))
+
+
+@pytest.mark.parametrize("way", ["token", "standard input", "dash", "hash", "prefix"])
+def test_a_revoked_token_is_refused(world: World, way: str) -> None:
+    """However it is named; a shell's history need not see it."""
+    batch_id, secret = world.put_batch(), issued("--owner", "demo")
+    done = {
+        "token": lambda: token("revoke", secret),
+        "standard input": lambda: token("revoke", stdin=f"{secret}\n"),
+        "dash": lambda: token("revoke", "-", stdin=secret),
+        "hash": lambda: token("revoke", hash_of(secret)),
+        "prefix": lambda: token("revoke", hash_of(secret)[:12]),
+    }[way]()
+    assert (0, f"Revoked hash {hash_of(secret)[:12]} of demo.\n") == (done.exit_code, done.stdout)
+    assert (401, "API_KEY_DEACTIVATED") == outcome(world, secret, batch_id)
+
+
+def test_revoking_again_changes_nothing(world: World) -> None:
+    """The first time stands."""
+    secret = issued("--owner", "demo")
+    token("revoke", secret)
+    key = attributes({"token_hash": hash_of(secret)})
+    before = world.dynamodb.get_item(TableName=world.tokens_table, Key=key)["Item"]
+    done = token("revoke", secret)
+    assert 0 == done.exit_code
+    assert done.stdout.startswith("Was revoked already: ")
+    assert before == world.dynamodb.get_item(TableName=world.tokens_table, Key=key)["Item"]
+
+
+def test_revoking_an_unknown_token_makes_none(world: World) -> None:
+    secret = unique("never-issued")
+    done = token("revoke", secret)
+    assert (2, "batch-progress: no such token in this table\n") == (done.exit_code, done.stderr)
+    key = attributes({"token_hash": hash_of(secret)})
+    assert "Item" not in world.dynamodb.get_item(TableName=world.tokens_table, Key=key)
+
+
+def test_a_prefix_of_several_hashes_revokes_none(world: World) -> None:
+    for last in "ab":
+        world.dynamodb.put_item(
+            TableName=world.tokens_table, Item=attributes({"token_hash": "c0ffee" * 10 + "000" + last, "owner_id": "x"})
+        )
+    done = token("revoke", "c0ffeec0ffee")
+    assert 2 == done.exit_code
+    assert "2 tokens have hashes that begin with c0ffeec0ffee; give more of it" in done.stderr
+
+
+def test_a_token_that_looks_like_a_hash_is_a_token(world: World) -> None:
+    """It was issued by hand, perhaps; another one's hash begins so."""
+    secret = "abcdef0123456789"
+    world.put_token(secret)
+    world.dynamodb.put_item(
+        TableName=world.tokens_table, Item=attributes({"token_hash": secret + "0" * 48, "owner_id": "other"})
+    )
+    assert f"Revoked hash {hash_of(secret)[:12]} of demo.\n" == token("revoke", secret).stdout
+
+
+def test_the_list_shows_everything_but_tokens() -> None:
+    owner = unique("owner")
+    first = issued("--owner", owner, "--label", "one")
+    second = issued("--owner", owner, "--expires-in", "1d")
+    token("revoke", first)
+    lines = token("list").stdout.splitlines()
+    assert ["OWNER", "LABEL", "CREATED", "EXPIRES", "REVOKED", "HASH"] == lines[0].split()
+    rows = [line.split() for line in lines if line.startswith(owner)]
+    assert [("one", "-", hash_of(first)[:12]), ("-", "-", hash_of(second)[:12])] == [
+        (row[1], row[3] if row[1] == "one" else row[4], row[5]) for row in rows
+    ]
+    assert first not in "".join(lines)
+
+
+def test_the_list_is_of_every_page_and_shows_hostile_labels_as_text(world: World) -> None:
+    """A scan's page is 1 MB; others may have written labels."""
+    owner = unique("owner")
+    for _ in range(4):
+        world.put_token(owner=owner, label="\x1b]0;owned\x07" + "x" * 350_000, expires_at={"S": "soon"})
+    shown = [line for line in token("list").stdout.splitlines() if line.startswith(owner)]
+    assert 4 == len(shown)
+    assert all(line.isprintable() and "bad: soon" in line for line in shown)
+
+
+class Stack(BaseHTTPRequestHandler):
+    """CloudFormation, as far as its one stack goes."""
+
+    body = ""
+
+    def do_POST(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(self.body.encode())
+
+    def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002  # its name there
+        """Nothing."""
+
+
+@pytest.fixture
+def cloudformation(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Stack]]:
+    """A stand-in for CloudFormation, and an environment that names no table."""
+    monkeypatch.delenv("BATCH_PROGRESS_TOKENS_TABLE")
+    with HTTPServer(("127.0.0.1", 0), Stack) as server:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_CLOUDFORMATION", f"http://127.0.0.1:{server.server_port}")
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield Stack
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize("arguments", [(), ("--stack", "batch-progress")])
+def test_the_stack_tells_its_table(world: World, cloudformation: type[Stack], arguments: Sequence[str]) -> None:
+    cloudformation.body = STACK.format(output="TokensTableName", table=world.tokens_table)
+    key = attributes({"token_hash": hash_of(issued("--owner", "demo", *arguments))})
+    assert "Item" in world.dynamodb.get_item(TableName=world.tokens_table, Key=key)
+
+
+def test_a_stack_without_the_output_is_one_line(cloudformation: type[Stack]) -> None:
+    cloudformation.body = STACK.format(output="Other", table="t")
+    done = token("list", "--stack", "mine")
+    assert (2, "batch-progress: the stack mine has no output TokensTableName\n") == (done.exit_code, done.stderr)
+
+
+def test_a_missing_table_is_one_line() -> None:
+    done = token("list", "--table", "nowhere")
+    assert (2, 1) == (done.exit_code, done.stderr.count("\n"))
+    assert "ResourceNotFoundException" in done.stderr
+
+
+def test_on_the_local_server_it_takes_no_more_than_its_port(local_api: LocalApi) -> None:
+    """It answers DynamoDB's requests there; the token works at its API, and the demo's is in the list."""
+    port = local_api.address.rpartition(":")[2]
+    secret = issued("--owner", "demo", "--local", port)
+    ask = f"{local_api.address}{progress_path('batch_xyz789')}"
+    assert 200 == httpx.get(ask, headers={"X-API-Key": secret}).status_code
+    assert hash_of("demo-token")[:12] in token("list", "--local", port).stdout
+    assert 0 == token("revoke", secret, "--local", port).exit_code
+
+
+def test_a_token_is_never_written_over(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Were the same one drawn twice, the second owner would take the first one's place."""
+    monkeypatch.setattr("secrets.token_urlsafe", lambda _: "same")
+    world.put_token("bp_same", owner="alice", created_at=now())
+    done = token("issue", "--owner", "bob")
+    assert (2, "") == (done.exit_code, done.stdout)
+    assert CONFLICT in done.stderr

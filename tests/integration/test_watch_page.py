@@ -1,0 +1,158 @@
+"""The page: how it is served. What it does in a browser, tests/browser shows."""
+
+import base64
+import hashlib
+import re
+import subprocess
+import sys
+from http import HTTPStatus
+
+import pytest
+
+from cli.tables import read
+from tests.integration.world import Answer, World
+
+PATH = "/watch/batch_xyz789"
+
+
+def get(world: World, path: str = PATH, *, method: str = "GET", **headers: str) -> Answer:
+    return world.request(method, path, headers)
+
+
+def policy(answer: Answer) -> dict[str, str]:
+    """Return the directives of the page's policy."""
+    directives = [one.partition(" ") for one in answer.headers["Content-Security-Policy"].split("; ")]
+    return {name: value for name, _, value in directives}
+
+
+def test_the_page_needs_no_token_and_holds_no_data(world: World) -> None:
+    """It is the same for every batch, there or not."""
+    page = get(world)
+    assert (HTTPStatus.OK, "text/html; charset=utf-8") == (page.status, page.headers["Content-Type"])
+    assert page.text == get(world, "/watch/" + "x" * 128).text
+    assert "batch_xyz789" not in page.text
+
+
+def test_headers(world: World) -> None:
+    """Nobody frames it, sniffs it or learns where it was left from; a browser keeps it for five minutes."""
+    page = get(world)
+    for name, value in {
+        "Referrer-Policy": "no-referrer",
+        "X-Content-Type-Options": "nosniff",
+        "Cross-Origin-Opener-Policy": "same-origin",
+        "Cache-Control": "public, max-age=300",
+        "Vary": "Accept-Encoding",
+    }.items():
+        assert [value] == page.headers.getlist(name)
+    assert "x-request-id" in page.names
+
+
+def test_the_policy_allows_the_pages_own_script_and_style_alone(world: World) -> None:
+    """Their hashes are those of what is between the tags; there is one of each, and no handler or style in a tag."""
+    page = get(world)
+
+    def source(tag: str) -> str:
+        assert 1 == len(re.findall(rf"<{tag}\b", page.text))
+        inline = re.search(rf"<{tag}>(.*)</{tag}>", page.text, re.DOTALL)
+        assert inline
+        return f"'sha256-{base64.b64encode(hashlib.sha256(inline[1].encode()).digest()).decode()}'"
+
+    assert {
+        "default-src": "'none'",
+        "script-src": source("script"),
+        "style-src": source("style"),
+        "connect-src": "'self'",
+        "base-uri": "'none'",
+        "form-action": "'none'",
+        "frame-ancestors": "'none'",
+        "require-trusted-types-for": "'script'",
+        "trusted-types": "'none'",
+    } == policy(page)
+    assert [] == re.findall(r"<[^>]*\s(?:on\w+|style|src|href|action)=", page.text)
+
+
+def test_nothing_is_absolute_and_nothing_makes_markup(world: World) -> None:
+    """A stage's prefix does no harm, no other host is named, and no text can become markup."""
+    text = get(world).text
+    assert {"http://www.w3.org/2000/svg"} == set(re.findall(r"https?://[^\s\"'`)]+", text))
+    assert [] == re.findall(r"[\"'`]/[A-Za-z]", text)
+    assert [] == re.findall(
+        r"innerHTML|outerHTML|insertAdjacent|document\.write|\beval\b|new Function|localStorage", text
+    )
+
+
+def test_it_is_small(world: World) -> None:
+    """On the wire, as browsers ask for it, and as it is."""
+    compressed = get(world, **{"Accept-Encoding": "gzip"})
+    assert "gzip" == compressed.coding
+    assert compressed.text == get(world).text
+    assert 13_500 > len(base64.b64decode(compressed.payload["body"]))
+    assert 32_768 > len(compressed.text.encode())
+
+
+def test_head(world: World) -> None:
+    """The same headers, no body."""
+    page, head = get(world), get(world, method="HEAD")
+    assert (HTTPStatus.OK, "") == (head.status, head.text)
+    assert page.names == head.names
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS"])
+def test_other_methods(world: World, method: str) -> None:
+    refused = get(world, method=method)
+    assert (405, "METHOD_NOT_ALLOWED") == refused.outcome
+    assert "GET, HEAD" == refused.headers["Allow"]
+
+
+@pytest.mark.parametrize("path", ["/watch/batch_xyz789/", "/watch/%62atch_xyz789"])
+def test_the_same_address_written_otherwise(world: World, path: str) -> None:
+    assert HTTPStatus.OK == get(world, path).status
+
+
+@pytest.mark.parametrize("name", ["a.b", "x" * 129, "%3Cscript%3E", "a%2Fb", "%ff", "ü"])
+def test_an_id_that_no_batch_can_have(world: World, name: str) -> None:
+    """It is refused as everywhere else, and not repeated."""
+    refused = get(world, f"/watch/{name}")
+    assert (422, "VALIDATION_ERROR") == refused.outcome
+    assert ["batch_id"] == list(refused.error["details"])
+    assert name not in refused.text
+
+
+@pytest.mark.parametrize("path", ["/watch", "/watch/", "/watch/a/b", "/Watch/a", "/watch//", "/api/watch/a"])
+def test_there_is_nothing_beside_it(world: World, path: str) -> None:
+    assert (404, "ROUTE_NOT_FOUND") == get(world, path).outcome
+
+
+def test_a_deployment_without_the_page(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is as if there had never been one, whatever the method and the id."""
+    monkeypatch.setenv("BATCH_PROGRESS_WATCH_PAGE", "false")
+    for method, path in (("GET", PATH), ("POST", PATH), ("GET", "/watch/a.b")):
+        assert (404, "ROUTE_NOT_FOUND") == get(world, path, method=method).outcome
+
+
+@pytest.mark.parametrize("setting", ["", "no", "True"])
+def test_a_setting_that_is_none(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, setting: str
+) -> None:
+    """The deployer reads which variable is wrong; a client sees a plain fault, and progress is answered as ever."""
+    monkeypatch.setenv("BATCH_PROGRESS_WATCH_PAGE", setting)
+    assert (500, "INTERNAL_ERROR") == get(world).outcome
+    assert "BATCH_PROGRESS_WATCH_PAGE" in caplog.text
+    assert HTTPStatus.OK == world.get(world.put_batch()).status
+
+
+def test_the_template_has_the_parameter() -> None:
+    """Served unless the deployer says otherwise; a change of it alone is a new version of the function."""
+    template = read()
+    parameter = template["Parameters"]["WatchPage"]
+    function = template["Resources"]["ProgressFunction"]["Properties"]
+    assert ("true", ["true", "false"]) == (parameter["Default"], parameter["AllowedValues"])
+    assert {"Ref": "WatchPage"} == function["Environment"]["Variables"]["BATCH_PROGRESS_WATCH_PAGE"]
+    assert "${WatchPage}" in function["VersionDescription"]["Fn::Sub"]
+
+
+def test_who_asks_for_progress_does_not_pay_for_the_page() -> None:
+    """The function starts without it."""
+    code = "import sys, functions.progress.app; print('functions.progress.watch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)  # noqa: S603
+    assert "False\n" == done.stdout

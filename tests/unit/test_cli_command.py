@@ -1,0 +1,75 @@
+"""The command line itself: help, and the one line that every failure is."""
+
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from cli.main import app
+
+NOTHING_SLOW = """
+import sys
+from typer.testing import CliRunner
+from cli.main import app
+assert CliRunner().invoke(app, ["--help"]).exit_code == 0
+print(sorted({"boto3", "botocore", "httpx", "moto", "pydantic", "werkzeug", "batch_progress"} & set(sys.modules)))
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--help"], ["serve", "watch", "token", "simulate", "openapi"]),
+        (["token", "--help"], ["issue", "list", "revoke"]),
+        (["watch", "--help"], ["BATCH_ID", "--token", "--url", "--json", "--give-up-after", "FREDDY_API_KEY"]),
+        (["simulate", "--help"], ["--jobs", "--workers", "--seed", "--stalls", "--local"]),
+    ],
+)
+def test_help_names_what_there_is(arguments: list[str], named: list[str]) -> None:
+    done = CliRunner().invoke(app, arguments, env={"COLUMNS": "120", "NO_COLOR": "1", "TERM": "dumb"})
+    assert (0, []) == (done.exit_code, [name for name in named if name not in done.stdout])
+
+
+def test_help_loads_nothing_slow() -> None:
+    """Asking how to use it takes no AWS client, no server and no function."""
+    done = subprocess.run(  # noqa: S603  # this interpreter, and the text above
+        [sys.executable, "-c", NOTHING_SLOW], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert "[]\n" == done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "Missing command"),
+        (["fly"], "No such command 'fly'"),
+        (["token"], "Missing command"),
+        (["token", "issue"], "Missing option '--owner'"),
+        (["token", "issue", "--owner", "a", "--expires-in", "soon"], "'soon' is not a time span"),
+        (
+            ["token", "issue", "--owner", "a", "--local", "1", "--table", "t"],
+            "give one of --local, --table and --stack",
+        ),
+        (["token", "list", "--local", "port"], "'port' is not a port"),
+        (["token", "list", "--local", "1"], "nothing answers at http://127.0.0.1:1"),
+        (["token", "revoke", "--local", "1"], "no token on standard input"),
+        (["watch"], "Missing argument 'BATCH_ID'"),
+        (["watch", "a"], "no token; give --token or set FREDDY_API_KEY"),
+        (["watch", "a/b", "--token", "demo-token"], "'a/b' is no batch id"),
+        (["watch", "a", "--token", "de mo"], "the token has characters that no token has"),
+        (["watch", "a", "--token", "demo-token", "--url", "ftp://a"], "'ftp://a' is no address of an API"),
+        (["watch", "a", "--token", "demo-token", "--url", "http://a:b"], "'http://a:b' is no address of an API"),
+        (["watch", "a", "--token", "demo-token", "--give-up-after", "1"], "'1' is not a time span"),
+        (["simulate", "--workers", "0"], "workers is 0; it must be from 1 to 200"),
+        (["simulate", "--failures", "2"], "failures is 2; it must be from 0 to 1"),
+        (["simulate", "--jobs", "many"], "Invalid value for '--jobs'"),
+        (["simulate", "--local", "1"], "SERVICE_UNAVAILABLE: Could not connect"),
+    ],
+)
+def test_a_failure_is_one_line_and_status_2(arguments: list[str], said: str) -> None:
+    done = CliRunner().invoke(app, arguments, env={"FREDDY_API_KEY": None, "BATCH_PROGRESS_URL": None})
+    assert 2 == done.exit_code
+    assert done.stderr.startswith("batch-progress: ")
+    assert said in done.stderr
+    assert 1 == done.stderr.count("\n")

@@ -1,0 +1,81 @@
+"""The workload that simulated workers do."""
+
+import threading
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from batch_progress.errors import ServiceUnavailable
+from cli.simulate import Crew, Task, Workload, plan
+
+
+@dataclass
+class Recorder:
+    """Takes down what is recorded."""
+
+    calls: list[tuple[Any, ...]] = field(default_factory=list)
+    broken: str = ""
+
+    def start(self, batch_id: str, job_id: str) -> None:
+        if job_id == self.broken:
+            raise ServiceUnavailable
+        self.calls.append(("start", batch_id, job_id))
+
+    def complete(self, batch_id: str, job_id: str, items: int) -> None:
+        self.calls.append(("complete", batch_id, job_id, items))
+
+    def fail(self, batch_id: str, job_id: str, code: str, message: str) -> None:
+        self.calls.append(("fail", batch_id, job_id, code, message))
+
+
+def crew(recorder: Recorder) -> Crew:
+    return Crew(recorder, "batch_a")  # type: ignore[arg-type]  # a fake
+
+
+def test_the_same_seed_is_the_same_workload() -> None:
+    workload = Workload(jobs=50, failures=0.3, stalls=0.1)
+    assert plan(workload, 7) == plan(workload, 7)
+    assert plan(workload, 7) != plan(workload, 8)
+
+
+def test_no_failures_unless_asked_for() -> None:
+    tasks = plan(Workload(jobs=200, failures=0, timeout=3_600), 1)
+    assert [None] * 200 == [task.failure for task in tasks]
+
+
+def test_a_page_over_the_timeout_is_given_up() -> None:
+    """It fails with a reason, at the timeout, and yields nothing."""
+    task = plan(Workload(jobs=1, median=10, spread=0, timeout=2), 1)[0]
+    assert (2, 0, ("TIMEOUT", "The page did not answer within 2 seconds.")) == (task.seconds, task.items, task.failure)
+
+
+def test_a_stall_comes_on_top() -> None:
+    task = plan(Workload(jobs=1, median=1, spread=0, stalls=1, stall=60), 1)[0]
+    assert 61 == task.seconds
+
+
+def test_every_job_is_recorded_as_it_ends() -> None:
+    recorder = Recorder()
+    crew(recorder).work({"a": Task("u", 0, 3, None), "b": Task("u", 0, 0, ("HTTP_404", "gone"))}, workers=1)
+    assert [
+        ("start", "batch_a", "a"),
+        ("complete", "batch_a", "a", 3),
+        ("start", "batch_a", "b"),
+        ("fail", "batch_a", "b", "HTTP_404", "gone"),
+    ] == recorder.calls
+
+
+def test_workers_leave_everything_as_it_is_when_told_to_stop() -> None:
+    recorder, stop = Recorder(), threading.Event()
+    team = Crew(recorder, "batch_a", stop)  # type: ignore[arg-type]  # a fake
+    threading.Timer(0.2, stop.set).start()
+    team.work({str(number): Task("u", 60, 0, None) for number in range(9)}, workers=2)
+    assert {("start", "batch_a", "0"), ("start", "batch_a", "1")} == set(recorder.calls)
+
+
+def test_a_worker_that_breaks_ends_the_others() -> None:
+    recorder = Recorder(broken="1")
+    with pytest.raises(ServiceUnavailable):
+        crew(recorder).work({str(number): Task("u", 0.2, 0, None) for number in range(99)}, workers=2)
+    assert len(recorder.calls) < 10

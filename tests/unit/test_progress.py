@@ -1,0 +1,160 @@
+"""What jobs add up to, and when to look again: values in, values out."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from batch_progress.model import Batch, Job, JobStatus, Page
+from batch_progress.progress import Basis, Counts, Estimate, Observed, Tally, estimate, poll_after, poll_again
+
+CREATED = datetime(2024, 12, 16, 10, 0, tzinfo=UTC)
+BATCH = Batch("b", "demo", created_at=CREATED)
+NOW = CREATED.timestamp() + 100
+LAST_SECOND = 253_402_300_799
+
+
+def at(seconds: float | None) -> datetime | None:
+    return None if seconds is None else CREATED + timedelta(seconds=seconds)
+
+
+def page(*jobs: tuple[str, float | None, float | None], items: int = 0) -> Page:
+    """Return jobs of these statuses, with their starts and ends in seconds after the batch was made."""
+    return Page(
+        [Job(f"job_{number}", "u", status, items) for number, (status, _, _) in enumerate(jobs)],
+        [at(started) for _, started, _ in jobs],
+        [at(finished) for _, _, finished in jobs],
+    )
+
+
+def tally(*pages: Page, batch: Batch = BATCH) -> Tally:
+    added = Tally(batch)
+    for one in pages:
+        added.add(one)
+    return added
+
+
+@given(
+    statuses=st.lists(st.lists(st.sampled_from(JobStatus), max_size=9), max_size=4),
+    declared=st.integers(0, 40),
+)
+def test_counts(statuses: list[list[JobStatus]], declared: int) -> None:
+    """They always sum, however the jobs are cut into pages, and none is negative."""
+    pages = [page(*((status, None, None) for status in some), items=2) for some in statuses]
+    everything = [status for some in statuses for status in some]
+    counts = tally(*pages, batch=Batch("b", "demo", declared)).counts()
+    assert max(declared, len(everything)) == counts.total_urls
+    assert everything.count(JobStatus.COMPLETED) == counts.completed
+    assert everything.count(JobStatus.FAILED) + everything.count(JobStatus.CANCELLED) == counts.failed
+    assert counts.total_urls == counts.completed + counts.failed + counts.pending
+    assert counts.pending >= 0
+    assert 2 * len(everything) == counts.total_items_extracted
+    assert (counts.pending == 0) == counts.finished
+
+
+def test_what_the_times_tell() -> None:
+    """Durations of what ran to an end, starts of what runs; the latest moments over all pages, whatever the status."""
+    observed = tally(
+        page(("completed", 0, 7), ("failed", 2, 5), ("cancelled", 1, 50), ("processing", 30, None)),
+        page(("processing", None, None), ("pending", 40, None), ("completed", None, 9), ("completed", 3, None)),
+    ).observed()
+    assert Observed([7.0, 3.0], [at(30), None], at(50), at(50)) == observed
+
+
+def test_no_times_tell_nothing() -> None:
+    assert Observed([], [], None, None) == tally(page(("pending", None, None)), page()).observed()
+
+
+def test_of_a_large_batch_an_even_sample_is_enough() -> None:
+    """Of every status its share; the counts are of all."""
+    jobs = [("completed", 0.0, float(number)) for number in range(5_000)]
+    large = tally(page(*jobs), batch=Batch("b", "demo", 5_000))
+    assert [float(number) for number in range(0, 5_000, 5)] == large.observed().durations
+    assert 5_000 == large.counts().completed
+
+
+@pytest.mark.parametrize(
+    ("batch", "last", "expected"),
+    [
+        (BATCH, 90.9, CREATED.timestamp() + 90),
+        (BATCH, None, CREATED.timestamp()),
+        (Batch("b", "demo"), None, NOW),
+    ],
+)
+def test_a_finished_batch_ended_when_its_last_job_did(batch: Batch, last: float | None, expected: float) -> None:
+    """Else when it was made, else now; in whole seconds, rounded down."""
+    observed = Observed([], [], at(last), at(last))
+    found = estimate(batch, Counts(1, 1, 0, 0), observed, NOW + 0.7 if last else NOW)
+    assert Estimate(Basis.FINISHED, int(expected), int(expected), int(expected)) == found
+
+
+@pytest.mark.parametrize(
+    ("batch", "observed", "basis"),
+    [
+        (BATCH, Observed([], [], None, at(95)), Basis.DECLARED),
+        (BATCH, Observed([], [], None, at(69)), Basis.STALLED),
+        (BATCH, Observed([], [], None, None), Basis.STALLED),
+        (BATCH, Observed([40.0], [], at(65), at(65)), Basis.DECLARED),
+        (Batch("b", "demo"), Observed([], [], None, None), Basis.DECLARED),
+        (Batch("b", "demo", timeout_per_url=5), Observed([40.0], [], None, at(94)), Basis.STALLED),
+        (Batch("b", "demo", timeout_per_url=50), Observed([], [], None, at(51)), Basis.DECLARED),
+        (Batch("b", "demo", timeout_per_url=50), Observed([], [], None, at(50)), Basis.DECLARED),
+        (Batch("b", "demo", timeout_per_url=50), Observed([], [], None, at(49.9)), Basis.STALLED),
+    ],
+)
+def test_what_an_estimate_is_made_from(batch: Batch, observed: Observed, basis: Basis) -> None:
+    """Stalled when nothing has moved for longer than a job may take: as declared, else as seen, else 30 s."""
+    assert basis is estimate(batch, Counts(2, 0, 0, 0), observed, NOW).basis
+
+
+@pytest.mark.parametrize("counts", [Counts(3, 1, 0, 0), Counts(3, 0, 1, 0)])
+def test_an_ended_job_makes_an_estimate_observed(counts: Counts) -> None:
+    assert Basis.OBSERVED is estimate(BATCH, counts, Observed([9.0], [], at(99), at(99)), NOW).basis
+
+
+@given(
+    now=st.floats(0, 1e12),
+    durations=st.lists(st.floats(-1e9, 1e9), max_size=5),
+    started=st.lists(st.none() | st.datetimes(timezones=st.just(UTC)), max_size=5),
+    pending=st.integers(1, 50),
+)
+def test_a_forecast_is_never_past(
+    now: float, durations: list[float], started: list[datetime | None], pending: int
+) -> None:
+    """Whatever clocks recorded, and always a time that RFC 3339 can write."""
+    found = estimate(BATCH, Counts(pending, 0, 0, 0), Observed(durations, started, None, None), now)
+    assert all(0 <= moment <= LAST_SECOND for moment in (found.completion, found.earliest, found.latest))
+    assert found.completion >= min(now, LAST_SECOND)
+
+
+@pytest.mark.parametrize(
+    ("left", "looks", "seconds"),
+    [
+        (None, 20, 30),
+        (0, 20, 1),
+        (-5, 20, 1),
+        (20, 20, 1),
+        (20.1, 20, 2),
+        (1_200, 20, 60),
+        (10**9, 20, 60),
+        (30, 1, 30),
+    ],
+)
+def test_when_to_look_again(left: float | None, looks: int, seconds: int) -> None:
+    assert seconds == poll_again(left, looks)
+
+
+@pytest.mark.parametrize(
+    ("counts", "basis", "seconds"),
+    [
+        (Counts(1, 1, 0, 0), Basis.FINISHED, None),
+        (Counts(9, 1, 0, 0), Basis.STALLED, 30),
+        (Counts(5, 1, 0, 0), Basis.OBSERVED, 25),
+        (Counts(900, 1, 0, 0), Basis.OBSERVED, 5),
+        (Counts(1, 0, 0, 0), Basis.DECLARED, 60),
+    ],
+)
+def test_when_a_poll_is_worth_it(counts: Counts, basis: Basis, seconds: int | None) -> None:
+    """When the next job should have ended, or a twentieth of what is left has passed."""
+    assert seconds == poll_after(counts, Estimate(basis, 200, 200, 200), 100)
