@@ -56,7 +56,7 @@ test-package: setup setup-sam ## build for both architectures and test what woul
 	$(BIN)/pytest tests/package
 
 test-engines: setup ## the integration tests and more on Amazon's DynamoDB Local, which it installs
-	$(BIN)/python -m tests.engines.dynamodb_local $(BIN)/pytest tests/engines
+	$(BIN)/python -m tests.engines.dynamodb_local $(BIN)/pytest -n 0 tests/engines
 	$(BIN)/python -m tests.engines.dynamodb_local $(BIN)/pytest tests/integration
 
 # Debian's browser, and from npm what finds barriers in a page; neither belongs into the locked environment.
