@@ -10,6 +10,7 @@ docs/forecast.png. A run without FILE keeps what the last one with it found.
 
 import argparse
 import json
+import math
 import os
 import statistics
 import time
@@ -50,11 +51,11 @@ def indicatif(look: Look, window: float = 15.0) -> float:
         steps += 1
         if end <= previous:
             continue
-        kept = 0.1 ** ((end - previous) / window)
+        kept = math.pow(0.1, (end - previous) / window)
         once = once * kept + steps / (end - previous) * (1 - kept)
-        twice = twice * kept + once / (1 - 0.1 ** (end / window)) * (1 - kept)
+        twice = twice * kept + once / (1 - math.pow(0.1, end / window)) * (1 - kept)
         previous, steps = end, 0
-    kept, weight = 0.1 ** ((look.elapsed - previous) / window), 1 - 0.1 ** (look.elapsed / window)
+    kept, weight = math.pow(0.1, (look.elapsed - previous) / window), 1 - math.pow(0.1, look.elapsed / window)
     rate = (twice * kept + once * kept / weight * (1 - kept)) / weight
     return (look.total - len(look.finished)) / max(rate, 1e-9)
 
@@ -152,7 +153,8 @@ def draw(report: dict[str, dict[str, object]], path: Path) -> None:
     from matplotlib.ticker import PercentFormatter  # noqa: PLC0415
 
     colours = {
-        "forecast": "#0b6e4f", "elapsed time": "#c2410c", "tqdm": "#7c3aed", "indicatif": "#2563eb", "mean work": "#6b7280",
+        "forecast": "#0b6e4f", "elapsed time": "#c2410c", "tqdm": "#7c3aed",
+        "indicatif": "#2563eb", "mean work": "#6b7280",
     }  # fmt: skip
     titles = {"synthetic": "Synthetic batches", "recorded": "Recorded durations"}
     kinds = [kind for kind in titles if kind in report]

@@ -2,8 +2,10 @@
 
 import logging
 import os
+import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import boto3
 import pytest
@@ -30,9 +32,23 @@ def dynamodb_endpoint() -> Iterator[str]:
     logging.getLogger("werkzeug").setLevel(logging.WARNING)  # not a line for each request
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
+    _serialise(server)
     host, port = server.get_host_and_port()
     yield f"http://{host}:{port}"
     server.stop()
+
+
+def _serialise(server: ThreadedMotoServer) -> None:
+    """Answer one request at a time: moto looks at a condition and writes in two steps, DynamoDB in one."""
+    wsgi = server._server
+    assert wsgi
+    app, one_at_a_time = wsgi.app, threading.Lock()
+
+    def serial(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        with one_at_a_time:
+            return app(environ, start_response)
+
+    wsgi.app = serial
 
 
 @pytest.fixture(scope="session")

@@ -22,7 +22,7 @@ from functions.progress import app
 from tests.integration.faulty import PLACES, Faulty, Reply, fault, good, serving
 from tests.integration.world import Answer, Context, event, progress_path
 
-READ_TIMEOUT = 0.2
+READ_TIMEOUT = 0.5
 # Those that pass, and those that would come again; each is told alike by the stock client and by ours.
 PASSING = [
     "ProvisionedThroughputExceededException",
