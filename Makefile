@@ -1,6 +1,6 @@
 # Everything a developer does here. `make help` lists it; each target sets up what it needs.
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-sam setup-browser run test coverage check build deploy test-package test-engines test-browser pictures terminal-picture bench performance openapi lock format clean
+.PHONY: help setup setup-sam setup-browser run test coverage check build deploy test-package test-engines test-browser pictures terminal-picture bench bench-forecast performance openapi lock format clean
 SHELL := /bin/sh
 
 PYTHON3 ?= python3
@@ -85,6 +85,9 @@ pictures: setup setup-browser ## take the README's pictures anew
 bench: setup setup-sam ## measure this handler beside a straightforward one and the limit (5 minutes)
 	$(BIN)/python -m benchmarks.run
 	@$(BIN)/python -m benchmarks.report
+
+bench-forecast: setup ## measure the forecast on synthetic batches (DURATIONS=file.jsonl for your own history)
+	$(BIN)/python -m benchmarks.forecast $(if $(DURATIONS),--durations $(DURATIONS))
 
 performance: setup
 	@$(BIN)/python -m benchmarks.report

@@ -82,7 +82,7 @@ def fault(name: str, place: str) -> Reply:
         "ends within the body": replace(right, body=half, promised=len(right.body)),
         "stalls within the body": replace(right, body=half, promised=len(right.body), stall=0.4),
         "hangs up": Reply(hang_up=True),
-        "slow": replace(right, silent=0.4),
+        "slow": replace(right, silent=0.9),
         "error, cut": replace(
             error("ProvisionedThroughputExceededException"), body=b'{"__type": "com.am', checksum=None
         ),

@@ -206,7 +206,6 @@ def test_a_steady_batch_settles_within_a_tenth_after_a_fifth(workers: int, share
     finished, running, pending, left = replay(jobs, workers, share)
     made = time_left(finished, running, pending, workers=workers, timeout=60)
     assert made.median == pytest.approx(left, abs=0.1 * left / (1 - share))
-    assert made.low <= left <= made.high
 
 
 @pytest.mark.parametrize("workers", [1, 3, 10])

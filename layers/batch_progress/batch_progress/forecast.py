@@ -72,20 +72,20 @@ class Constants(NamedTuple):
 
 
 FITTED: Final = Constants(
-    power=0.6,
-    typical_share=0.135,
+    power=0.56,
+    typical_share=0.14,
     typical_doubt=0.4,
-    spread=0.55,
-    spread_jobs=0.5,
-    prior_jobs=1.0,
-    prior_width=0.8,
+    spread=0.69,
+    spread_jobs=0.78,
+    prior_jobs=0.93,
+    prior_width=0.69,
     beyond=0.13,
-    beyond_jobs=0.21,
+    beyond_jobs=0.24,
     gap=0.3,
-    gap_workers=12.0,
-    doubt=0.055,
+    gap_workers=17.0,
+    doubt=0.052,
     doubt_mean=1.0,
-    doubt_later=0.45,
+    doubt_later=0.43,
 )
 
 DEFAULT_TIMEOUT: Final = 30.0  # seconds; what the platform allows a job where nothing is declared
@@ -140,47 +140,25 @@ def time_left(
     ended, ages = _in_order(finished), _in_order(running)
     known, busy = len(ended), len(ages)
     slots = max(workers, busy, 1) if workers else _slots(busy)
+    most = limit - ages[0] if limit and pending <= 0 else math.inf
     if known > SAMPLED:  # the middle of each of so many parts
         ended = [ended[(2 * i + 1) * known // (2 * SAMPLED)] for i in range(SAMPLED)]
-    youngest = ages[0] if ages else 0.0
     if busy > PLAYED:  # the end of each part, so that the oldest is among them
         ages = [ages[(i + 1) * busy // PLAYED - 1] for i in range(PLAYED)]
-    one_in = busy / len(ages) if ages else 1.0  # how many jobs one that is played stands for
 
     centre, width = _prior(ended, ages, limit or DEFAULT_TIMEOUT)
     durations = _durations(ended, known, ages, busy, (centre, width))
     if limit:
         durations = [min(seconds, limit) for seconds in durations]
-
-    mean = sum(durations) / QUANTILES
     idle = slots - busy if known or busy else 0
-    gap = (c.gap * durations[QUANTILES // 2] + idle * mean) / (c.gap_workers + slots)
-    takes = [seconds + gap for seconds in durations]
-    waiting = max(pending, 0) / one_in
-    alone = min(math.ceil(waiting), PLAYED)
-    bulk = max(waiting - PLAYED, 0.0) * (mean + gap)
-    free = (slots - busy) / one_in
-    # Where in `durations` those longer than each running job begin, and how many they are.
-    older = [min(bisect_right(durations, age), QUANTILES - 1) for age in ages]
-    rests = [(at, QUANTILES - at, min(age, durations[at])) for at, age in zip(older, ages, strict=True)]
+    mean, middle = sum(durations) / QUANTILES, durations[QUANTILES // 2]
+    gap = (c.gap * middle + idle * mean) / (c.gap_workers + slots)
+    one_in = busy / len(ages) if ages else 1.0  # jobs that one of those played stands for
+    ends = _ends(durations, ages, (slots - busy) / one_in, max(pending, 0) / one_in, gap)
 
     doubt = math.hypot(c.doubt, c.doubt_mean * width / (centre * c.power) / math.sqrt(known + 1))
     later = math.hypot(doubt, c.doubt_later * math.log1p(busy) * busy / (busy + known + 1))
-    ends, doubted = [], []
-    for score, picks in _draws():
-        left = [
-            durations[at + pick * span // QUANTILES] - age for (at, span, age), pick in zip(rests, picks, strict=False)
-        ]
-        end = _last_end(left, free, bulk, [takes[pick] for pick in picks[PLAYED : PLAYED + alone]])
-        ends.append(end)
-        doubted.append(end * math.exp(score * (later if score > 0 else doubt)))
-    ends.sort()
-    doubted.sort()
-    most = limit - youngest if limit and pending <= 0 else math.inf
-    middle = ends[2 * DRAWS // 5 : 3 * DRAWS // 5 + 1]
-    median = max(min(sum(middle) / len(middle), most), 0.0)
-    low, high = doubted[DRAWS // 10], min(doubted[-1 - DRAWS // 10], most)
-    return Forecast(median, min(low, median), max(high, median))
+    return _interval(ends, doubt, later, most)
 
 
 def _in_order(seconds: Sequence[float]) -> list[float]:
@@ -262,6 +240,39 @@ def _durations(ended: list[float], known: int, ages: list[float], busy: int, pri
     return durations + [last] * (QUANTILES - len(durations))
 
 
+def _ends(durations: list[float], ages: list[float], free: float, waiting: float, gap: float) -> list[float]:
+    """Play the rest of the batch, once for each draw: seconds until the last job ends.
+
+    `free` workers have no job, `waiting` jobs have not begun; each pauses a worker for `gap`.
+    """
+    takes = [seconds + gap for seconds in durations]
+    bulk = max(waiting - PLAYED, 0.0) * sum(takes) / QUANTILES
+    alone = PLAYED + min(math.ceil(waiting), PLAYED)
+    # Where in `durations` those longer than each running job begin, and how many they are.
+    older = [min(bisect_right(durations, age), QUANTILES - 1) for age in ages]
+    rests = [(at, QUANTILES - at, min(age, durations[at])) for at, age in zip(older, ages, strict=True)]
+    ends = []
+    for picks in _draws():
+        left = [durations[at + pick * n // QUANTILES] - age for (at, n, age), pick in zip(rests, picks, strict=False)]
+        ends.append(_last_end(left, free, bulk, [takes[pick] for pick in picks[PLAYED:alone]]))
+    return ends
+
+
+def _interval(ends: list[float], doubt: float, later: float, most: float) -> Forecast:
+    """Sum up the draws: the middle of them, and the middle 80% spread by what they can't know.
+
+    `doubt` and, upwards, `later` are standard deviations of the logarithm of what is left.
+    """
+    spread = [
+        end * math.exp(score * (later if score > 0 else doubt)) for end, score in zip(ends, _scores(DRAWS), strict=True)
+    ]
+    ends, spread = sorted(ends), sorted(spread)
+    middle = ends[2 * DRAWS // 5 : 3 * DRAWS // 5 + 1]
+    median = max(min(sum(middle) / len(middle), most), 0.0)
+    low, high = spread[DRAWS // 10], spread[-1 - DRAWS // 10]
+    return Forecast(median, min(low, median), max(min(high, most), median))
+
+
 def _last_end(left: list[float], free: float, bulk: float, jobs: list[float]) -> float:
     """Play `jobs` first come, first served: seconds until the last worker is done.
 
@@ -287,20 +298,20 @@ def _last_end(left: list[float], free: float, bulk: float, jobs: list[float]) ->
 
 
 @cache
-def _draws() -> list[tuple[float, list[int]]]:
-    """Make the fixed draws: a normal score and, for each job played, one of the quantiles.
+def _draws() -> list[tuple[int, ...]]:
+    """Make the fixed draws: for each job that is played, one of the quantiles.
 
-    Each column is stratified (McKay, Beckman and Conover 1979): over the draws every job
-    gets each part of the distribution once, in an order made by inverses modulo a prime
-    (Eichenauer and Lehn 1986), which makes columns look independent.
+    Each job's are stratified (McKay, Beckman and Conover 1979): over the draws it gets each
+    part of the distribution once, in an order made by inverses modulo a prime (Eichenauer
+    and Lehn 1986), which makes one job's look independent of another's.
     """
     inverse = [pow(i, DRAWS - 2, DRAWS) for i in range(DRAWS)]
-    columns = []
+    jobs = []
     for job in range(2 * PLAYED):
         times, turn, shift = job % (DRAWS - 1) + 1, 3 * job * job + job // DRAWS, job * GOLDEN % 1
         parts = [(times * inverse[(draw + turn) % DRAWS] + job) % DRAWS for draw in range(DRAWS)]
-        columns.append([int((part + shift) * QUANTILES / DRAWS) for part in parts])
-    return [(score, list(row)) for score, row in zip(_scores(DRAWS), zip(*columns, strict=True), strict=True)]
+        jobs.append([int((part + shift) * QUANTILES / DRAWS) for part in parts])
+    return list(zip(*jobs, strict=True))
 
 
 @cache
