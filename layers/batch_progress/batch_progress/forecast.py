@@ -14,7 +14,7 @@ So this module estimates how long one job takes, and plays the rest of the batch
 
 Sources: Kaplan and Meier (1958) for step 2, with Susarla and Van Ryzin (1976) for the
 prior in it; Dempster, Laird and Rubin (1977) for step 1; Graham (1969) for step 4. What
-was measured, and what was tried and dropped: docs/decisions/0005-forecast.md.
+was measured, and what was tried and dropped: docs/decisions/0008-forecast.md.
 """
 
 from __future__ import annotations
