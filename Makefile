@@ -28,11 +28,11 @@ run: setup ## start the API on http://127.0.0.1:3000 (PORT=) over an embedded Dy
 test: setup ## run the unit and integration tests
 	$(BIN)/pytest tests/unit tests/integration
 
-# Those that start the command line are no part of it: they are slow to trace, and what they run is not measured.
+# These start the command line, which brings an engine of its own and is slow to trace.
+WITHOUT_COMMANDS := $(addprefix --ignore=tests/integration/test_,documents.py examples.py sdk.py serve.py simulate.py token.py watch.py)
 coverage: setup ## line and branch coverage of functions/ and layers/ by the tests that call them
 	@$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest tests/unit tests/integration $(addprefix --ignore=tests/integration/test_,\
-		documents.py examples.py sdk.py serve.py simulate.py token.py watch.py)
+	$(BIN)/coverage run -m pytest tests/unit tests/integration $(WITHOUT_COMMANDS)
 	@$(BIN)/coverage combine -q
 	$(BIN)/coverage report
 
@@ -42,6 +42,7 @@ check: setup setup-sam ## format, lint, types, imports, template, OpenAPI docume
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/batch-progress openapi --check docs/openapi.json
+	$(BIN)/python -m benchmarks.report --check
 	@$(BIN)/python -m benchmarks.report --check
 	$(BIN)/cfn-lint template.yaml
 	SAM_CLI_TELEMETRY=0 $(SAM) validate --lint --region eu-central-1
@@ -62,7 +63,7 @@ test-package: setup setup-sam ## build for both architectures and test what woul
 
 test-engines: setup ## the integration tests and more on Amazon's DynamoDB Local, which it installs
 	$(BIN)/python -m tests.engines.dynamodb_local $(BIN)/pytest -n 0 tests/engines
-	$(BIN)/python -m tests.engines.dynamodb_local $(BIN)/pytest tests/integration
+	$(BIN)/python -m tests.engines.dynamodb_local $(BIN)/pytest tests/integration $(WITHOUT_COMMANDS)
 
 # Debian's browser, and from npm what finds barriers in a page; neither belongs into the locked environment.
 AXE := .browser/node_modules/axe-core/axe.min.js

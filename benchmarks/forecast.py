@@ -32,12 +32,12 @@ def linear(look: Look) -> float:
 
 def tqdm(look: Look, smoothing: float = 0.3) -> float:
     """Average the time between ends exponentially, per job: tqdm's rule, its default smoothing."""
-    average, previous = 0.0, 0.0
+    average, previous, weight = 0.0, 0.0, 0.0
     for end in look.ends:
         average += smoothing * (end - previous - average)
+        weight += smoothing * (1 - weight)
         previous = end
-    missing: float = (1 - smoothing) ** len(look.ends)
-    return average / (1 - missing) * (look.total - len(look.finished))
+    return average / weight * (look.total - len(look.finished))
 
 
 def indicatif(look: Look, window: float = 15.0) -> float:
@@ -56,7 +56,7 @@ def indicatif(look: Look, window: float = 15.0) -> float:
         twice = twice * kept + once / (1 - math.pow(0.1, end / window)) * (1 - kept)
         previous, steps = end, 0
     kept, weight = math.pow(0.1, (look.elapsed - previous) / window), 1 - math.pow(0.1, look.elapsed / window)
-    rate = (twice * kept + once * kept / weight * (1 - kept)) / weight
+    rate: float = (twice * kept + once * kept / weight * (1 - kept)) / weight
     return (look.total - len(look.finished)) / max(rate, 1e-9)
 
 
@@ -152,10 +152,7 @@ def draw(report: dict[str, dict[str, object]], path: Path) -> None:
     from matplotlib import pyplot as plt  # noqa: PLC0415
     from matplotlib.ticker import PercentFormatter  # noqa: PLC0415
 
-    colours = {
-        "forecast": "#0b6e4f", "elapsed time": "#c2410c", "tqdm": "#7c3aed",
-        "indicatif": "#2563eb", "mean work": "#6b7280",
-    }  # fmt: skip
+    colours = dict(zip(RULES, ("#0b6e4f", "#c2410c", "#7c3aed", "#2563eb", "#6b7280"), strict=True))
     titles = {"synthetic": "Synthetic batches", "recorded": "Recorded durations"}
     kinds = [kind for kind in titles if kind in report]
     figure, axes = plt.subplots(1, len(kinds), figsize=(5.2 * len(kinds), 4.2), sharey=True, squeeze=False, dpi=150)

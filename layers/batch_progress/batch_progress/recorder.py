@@ -189,7 +189,7 @@ _ABSENT: Final = {"items_extracted": {"N": "0"}}
 _NEW: Final = "attribute_not_exists(sk)"
 
 # One partition takes 1,000 writes a second, whatever the table's mode, and one process about as many: more connections
-# bring nothing (docs/decisions/0010-recorder-writes.md).
+# bring nothing (docs/decisions/0009-recorder-writes.md).
 _CONNECTIONS: Final = 8
 # So many writes are lined up at once.
 _IN_LINE: Final = 1_000
