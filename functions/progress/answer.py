@@ -199,9 +199,9 @@ class Listing:
             if self.full and self._last is not None:
                 cursor = Cursor.behind(self._last, counts, expected).encode(self._query.batch_id)
             written = self._coding.write(self._envelope(counts, expected, cursor))
-            if written.size <= ROOM:
+            if not written.compressed or len(written.text) <= ROOM:
                 return written, cursor
-            self._keep(int(self.jobs * ROOM / written.size * _CLOSER))
+            self._keep(int(self.jobs * ROOM / len(written.text) * _CLOSER))
 
     def _keep(self, most: int) -> None:
         """Drop all but the first `most` jobs: compressed, they take more than was hoped for."""

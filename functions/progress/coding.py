@@ -29,12 +29,10 @@ class Written:
 
     Attributes:
         text: As the response carries it.
-        size: Bytes that it takes of the response's JSON.
         compressed: Whether `text` is base64 of gzip.
     """
 
     text: str
-    size: int
     compressed: bool = False
 
 
@@ -45,24 +43,24 @@ class Coding(Protocol):
         """Return at most how many bytes of the response a part of the body takes, in which so many strings stand."""
 
     def write(self, body: bytes) -> Written:
-        """Write a JSON text; it fits the response when its size is within `ROOM`."""
+        """Write a JSON text; uncompressed it fits if its parts did, compressed if the text is within `ROOM`."""
 
 
 class Identity:
     """As it is, a string in API Gateway's response."""
 
     def room_for(self, chunk: bytes, strings: int) -> int:
-        """Count two quotes round each string and two characters for each escape, each of which is escaped once more."""
+        """Count two quotes round each string and two characters for each escape, each of which is escaped once more.
+
+        All beyond ASCII counts as escaped too, which some runtimes do.
+        """
         if not chunk.isascii():
             return len(json.dumps(chunk.decode()))
         return len(chunk) + 2 * strings + 2 * chunk.count(b"\\")
 
     def write(self, body: bytes) -> Written:
-        """Count the escapes as if all beyond ASCII were escaped too, which some runtimes do."""
-        text = body.decode()
-        if text.isascii():
-            return Written(text, len(text) + text.count('"') + text.count("\\"))
-        return Written(text, len(json.dumps(text)))
+        """Leave the body as it is."""
+        return Written(body.decode())
 
 
 class Gzip:
@@ -77,7 +75,7 @@ class Gzip:
         if len(body) < _WORTH_COMPRESSING:
             return Identity().write(body)
         text = base64.b64encode(igzip.compress(body, _LEVEL, mtime=0)).decode()
-        return Written(text, len(text), compressed=True)
+        return Written(text, compressed=True)
 
 
 class PlainObject:
@@ -89,5 +87,5 @@ class PlainObject:
         return length + chunk.count(b":") + chunk.count(b",")
 
     def write(self, body: bytes) -> Written:
-        """Leave the body as it is, and count what `room_for` counts."""
-        return Written(body.decode(), self.room_for(body, 0))
+        """Leave the body as it is."""
+        return Written(body.decode())
