@@ -57,11 +57,11 @@ class Batch:
     batch_id: str
     job_ids: list[str]
 
-    def work(self, *, first: int = 0, last: int | None = None, failures: int = 0) -> None:
-        """Work some of it off by two workers; its last jobs fail."""
+    def work(self, *, first: int = 0, last: int | None = None, failures: int = 0, seconds: float = 0.3) -> None:
+        """Work some of it off by two workers, each job in so many seconds; its last jobs fail."""
         count = len(self.job_ids)
         tasks = {
-            job_id: Task("", 0.3, 5, ("HTTP_404", "The page is gone.") if number >= count - failures else None)
+            job_id: Task("", seconds, 5, ("HTTP_404", "The page is gone.") if number >= count - failures else None)
             for number, job_id in enumerate(self.job_ids)
         }
         Crew(self.recorder, self.batch_id).work(dict(list(tasks.items())[first:last]), 2)
@@ -116,12 +116,12 @@ def watching(address: str, batch_id: str, *options: str) -> Iterator[subprocess.
         yield process
 
 
-def watched(address: str, made: Batch, *options: str, failures: int = 0) -> Outcome:
+def watched(address: str, made: Batch, *options: str, failures: int = 0, seconds: float = 0.3) -> Outcome:
     """Watch in a pipe to the end, and work the batch off once its first line is there."""
     with watching(address, made.batch_id, *options) as process:
         assert process.stdout
         first = process.stdout.readline()
-        made.work(first=DONE, failures=failures)
+        made.work(first=DONE, failures=failures, seconds=seconds)
         out, errors = process.communicate(timeout=ENDS_WITHIN)
     return Outcome(process.returncode, first + out, errors)
 
@@ -197,7 +197,8 @@ def bad_line(address: str) -> Iterator[tuple[str, list[int]]]:
 def test_in_a_pipe_over_a_bad_line_it_tells_each_change_once(local_api: LocalApi) -> None:
     """Plain lines, the last of them final; of the faults only stderr knows."""
     with bad_line(local_api.address) as (address, connections):
-        done = watched(address, batch(local_api))
+        # Long enough for some polls, of which every third fails.
+        done = watched(address, batch(local_api), seconds=2)
     assert 0 == done.status, done.errors
     lines = done.out.splitlines()
     assert lines[0].startswith("2 of 8 completed, 0 failed, 6 pending; 10 items; ends in ")
