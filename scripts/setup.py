@@ -17,6 +17,8 @@ WANTED = "3.13"
 ENVIRONMENTS = {
     "dev": (".venv", "requirements/dev.txt"),
     "sam": (".venv-sam", "requirements/sam.txt"),
+    "supply": (".venv-supply", "requirements/supply.txt"),
+    "layer": (".venv-layer", "layers/batch_progress/requirements.txt"),
 }
 
 
