@@ -1,6 +1,6 @@
 # Everything a developer does here. `make help` lists it; each target sets up what it needs.
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-sam setup-browser run test coverage check build deploy test-package test-engines test-browser pictures terminal-picture bench bench-forecast performance openapi lock format clean sbom audit
+.PHONY: help setup setup-sam setup-browser run test coverage check build deploy test-package test-engines test-browser pictures terminal-picture bench bench-forecast performance openapi lock format clean sbom audit mutation
 SHELL := /bin/sh
 
 PYTHON3 ?= python3
@@ -110,6 +110,9 @@ sbom: setup-supply ## write docs/sbom.json and docs/licences.md: what the layer 
 audit: setup-supply ## ask the public services what is known to be wrong with the layer's packages
 	@$(SUPPLY)/python scripts/audit.py
 
+mutation: setup ## test the tests: change the code in small ways and see that one fails (MODULE=forecast; an hour in all)
+	@nice -n 15 $(BIN)/python scripts/mutation.py $(MODULE)
+
 lock: setup ## resolve the dependencies anew into the hash-pinned lock files
 	@UV=$$(command -v uv || echo .venv-uv/bin/uv); \
 	compile="$$UV pip compile -q --upgrade --universal --python-version 3.13 --generate-hashes --no-header"; \
@@ -120,4 +123,4 @@ lock: setup ## resolve the dependencies anew into the hash-pinned lock files
 	$$compile requirements/uv.in -o requirements/uv.txt
 
 clean: ## remove what the other targets made
-	rm -rf .venv .venv-sam .venv-supply .venv-layer .venv-uv .engines .browser .aws-sam .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf .venv .venv-sam .venv-supply .venv-layer .venv-uv mutants .engines .browser .aws-sam .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
