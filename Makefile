@@ -48,7 +48,6 @@ check: setup setup-sam setup-supply ## format, lint, types, imports, template, O
 	$(BIN)/batch-progress openapi --check docs/openapi.json
 	$(SUPPLY)/python scripts/sbom.py --check
 	$(BIN)/python -m benchmarks.report --check
-	@$(BIN)/python -m benchmarks.report --check
 	$(BIN)/cfn-lint template.yaml
 	SAM_CLI_TELEMETRY=0 $(SAM) validate --lint --region eu-central-1
 
