@@ -46,6 +46,8 @@ _CLASSIFIED: Final = {
     "License :: OSI Approved :: Apache Software License": "Apache-2.0",
     "License :: OSI Approved :: BSD License": "BSD-3-Clause",
 }
+# What is compiled in by bills that say no licence, by its name there.
+_UNSAID: Final = {"openssl": "Apache-2.0"}
 _REQUIREMENT: Final = re.compile(r"^(?P<name>[\w.-]+)==(?P<version>\S+)(?P<rest>(?:.*\\\n)*.*)", re.MULTILINE)
 _HASH: Final = re.compile(r"--hash=sha256:([0-9a-f]{64})")
 
@@ -107,15 +109,30 @@ def _licence(declared: dict[str, Any]) -> dict[str, Any]:
 
 
 def _compiled_in(component: dict[str, Any]) -> list[dict[str, Any]]:
-    """Read the bill that a wheel brings of its own (PEP 770): the crates of which pydantic_core is made."""
+    """Read the bills that a wheel brings of its own (PEP 770): the crates it is made of, a library linked to it."""
     name = f"{component['name'].replace('-', '_')}-{component['version']}.dist-info"
     parts = [
         part
         for file in sorted(LAYER.glob(f"lib/python*/site-packages/{name}/sboms/*.json"))
         for part in json.loads(file.read_text(encoding="utf-8"))["components"]
     ]
-    kept = ("type", "name", "version", "hashes", "licenses", "purl")
-    return [{"bom-ref": part["purl"]} | {key: part[key] for key in kept if key in part} for part in parts]
+    # A local path, or where a source was fetched, is no part of a name.
+    purls = [part["purl"].partition("?")[0] for part in parts]
+    return [
+        {
+            "bom-ref": f"{component['bom-ref']} {purl}",
+            "type": part["type"],
+            "name": part["name"],
+            "version": part["version"],
+        }
+        | {"hashes": part.get("hashes", []), "licenses": part.get("licenses") or _unsaid(part), "purl": purl}
+        for part, purl in zip(parts, purls, strict=True)
+    ]
+
+
+def _unsaid(part: dict[str, Any]) -> list[dict[str, Any]]:
+    expression = _UNSAID.get(part["name"])
+    return [{"expression": expression}] if expression else []
 
 
 def licence(component: dict[str, Any]) -> str:

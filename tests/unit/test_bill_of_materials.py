@@ -17,7 +17,7 @@ def test_every_pinned_package_is_in_it_with_its_hashes() -> None:
         name, version = requirement.split(maxsplit=1)[0].split("==")
         pinned[name, version] = sorted(re.findall(r"sha256:(\w+)", requirement))
     listed = {
-        (re.sub("[-_.]+", "-", one["name"]), one["version"]): sorted(
+        (re.sub("[-_.]+", "-", one["name"]).lower(), one["version"]): sorted(
             digest["content"] for where in one["externalReferences"] for digest in where["hashes"]
         )
         for one in BILL["components"]
