@@ -1,10 +1,11 @@
 # Everything a developer does here. `make help` lists it; each target sets up what it needs.
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-sam setup-browser run test coverage check build deploy test-package test-engines test-browser pictures terminal-picture bench bench-forecast performance openapi lock format clean
+.PHONY: help setup setup-sam setup-browser run test coverage check build invoke deploy test-package test-engines test-browser pictures terminal-picture bench bench-forecast performance openapi lock format clean
 SHELL := /bin/sh
 
 PYTHON3 ?= python3
 PORT ?= 3000
+ADDRESS ?= 127.0.0.1
 # The architecture of the build; `make build ARCH=x86_64` for one that runs on such a machine.
 ARCH ?= arm64
 # The other parameters of the stack; `make deploy PARAMETERS="RateLimit=20 MemorySize=2048"` sets its own.
@@ -22,8 +23,8 @@ setup: ## make the environment: Python 3.13, hash-locked packages
 setup-sam:
 	@$(PYTHON3) scripts/setup.py sam
 
-run: setup ## start the API on http://127.0.0.1:3000 (PORT=) over an embedded DynamoDB
-	@exec $(BIN)/batch-progress serve --port $(PORT)
+run: setup ## start the API on http://127.0.0.1:3000 (PORT=, ADDRESS=) over an embedded DynamoDB
+	@exec $(BIN)/batch-progress serve --port $(PORT) --address $(ADDRESS)
 
 test: setup ## run the unit and integration tests
 	$(BIN)/pytest tests/unit tests/integration
@@ -54,6 +55,14 @@ format: setup ## format the code and mend what the linter can
 # SAM wants a Python 3.13 that runs first on the path; a version manager's shim may not.
 build: setup setup-sam ## build the function and its layer for Lambda (ARCH=arm64, or x86_64)
 	PATH="$(CURDIR)/$(BIN):$$PATH" ARCH=$(ARCH) SAM_CLI_TELEMETRY=0 $(SAM) build --parameter-overrides Arch=$(ARCH)
+
+# A container on this machine is of its architecture.
+MACHINE := $(subst aarch64,arm64,$(shell uname -m))
+FUNCTION ?= ProgressFunction
+EVENT ?= events/direct.json
+invoke: ## run a function in a container (FUNCTION=, EVENT=events/key.json) on what `make run` holds
+	@$(MAKE) --no-print-directory build ARCH=$(MACHINE)
+	SAM_CLI_TELEMETRY=0 $(SAM) local invoke $(FUNCTION) -e $(EVENT) --parameter-overrides Arch=$(MACHINE)
 
 deploy: build ## deploy the stack of samconfig.toml (ARCH=, PARAMETERS="Name=value ...")
 	SAM_CLI_TELEMETRY=0 $(SAM) deploy --parameter-overrides Arch=$(ARCH) $(PARAMETERS)

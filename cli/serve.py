@@ -1,6 +1,7 @@
 """The API on this machine: the real function, an HTTP server before it, an embedded DynamoDB behind it."""
 
 import contextlib
+import errno
 import logging
 import os
 import signal
@@ -53,27 +54,27 @@ class Context:
         return max(0, int((self.deadline - time.monotonic()) * 1000))
 
 
-def serve(port: int) -> None:
+def serve(port: int, host: str = HOST) -> None:
     """Serve until interrupted or terminated.
 
     Raises:
-        Failed: the port is taken, or not ours to take.
+        Failed: the port is taken, or not ours to take, or the address is not this machine's.
     """
     screen = sys.stdout
     with (
         _interruptible(),
         # Taken first, so that a taken port is known at once and an early request waits for its answer.
-        _listening(port) as listener,
+        _listening(host, port) as listener,
         _log_file() as (log, log_name),
         # A Lambda's output goes to its log; here the function's records and metrics go to a file, off the screen.
         contextlib.redirect_stdout(log),
         embedded_dynamodb() as endpoint,
     ):
         handler = _load_handler(endpoint)
-        port = listener.getsockname()[1]
+        host, port = listener.getsockname()
         server = http_server(listener, handler, screen)
         with _at_work():
-            _say(screen, _welcome(port, log_name))
+            _say(screen, _welcome(host, port, log_name))
             server.serve_forever()
     _say(screen, "\nStopped.")
 
@@ -198,9 +199,10 @@ def http_server(
         _say(screen, line)
         return response
 
+    host, port = listener.getsockname()
     return make_server(
-        HOST,
-        listener.getsockname()[1],
+        host,
+        port,
         application,
         threaded=True,
         request_handler=RequestHandler,
@@ -209,14 +211,16 @@ def http_server(
 
 
 @contextlib.contextmanager
-def _listening(port: int) -> Iterator[socket.socket]:
+def _listening(host: str, port: int) -> Iterator[socket.socket]:
     with socket.socket() as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            listener.bind((HOST, port))
+            listener.bind((host, port))
             listener.listen(128)
         except OSError as error:
-            raise Failed(f"port {port} on {HOST}: {error.strerror}; give another with PORT= or --port") from error
+            taken = error.errno in {errno.EADDRINUSE, errno.EACCES}
+            other = "PORT= or --port" if taken else "ADDRESS= or --address"
+            raise Failed(f"port {port} on {host}: {error.strerror}; give another with {other}") from error
         yield listener
 
 
@@ -256,8 +260,8 @@ def _say(screen: TextIO, text: str) -> None:
         print(text, file=screen, flush=True)
 
 
-def _welcome(port: int, log: str) -> str:
-    address = f"http://{HOST}:{port}"
+def _welcome(host: str, port: int, log: str) -> str:
+    address = f"http://{host}:{port}"
     command = Path(sys.executable).with_name("batch-progress")
     if command.is_relative_to(Path.cwd()):
         command = command.relative_to(Path.cwd())

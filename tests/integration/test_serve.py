@@ -156,6 +156,29 @@ def test_a_taken_port_is_one_line() -> None:
     assert re.fullmatch(rf"batch-progress: port {port} on 127\.0\.0\.1: .+; give another with .+\n", done)
 
 
+def test_it_listens_at_the_address_that_it_is_told() -> None:
+    """And at no other: a container reaches it at its bridge, and nobody else does."""
+    with server.running("--address", "127.0.0.2") as api:
+        assert api.address.startswith("http://127.0.0.2:")
+        assert 200 == httpx.get(api.address + PATH, headers=KEY).status_code
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(api.address.replace("127.0.0.2", "127.0.0.1") + PATH)
+
+
+def test_an_address_of_another_machine_is_one_line() -> None:
+    """It says which, and what to do."""
+    done = _refused("--port", "0", "--address", "203.0.113.7")
+    assert re.fullmatch(
+        r"batch-progress: port 0 on 203\.0\.113\.7: .+; give another with ADDRESS= or --address\n", done
+    )
+
+
+@pytest.mark.parametrize("address", ["localhost", "", "172.17.0", "::1"])
+def test_an_address_that_is_none_is_one_line(address: str) -> None:
+    """An empty one would be every address of the machine."""
+    assert f"batch-progress: {address!r} is not an IPv4 address\n" == _refused(f"--address={address}")
+
+
 @pytest.mark.parametrize("port", ["http", "-1", "65536", "3000.5", "", "٣"])
 def test_a_port_that_is_none_is_one_line(port: str) -> None:
     assert f"batch-progress: {port!r} is not a port; give a number from 0 (any free one) to 65535\n" == _refused(
