@@ -1,6 +1,6 @@
 # Everything a developer does here. `make help` lists it; each target sets up what it needs.
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-sam setup-browser run test coverage check build invoke deploy test-package test-engines test-browser pictures terminal-picture bench bench-forecast performance openapi lock format clean
+.PHONY: help setup setup-sam setup-runtime setup-browser run test coverage check build invoke deploy test-package test-engines test-sam-local test-browser pictures terminal-picture bench bench-forecast performance openapi lock format clean
 SHELL := /bin/sh
 
 PYTHON3 ?= python3
@@ -22,6 +22,9 @@ setup: ## make the environment: Python 3.13, hash-locked packages
 
 setup-sam:
 	@$(PYTHON3) scripts/setup.py sam
+
+setup-runtime:
+	@$(PYTHON3) scripts/setup.py runtime
 
 run: setup ## start the API on http://127.0.0.1:3000 (PORT=, ADDRESS=) over an embedded DynamoDB
 	@exec $(BIN)/batch-progress serve --port $(PORT) --address $(ADDRESS)
@@ -74,6 +77,10 @@ test-engines: setup ## the integration tests and more on Amazon's DynamoDB Local
 	$(BIN)/python -m tests.engines.dynamodb_local $(BIN)/pytest -n 0 tests/engines
 	$(BIN)/python -m tests.engines.dynamodb_local $(BIN)/pytest tests/integration $(WITHOUT_COMMANDS)
 
+test-sam-local: setup setup-runtime ## the functions in containers: every event, the local API, the local Lambda (as root)
+	@$(MAKE) --no-print-directory build ARCH=$(MACHINE)
+	$(BIN)/python -m tests.sam_local.docker $(BIN)/pytest -n 0 tests/sam_local
+
 # Debian's browser, and from npm what finds barriers in a page; neither belongs into the locked environment.
 AXE := .browser/node_modules/axe-core/axe.min.js
 setup-browser: $(AXE)
@@ -114,7 +121,8 @@ lock: setup ## resolve the dependencies anew into the hash-pinned lock files
 	$$compile pyproject.toml -o layers/batch_progress/requirements.txt && \
 	$$compile pyproject.toml --group dev -o requirements/dev.txt && \
 	$$compile requirements/sam.in -o requirements/sam.txt && \
+	$$compile requirements/runtime.in -o requirements/runtime.txt && \
 	$$compile requirements/uv.in -o requirements/uv.txt
 
 clean: ## remove what the other targets made
-	rm -rf .venv .venv-sam .venv-uv .engines .browser .aws-sam .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf .venv .venv-sam .venv-runtime .venv-uv .engines .browser .aws-sam .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
