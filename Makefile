@@ -73,7 +73,8 @@ deploy: build ## deploy the stack of samconfig.toml (ARCH=, PARAMETERS="Name=val
 test-package: setup setup-sam ## build for both architectures and test what would be deployed
 	$(BIN)/pytest tests/package
 
-test-engines: setup ## the integration tests and more on Amazon's DynamoDB Local, which it installs
+test-engines: setup setup-sam ## the stack on the real engines, which it installs: DynamoDB Local, Lambda's runtime, an AWS
+	@$(PYTHON3) scripts/setup.py ministack runtime
 	$(BIN)/python -m tests.engines.dynamodb_local $(BIN)/pytest -n 0 tests/engines
 	$(BIN)/python -m tests.engines.dynamodb_local $(BIN)/pytest tests/integration $(WITHOUT_COMMANDS)
 
@@ -121,8 +122,9 @@ lock: setup ## resolve the dependencies anew into the hash-pinned lock files
 	$$compile pyproject.toml -o layers/batch_progress/requirements.txt && \
 	$$compile pyproject.toml --group dev -o requirements/dev.txt && \
 	$$compile requirements/sam.in -o requirements/sam.txt && \
+	$$compile requirements/ministack.in -o requirements/ministack.txt && \
 	$$compile requirements/runtime.in -o requirements/runtime.txt && \
 	$$compile requirements/uv.in -o requirements/uv.txt
 
 clean: ## remove what the other targets made
-	rm -rf .venv .venv-sam .venv-runtime .venv-uv .engines .browser .aws-sam .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf .venv .venv-sam .venv-ministack .venv-runtime .venv-uv .engines .browser .aws-sam .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
