@@ -5,7 +5,6 @@ SHELL := /bin/sh
 
 PYTHON3 ?= python3
 PORT ?= 3000
-ADDRESS ?= 127.0.0.1
 # The architecture of the build; `make build ARCH=x86_64` for one that runs on such a machine.
 ARCH ?= arm64
 # The other parameters of the stack; `make deploy PARAMETERS="RateLimit=20 MemorySize=2048"` sets its own.
@@ -26,8 +25,8 @@ setup-sam:
 setup-runtime:
 	@$(PYTHON3) scripts/setup.py runtime
 
-run: setup ## start the API on http://127.0.0.1:3000 (PORT=, ADDRESS=) over an embedded DynamoDB
-	@exec $(BIN)/batch-progress serve --port $(PORT) --address $(ADDRESS)
+run: setup ## start the API on http://127.0.0.1:3000 (PORT=) over an embedded DynamoDB
+	@exec $(BIN)/batch-progress serve --port $(PORT) $(if $(BRIDGE),--bridge $(BRIDGE))
 
 test: setup ## run the unit and integration tests
 	$(BIN)/pytest tests/unit tests/integration
@@ -47,7 +46,6 @@ check: setup setup-sam ## format, lint, types, imports, template, OpenAPI docume
 	$(BIN)/lint-imports
 	$(BIN)/batch-progress openapi --check docs/openapi.json
 	$(BIN)/python -m benchmarks.report --check
-	@$(BIN)/python -m benchmarks.report --check
 	$(BIN)/cfn-lint template.yaml
 	SAM_CLI_TELEMETRY=0 $(SAM) validate --lint --region eu-central-1
 

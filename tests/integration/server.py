@@ -30,7 +30,7 @@ class LocalApi:
     @property
     def address(self) -> str:
         """Where it listens, as its screen says."""
-        found = re.search(r"http://127\.0\.0\.\d:\d+", self.screen.read_text())
+        found = re.search(r"http://127\.0\.0\.1:\d+", self.screen.read_text())
         assert found
         return found[0]
 
