@@ -1,6 +1,6 @@
 # Everything a developer does here. `make help` lists it; each target sets up what it needs.
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-sam setup-browser run test coverage check build deploy test-package test-engines test-browser pictures terminal-picture bench bench-forecast performance openapi lock format clean
+.PHONY: help setup setup-sam setup-runtime setup-browser run test coverage check build invoke deploy test-package test-engines test-sam-local test-browser pictures terminal-picture bench bench-forecast performance openapi lock format clean
 SHELL := /bin/sh
 
 PYTHON3 ?= python3
@@ -22,8 +22,11 @@ setup: ## make the environment: Python 3.13, hash-locked packages
 setup-sam:
 	@$(PYTHON3) scripts/setup.py sam
 
+setup-runtime:
+	@$(PYTHON3) scripts/setup.py runtime
+
 run: setup ## start the API on http://127.0.0.1:3000 (PORT=) over an embedded DynamoDB
-	@exec $(BIN)/batch-progress serve --port $(PORT)
+	@exec $(BIN)/batch-progress serve --port $(PORT) $(if $(BRIDGE),--bridge $(BRIDGE))
 
 test: setup ## run the unit and integration tests
 	$(BIN)/pytest tests/unit tests/integration
@@ -54,6 +57,14 @@ format: setup ## format the code and mend what the linter can
 build: setup setup-sam ## build the function and its layer for Lambda (ARCH=arm64, or x86_64)
 	PATH="$(CURDIR)/$(BIN):$$PATH" ARCH=$(ARCH) SAM_CLI_TELEMETRY=0 $(SAM) build --parameter-overrides Arch=$(ARCH)
 
+# A container on this machine is of its architecture.
+MACHINE := $(subst aarch64,arm64,$(shell uname -m))
+FUNCTION ?= ProgressFunction
+EVENT ?= events/direct.json
+invoke: ## run a function in a container (FUNCTION=, EVENT=events/key.json) on what `make run` holds
+	@$(MAKE) --no-print-directory build ARCH=$(MACHINE)
+	SAM_CLI_TELEMETRY=0 $(SAM) local invoke $(FUNCTION) -e $(EVENT) --parameter-overrides Arch=$(MACHINE)
+
 deploy: build ## deploy the stack of samconfig.toml (ARCH=, PARAMETERS="Name=value ...")
 	SAM_CLI_TELEMETRY=0 $(SAM) deploy --parameter-overrides Arch=$(ARCH) $(PARAMETERS)
 
@@ -64,6 +75,10 @@ test-engines: setup setup-sam ## the stack on the real engines, which it install
 	@$(PYTHON3) scripts/setup.py ministack runtime
 	$(BIN)/python -m tests.engines.dynamodb_local $(BIN)/pytest -n 0 tests/engines
 	$(BIN)/python -m tests.engines.dynamodb_local $(BIN)/pytest tests/integration $(WITHOUT_COMMANDS)
+
+test-sam-local: setup setup-runtime ## the functions in containers: every event, the local API, the local Lambda (as root)
+	@$(MAKE) --no-print-directory build ARCH=$(MACHINE)
+	$(BIN)/python -m tests.sam_local.docker $(BIN)/pytest -n 0 tests/sam_local
 
 # Debian's browser, and from npm what finds barriers in a page; neither belongs into the locked environment.
 AXE := .browser/node_modules/axe-core/axe.min.js

@@ -1,6 +1,7 @@
 """Every command of README and docs does what its reader expects."""
 
 import os
+import platform
 import re
 import signal
 import subprocess
@@ -17,6 +18,7 @@ local_api = server.local_api  # pytest finds a fixture by the module's names
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
 PORT = "3000"
+MACHINE = {"aarch64": "arm64"}.get(platform.machine(), platform.machine())
 
 # Those that end by themselves, with what they must print. They run as they stand, but for the port.
 ENDS = {
@@ -41,10 +43,25 @@ GOES_ON = {
         "batch_trial of demo: 60 jobs, 6 workers, seed "
     ),
     "make run": "The batch progress API is running on ",
+    "make run BRIDGE=172.17.0.1": "The batch progress API is running on ",
 }
 # Those that need AWS, or that run these tests: what they call, with which arguments.
 CALLS = {
     "make test": ["pytest tests/unit tests/integration"],
+    "make invoke EVENT=events/key.json": [
+        f"sam build --parameter-overrides Arch={MACHINE}",
+        f"sam local invoke ProgressFunction -e events/key.json --parameter-overrides Arch={MACHINE}",
+    ],
+    "make invoke FUNCTION=RevisionFunction EVENT=events/revision/job_changes.json": [
+        f"sam build --parameter-overrides Arch={MACHINE}",
+        f"sam local invoke RevisionFunction -e events/revision/job_changes.json --parameter-overrides Arch={MACHINE}",
+    ],
+    ".venv-sam/bin/sam local start-api --port 3080 --parameter-overrides Arch=x86_64": [
+        "sam local start-api --port 3080 --parameter-overrides Arch=x86_64"
+    ],
+    ".venv-sam/bin/sam local start-lambda --port 3081 --parameter-overrides Arch=x86_64": [
+        "sam local start-lambda --port 3081 --parameter-overrides Arch=x86_64"
+    ],
     "make deploy": [
         "sam build --parameter-overrides Arch=arm64",
         "sam deploy --parameter-overrides Arch=arm64 DeploymentPreference=Canary10Percent5Minutes",
@@ -91,6 +108,7 @@ def as_here(block: str, api: LocalApi) -> str:
     port = api.address.rpartition(":")[2]
     # `token jwt` works on the local server, at its usual port where none is given.
     block = re.sub(r"token jwt --owner \w+", rf"\g<0> --local {PORT}", block)
+    block = block.replace("172.17.0.1", "127.0.0.2")  # Docker's bridge, where there is one
     return re.sub(rf"\b{PORT}\b", port, block).replace(".venv/bin/batch-progress", str(COMMAND))
 
 
@@ -145,7 +163,7 @@ def test_it_calls_what_it_should(local_api: LocalApi, block: str, tmp_path: Path
         stand_in.chmod(0o700)
     flags = f"PYTHON3=true BIN={tmp_path} SAM={tmp_path}/sam"
     subprocess.run(  # noqa: S603  # the documents' own
-        ["/bin/sh", "-ec", block],
+        ["/bin/sh", "-ec", block.replace(".venv-sam/bin", str(tmp_path))],
         cwd=ROOT,
         env=environment(local_api, MAKEFLAGS=flags),
         capture_output=True,

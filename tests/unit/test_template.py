@@ -148,7 +148,8 @@ def test_the_revision_function_may_count_and_nothing_else() -> None:
     assert role.keys().isdisjoint({"ManagedPolicyArns", "PermissionsBoundary"})
     assert {"Fn::GetAtt": ["RevisionRole", "Arn"]} == REVISION["Role"]
     assert "Policies" not in REVISION
-    assert {"BATCH_PROGRESS_JOBS_TABLE": {"Ref": "JobsTable"}} == REVISION["Environment"]["Variables"]
+    variables = {"BATCH_PROGRESS_JOBS_TABLE": {"Ref": "JobsTable"}, "AWS_ENDPOINT_URL_DYNAMODB": ""}
+    assert variables == REVISION["Environment"]["Variables"]
 
 
 def test_the_revision_function_may_write_the_revision_and_nothing_else() -> None:
