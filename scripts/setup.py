@@ -17,6 +17,7 @@ WANTED = "3.13"
 ENVIRONMENTS = {
     "dev": (".venv", "requirements/dev.txt"),
     "sam": (".venv-sam", "requirements/sam.txt"),
+    "checkov": (".venv-checkov", "requirements/checkov.txt"),
 }
 
 
