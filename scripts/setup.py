@@ -19,6 +19,7 @@ ENVIRONMENTS = {
     "sam": (".venv-sam", "requirements/sam.txt"),
     "ministack": (".venv-ministack", "requirements/ministack.txt"),
     "runtime": (".venv-runtime", "requirements/runtime.txt"),
+    "checkov": (".venv-checkov", "requirements/checkov.txt"),
 }
 
 
