@@ -1,6 +1,6 @@
 # Everything a developer does here. `make help` lists it; each target sets up what it needs.
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-sam setup-browser run test coverage check build deploy test-package test-engines test-browser pictures terminal-picture bench bench-forecast performance openapi lock format clean
+.PHONY: help setup setup-sam setup-browser run test coverage check build deploy test-package test-engines test-browser pictures terminal-picture bench bench-forecast faults fuzz load performance openapi lock format clean
 SHELL := /bin/sh
 
 PYTHON3 ?= python3
@@ -89,6 +89,9 @@ bench: setup setup-sam ## measure this handler beside a straightforward one and 
 
 bench-forecast: setup ## measure the forecast on synthetic batches (DURATIONS=file.jsonl for your own history)
 	$(BIN)/python -m benchmarks.forecast $(if $(DURATIONS),--durations $(DURATIONS))
+
+faults: setup ## break the line to DynamoDB in every way and look at each answer (7 minutes)
+	$(BIN)/python -m tests.engines.dynamodb_local $(BIN)/python -m benchmarks.faults
 
 performance: setup
 	@$(BIN)/python -m benchmarks.report
