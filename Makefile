@@ -93,6 +93,10 @@ bench-forecast: setup ## measure the forecast on synthetic batches (DURATIONS=fi
 faults: setup ## break the line to DynamoDB in every way and look at each answer (7 minutes)
 	$(BIN)/python -m tests.engines.dynamodb_local $(BIN)/python -m benchmarks.faults
 
+CASES ?= 20000
+fuzz: setup ## send the function what nobody should, and look for its tokens everywhere (CASES=20000, 7 minutes)
+	CASES=$(CASES) $(BIN)/python -m tests.engines.dynamodb_local $(BIN)/python -m benchmarks.abuse
+
 performance: setup
 	@$(BIN)/python -m benchmarks.report
 

@@ -70,6 +70,11 @@ def items() -> Iterator[Item]:
     yield from _batch("batch_stranger", "stranger", ENDED, 20)
 
 
+def token_item(token: str) -> Item:
+    """Return the item of a token of the owner's."""
+    return {"token_hash": {"S": hashlib.sha256(token.encode()).hexdigest()}, "owner_id": {"S": OWNER}}
+
+
 def _batch(batch_id: str, owner: str, statuses: tuple[str, ...] | list[str], url_letters: int) -> Iterator[Item]:
     yield {
         "batch_id": {"S": batch_id},
@@ -97,8 +102,7 @@ def fill(client: Any) -> dict[str, tuple[int, ...]]:  # noqa: ANN401  # botocore
     """Fill the functions' tables; return by batch what its counts must be."""
     jobs_table, tokens_table = settings().jobs_table, settings().tokens_table
     for token, more in ((TOKEN, {}), (EXPIRED, {"expires_at": {"N": "1734343200"}})):
-        item = {"token_hash": {"S": hashlib.sha256(token.encode()).hexdigest()}, "owner_id": {"S": OWNER}, **more}
-        client.put_item(TableName=tokens_table, Item=item)
+        client.put_item(TableName=tokens_table, Item=token_item(token) | more)
     counts: dict[str, Counter[str]] = {}
     for item in items():
         client.put_item(TableName=jobs_table, Item=item)
