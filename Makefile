@@ -97,6 +97,11 @@ CASES ?= 20000
 fuzz: setup ## send the function what nobody should, and look for its tokens everywhere (CASES=20000, 7 minutes)
 	CASES=$(CASES) $(BIN)/python -m tests.engines.dynamodb_local $(BIN)/python -m benchmarks.abuse
 
+CLIENTS ?= 200
+DURATION ?= 300
+load: setup ## poll 1,000 batches while workers write, and hold each answer to it (CLIENTS=200, DURATION=300)
+	CLIENTS=$(CLIENTS) DURATION=$(DURATION) $(BIN)/python -m tests.engines.dynamodb_local $(BIN)/python -m benchmarks.load
+
 performance: setup
 	@$(BIN)/python -m benchmarks.report
 

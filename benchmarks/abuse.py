@@ -35,7 +35,7 @@ from werkzeug import Response
 from benchmarks import faults
 from benchmarks.invocation import environment
 from benchmarks.run import machine
-from benchmarks.serving import serving
+from benchmarks.serving import ready, serving
 from benchmarks.workload import JOBS_TABLE, OWNER, TOKENS_TABLE
 from cli.gateway import to_response
 from cli.tables import tables
@@ -279,15 +279,18 @@ class Campaign:
         @given(strategy)
         def test(example: Any) -> None:  # noqa: ANN401  # any
             self.cases[kind] += 1
-            latest[0] = example
-            self.statuses[kind][str(send(example))] += 1
+            try:
+                self.statuses[kind][str(send(example))] += 1
+            except Exception as error:
+                failed[:] = [f"{kind}: {type(error).__name__}: {error}\n{example!r}"[:3_000]]
+                raise
 
-        latest = [None]
+        # The last example that fails is the smallest.
+        failed: list[str] = []
         try:
             test()
-        except Exception as error:  # noqa: BLE001  # a finding, whatever it is
-            # The last example is the smallest that fails.
-            self.bad.append(f"{kind}: {type(error).__name__}: {error}\n{latest[0]!r}"[:3_000])
+        except Exception:  # noqa: BLE001  # a finding, whatever it is
+            self.bad += failed
 
 
 def run_events(campaign: Campaign) -> None:
@@ -344,6 +347,7 @@ def run_document(campaign: Campaign, endpoint: str) -> None:
                 case.validate_response(response, checks=CHECKS)
                 return response.status_code
 
+            ready(address)
             operations = [found.ok() for found in schema.get_all_operations() if isinstance(found, Ok)]
             modes = [GenerationMode.POSITIVE, GenerationMode.NEGATIVE]
             for operation in operations:

@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+import httpx
+
 from cli.serve import HOST, Context, http_server
 
 ROOT: Final = Path(__file__).resolve().parent.parent
@@ -49,6 +51,15 @@ def serving(processes: int, environment: dict[str, str], log: Path) -> Iterator[
         finally:
             for process in running:
                 process.terminate()
+
+
+def ready(address: str) -> None:
+    """Return once the API answers.
+
+    Raises:
+        httpx.HTTPError: It takes too long.
+    """
+    httpx.get(address, timeout=120)
 
 
 def main() -> None:
