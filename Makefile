@@ -43,7 +43,6 @@ check: setup setup-sam ## format, lint, types, imports, template, OpenAPI docume
 	$(BIN)/lint-imports
 	$(BIN)/batch-progress openapi --check docs/openapi.json
 	$(BIN)/python -m benchmarks.report --check
-	@$(BIN)/python -m benchmarks.report --check
 	$(BIN)/cfn-lint template.yaml
 	SAM_CLI_TELEMETRY=0 $(SAM) validate --lint --region eu-central-1
 

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
     from werkzeug.serving import BaseWSGIServer
 
+    from cli.issuer import LocalIssuer
+
 HOST = "127.0.0.1"
 REGION = "eu-central-1"
 # The batch that moves (cli/live.py).
@@ -69,9 +71,9 @@ def serve(port: int) -> None:
         contextlib.redirect_stdout(log),
         embedded_dynamodb() as endpoint,
     ):
-        handler = _load_handler(endpoint)
         port = listener.getsockname()[1]
-        server = http_server(listener, handler, screen)
+        issuer = _trusted_issuer(port)
+        server = http_server(listener, _load_handler(endpoint), screen, issuer)
         with _at_work():
             _say(screen, _welcome(port, log_name))
             server.serve_forever()
@@ -125,6 +127,20 @@ def _fill() -> None:
     seed.seed(client, JOBS_TABLE, TOKENS_TABLE, datetime.now(UTC))
 
 
+def _trusted_issuer(port: int) -> "LocalIssuer":
+    """Return an issuer of session tokens that the function trusts, with a batch for its users to see."""
+    import botocore.session  # noqa: PLC0415  # slow
+
+    from batch_progress.tokens import session_owner  # noqa: PLC0415  # slow too
+    from cli.issuer import LocalIssuer  # noqa: PLC0415  # brings cryptography
+
+    issuer = LocalIssuer(f"http://{HOST}:{port}")
+    os.environ |= issuer.environment()
+    owner = session_owner(issuer.address, seed.OWNER)
+    seed.seed_session(botocore.session.Session().create_client("dynamodb"), JOBS_TABLE, owner, datetime.now(UTC))
+    return issuer
+
+
 def _load_handler(endpoint: str) -> Callable[[dict[str, object]], object]:
     """Return a call of the real function, made as Lambda makes it: one at a time."""
     if os.environ.get("AWS_ENDPOINT_URL_DYNAMODB") != endpoint:
@@ -161,7 +177,10 @@ def _at_work() -> Iterator[None]:
 
 
 def http_server(
-    listener: socket.socket, handler: Callable[[dict[str, object]], object], screen: TextIO
+    listener: socket.socket,
+    handler: Callable[[dict[str, object]], object],
+    screen: TextIO,
+    issuer: "LocalIssuer | None" = None,
 ) -> "BaseWSGIServer":
     """Return a server on a listening socket that asks the handler and says on the screen what it was asked."""
     from moto.moto_server.werkzeug_app import (  # noqa: PLC0415  # slow
@@ -172,6 +191,7 @@ def http_server(
     from werkzeug.serving import WSGIRequestHandler, make_server  # noqa: PLC0415
 
     from cli.gateway import SENT_HEADERS, respond  # noqa: PLC0415
+    from cli.issuer import PATH  # noqa: PLC0415
 
     # The embedded DynamoDB once more, for the other commands: they know no more than this server's port.
     dynamodb = DomainDispatcherApplication(create_backend_app)
@@ -184,8 +204,13 @@ def http_server(
             """Nothing: the application below says more."""
 
     def application(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
-        asked = dynamodb if environ.get("HTTP_X_AMZ_TARGET", "").startswith("DynamoDB_") else api
-        return asked(environ, start_response)
+        asked: Any = api
+        if environ.get("HTTP_X_AMZ_TARGET", "").startswith("DynamoDB_"):
+            asked = dynamodb
+        elif issuer and environ.get("PATH_INFO", "").startswith(f"{PATH}/"):
+            asked = issuer.respond(Request(environ))
+        answer: Iterable[bytes] = asked(environ, start_response)
+        return answer
 
     @Request.application
     def api(request: Request) -> Response:
@@ -269,6 +294,7 @@ The batch progress API is running on {address}
   batches    {seed.BATCH}: 10 URLs, 7 completed, 1 failed, 2 pending, 245 items
              {LIVE_BATCH}: 40 URLs, worked off while you watch, again and again
   tokens     {seed.TOKEN} of their owner, {seed.OWNER}; {seed.EXPIRED_TOKEN} is refused
+  sessions   {command} token jwt --owner {seed.OWNER} --local {port} makes a JWT; it opens {seed.SESSION_BATCH}
   log        {log}
 
 Ask it:

@@ -27,6 +27,10 @@ ENDS = {
     """token=$(.venv/bin/batch-progress token issue --owner alice)
 echo "$token" | .venv/bin/batch-progress token revoke""": "Revoked hash ",
     ".venv/bin/batch-progress token issue --owner demo --local 3000": "bp_",
+    ".venv/bin/batch-progress token issue --owner alice --issuer https://issuer.example.com": "bp_",
+    ".venv/bin/batch-progress token jwt --owner demo": "eyJ",
+    'curl -H "Authorization: Bearer $(.venv/bin/batch-progress token jwt --owner demo)" '
+    "http://127.0.0.1:3000/api/v1/scrape/batch/batch_session/progress": '"completed":7',
 }
 # Those that go on for long: what they print first; then Ctrl-C ends them.
 GOES_ON = {
@@ -44,6 +48,14 @@ CALLS = {
     "make deploy": [
         "sam build --parameter-overrides Arch=arm64",
         "sam deploy --parameter-overrides Arch=arm64 DeploymentPreference=Canary10Percent5Minutes",
+    ],
+    'make deploy PARAMETERS="DeploymentPreference=Canary10Percent5Minutes '
+    'TokenIssuer=https://issuer.example.com TokenAudience=batch-progress"': [
+        "sam build --parameter-overrides Arch=arm64",
+        (
+            "sam deploy --parameter-overrides Arch=arm64 DeploymentPreference=Canary10Percent5Minutes "
+            "TokenIssuer=https://issuer.example.com TokenAudience=batch-progress"
+        ),
     ],
     'make deploy PARAMETERS="WatchPage=false"': [
         "sam build --parameter-overrides Arch=arm64",
@@ -77,6 +89,8 @@ def environment(api: LocalApi, **more: str) -> dict[str, str]:
 def as_here(block: str, api: LocalApi) -> str:
     """Return a block with this server's port and this environment's command."""
     port = api.address.rpartition(":")[2]
+    # `token jwt` works on the local server, at its usual port where none is given.
+    block = re.sub(r"token jwt --owner \w+", rf"\g<0> --local {PORT}", block)
     return re.sub(rf"\b{PORT}\b", port, block).replace(".venv/bin/batch-progress", str(COMMAND))
 
 

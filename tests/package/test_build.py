@@ -269,4 +269,6 @@ def test_a_change_of_memory_alone_publishes_a_new_version() -> None:
     (description,) = (
         one["Description"] for one in versions("one").values() if one["FunctionName"] == {"Ref": "ProgressFunction"}
     )
-    assert {"Fn::Sub": "${Arch}, ${MemorySize} MB, watch page ${WatchPage}"} == description
+    assert {
+        "Fn::Sub": "${Arch} ${MemorySize} ${WatchPage} ${TokenIssuer} ${TokenAudience} ${TokenOwnerClaim}"
+    } == description

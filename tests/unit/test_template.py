@@ -227,3 +227,41 @@ def test_tables_are_what_create_table_takes() -> None:
     assert [("token_hash", "HASH")] == [(k["AttributeName"], k["KeyType"]) for k in tokens["KeySchema"]]
     assert {"StreamEnabled": True, "StreamViewType": "KEYS_ONLY"} == jobs["StreamSpecification"]
     assert "StreamSpecification" not in tokens
+
+
+def test_session_tokens_are_off_until_an_issuer_is_named() -> None:
+    """And an issuer is not taken without an audience, nor over plain HTTP."""
+    parameters = TEMPLATE["Parameters"]
+    variables = FUNCTION["Environment"]["Variables"]
+    for name, variable, default in (
+        ("TokenIssuer", "BATCH_PROGRESS_TOKEN_ISSUER", ""),
+        ("TokenAudience", "BATCH_PROGRESS_TOKEN_AUDIENCE", ""),
+        ("TokenOwnerClaim", "BATCH_PROGRESS_TOKEN_OWNER_CLAIM", "sub"),
+    ):
+        assert default == parameters[name]["Default"]
+        assert {"Ref": name} == variables[variable]
+    pattern = parameters["TokenIssuer"]["AllowedPattern"]
+    taken = ["", "https://example.auth0.com/", "https://cognito-idp.eu-central-1.amazonaws.com/eu-central-1_a1B2c3D4e"]
+    assert [True] * 3 == [bool(re.fullmatch(pattern, text)) for text in taken]
+    refused = ["http://example.com", "example.com", "https://", "https://a b", "https://a?b", "https://a#b"]
+    assert [False] * 6 == [bool(re.fullmatch(pattern, text)) for text in refused]
+    (rule,) = TEMPLATE["Rules"].values()
+    assert {"Fn::Not": [{"Fn::Equals": [{"Ref": "TokenIssuer"}, ""]}]} == rule["RuleCondition"]
+    assert [{"Fn::Not": [{"Fn::Equals": [{"Ref": "TokenAudience"}, ""]}]}] == [
+        assertion["Assert"] for assertion in rule["Assertions"]
+    ]
+
+
+def test_the_description_of_a_version_always_fits() -> None:
+    """Lambda takes 256 characters; it carries the values of the parameters that make a version another one."""
+    longest = {
+        "Arch": len("x86_64"),
+        "MemorySize": len("10240"),
+        "WatchPage": len("false"),
+        **{
+            name: TEMPLATE["Parameters"][name]["MaxLength"]
+            for name in ("TokenIssuer", "TokenAudience", "TokenOwnerClaim")
+        },
+    }
+    text = FUNCTION["VersionDescription"]["Fn::Sub"]
+    assert len(re.sub(r"\$\{(\w+)\}", lambda name: "x" * longest[name[1]], text)) <= 256
