@@ -1,6 +1,6 @@
 # Everything a developer does here. `make help` lists it; each target sets up what it needs.
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-sam setup-runtime setup-browser run test coverage check check-template build invoke deploy test-package test-engines test-sam-local test-browser pictures terminal-picture bench bench-forecast performance openapi lock format clean
+.PHONY: help setup setup-sam setup-runtime setup-browser run test coverage check check-template build invoke deploy test-package test-engines test-sam-local test-browser pictures terminal-picture bench bench-forecast faults fuzz load performance openapi lock format clean
 SHELL := /bin/sh
 
 PYTHON3 ?= python3
@@ -117,6 +117,18 @@ bench: setup setup-sam ## measure this handler beside a straightforward one and 
 
 bench-forecast: setup ## measure the forecast on synthetic batches (DURATIONS=file.jsonl for your own history)
 	$(BIN)/python -m benchmarks.forecast $(if $(DURATIONS),--durations $(DURATIONS))
+
+faults: setup ## break the line to DynamoDB in every way and look at each answer (7 minutes)
+	$(BIN)/python -m tests.engines.dynamodb_local $(BIN)/python -m benchmarks.faults
+
+CASES ?= 20000
+fuzz: setup ## send the function what nobody should, and look for its tokens everywhere (CASES=20000, 7 minutes)
+	CASES=$(CASES) $(BIN)/python -m tests.engines.dynamodb_local $(BIN)/python -m benchmarks.abuse
+
+CLIENTS ?= 200
+DURATION ?= 300
+load: setup ## poll 1,000 batches while workers write, and hold each answer to it (CLIENTS=200, DURATION=300)
+	CLIENTS=$(CLIENTS) DURATION=$(DURATION) $(BIN)/python -m tests.engines.dynamodb_local $(BIN)/python -m benchmarks.load
 
 performance: setup
 	@$(BIN)/python -m benchmarks.report
