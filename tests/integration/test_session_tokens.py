@@ -11,11 +11,15 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import jwt
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 
 from batch_progress import jwks
-from batch_progress.errors import TokenInvalid
+from batch_progress.errors import CredentialRefused, TokenInvalid
 from batch_progress.settings import settings
 from batch_progress.tokens import session_owner
 from functions.progress import app
@@ -404,6 +408,41 @@ def test_claims_that_are_no_object(world: World, issuer: Issuer, batch_id: str) 
     key = issuer.keys[0]
     for payload in (b"[]", b"null", b"7", b"", b"\xff", b"[" * 4_000):
         assert INVALID == outcome(world, batch_id, signed(key, payload, {"kid": key.kid}))
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=8,
+)
+CLAIM_NAMES = st.sampled_from(["iss", "aud", "exp", "nbf", "sub", "client_id", "iat", "jti"])
+HEADER_NAMES = st.sampled_from(["alg", "kid", "typ", "crit", "b64", "jku", "x5u", "x5c", "jwk", "cty"])
+
+
+@given(
+    header=st.dictionaries(HEADER_NAMES, JSON, max_size=4),
+    claims=st.dictionaries(CLAIM_NAMES, JSON, max_size=4),
+    signs=st.booleans(),
+)
+@hypothesis_settings(
+    max_examples=300, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_whatever_a_token_says_it_gets_an_answer(
+    issuer: Issuer, header: dict[str, Any], claims: dict[str, Any], *, signs: bool
+) -> None:
+    """Any JSON in any header and any claim, well signed or not: a refusal or an owner, and nothing else ever."""
+    sessions = app._sessions()
+    key = issuer.keys[1]
+    names = {"alg": key.algorithm, "kid": key.kid} | header
+    begun = f"{encoded(json.dumps(names).encode())}.{encoded(json.dumps(issuer.claims() | claims).encode())}"
+    algorithm: Any = jwt.get_algorithm_by_name(key.algorithm)
+    signature = algorithm.sign(begun.encode(), key.private) if signs else b"x" * 64
+    try:
+        owner = sessions.owner(f"{begun}.{encoded(signature)}", time.time())
+    except CredentialRefused:
+        return
+    assert signs
+    assert session_owner(issuer.address, claims.get("sub", "demo")) == owner
 
 
 # Keys
