@@ -115,6 +115,12 @@ def test_timeout_caps_what_is_left(finished: list[float], running: list[float], 
     assert made.high <= max(timeout - max(min(running), 0.001), 0.0)
 
 
+def test_a_single_waiting_job_takes_time() -> None:
+    """With nobody at work yet, and whether anything has ended or not."""
+    assert time_left([], [], 1, workers=None, timeout=None).low > 0
+    assert time_left([5.0] * 10, [], 1, workers=3, timeout=30).low > 1
+
+
 def test_nothing_left_takes_no_time() -> None:
     """Neither running nor pending: three zeros, whatever has ended."""
     assert Forecast(0.0, 0.0, 0.0) == time_left([], [], 0, workers=None, timeout=None)
