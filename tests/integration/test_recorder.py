@@ -169,6 +169,50 @@ def test_jobs_that_an_expired_batch_left_are_not_taken_over(world: World, record
     assert {} == stored(world, batch_id, "BATCH")
 
 
+@pytest.mark.parametrize("left", [{}, {"expires_at": int(time.time()) + 3600}], ids=["for ever", "for an hour"])
+def test_jobs_that_have_not_expired_are_taken_over(world: World, recorder: BatchRecorder, left: dict[str, int]) -> None:
+    """Another writer's that has put jobs before their batch."""
+    batch_id = unique("batch")
+    world.put_job(batch_id, "job_000003", status="completed", **left)
+    recorder.create(batch_id, "demo", URLS)
+    assert (3, 1) == tuple(world.get(batch_id).data[name] for name in ("total_urls", "completed"))
+
+
+class Reading:
+    """A client that takes down how it reads."""
+
+    def __init__(self, client: Any) -> None:  # noqa: ANN401  # botocore ships no types
+        self._client = client
+        self.consistent: list[bool] = []
+
+    def __getattr__(self, name: str) -> Callable[..., object]:
+        def call(**arguments: Any) -> object:  # noqa: ANN401  # botocore's
+            if name in ("query", "get_item"):
+                self.consistent.append(arguments.get("ConsistentRead", False))
+            answer: object = getattr(self._client, name)(**arguments)
+            return answer
+
+        return call
+
+
+def test_every_read_sees_what_was_just_written(world: World) -> None:
+    """Or a job of a batch made a second ago would be of no batch, and a rerun would write all jobs again."""
+    client, batch_id = Reading(world.dynamodb), unique("batch")
+    recorder = BatchRecorder(world.jobs_table, client)
+    recorder.create(batch_id, "demo", URLS)
+    recorder.cancel_batch(batch_id)
+    with pytest.raises(JobNotFound):
+        recorder.start(batch_id, "no-such-job")
+    assert [True] * 3 == client.consistent
+
+
+def test_its_own_client_gives_up_within_a_minute(world: World) -> None:
+    """Four tries, each with two seconds for a connection and ten for an answer."""
+    config = BatchRecorder(world.jobs_table)._client.meta.config
+    assert (2, 10) == (config.connect_timeout, config.read_timeout)
+    assert {"mode": "standard", "total_max_attempts": 4} == config.retries
+
+
 def test_more_than_a_page_of_jobs(recorder: BatchRecorder) -> None:
     """A rerun and a cancellation read every page: a URL may have 2,048 characters, a page 1 MB."""
     batch_id = unique("batch")
@@ -448,6 +492,7 @@ def test_a_block_that_ends(world: World, recorder: BatchRecorder) -> None:
     batch_id = unique("batch")
     (job_id,) = recorder.create(batch_id, "demo", URLS[:1])
     with recorder.job(batch_id, job_id) as running:
+        assert (batch_id, job_id, 0) == (running.batch_id, running.job_id, running.items_extracted)
         assert "processing" == job(world, batch_id, job_id)["status"]
         running.items_extracted += 2
         running.items_extracted += 3
