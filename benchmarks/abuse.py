@@ -331,7 +331,7 @@ def run_events(campaign: Campaign) -> None:
     with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
         # Everything that is there to be logged; the function's own logger keeps the output that it finds.
         logging.basicConfig(level=logging.DEBUG, stream=output)
-        for noisy in ("hypothesis", "schemathesis", "asyncio", "werkzeug"):
+        for noisy in ("hypothesis", "schemathesis", "asyncio"):
             logging.getLogger(noisy).setLevel(logging.WARNING)
         from functions.progress.app import handler  # noqa: PLC0415  # not before its output is caught
 
@@ -399,6 +399,7 @@ def run_document(campaign: Campaign, endpoint: str) -> None:
 @contextlib.contextmanager
 def issuing() -> Iterator[LocalIssuer]:
     """Run an issuer of session tokens for as long as the block takes."""
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # its access lines
     with socket.create_server((HOST, 0)) as listener:
         issuer = LocalIssuer(f"http://{HOST}:{listener.getsockname()[1]}")
         server = make_server(
