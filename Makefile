@@ -103,6 +103,7 @@ load: setup ## poll 1,000 batches while workers write, and hold each answer to i
 
 performance: setup
 	@$(BIN)/python -m benchmarks.report
+	@$(BIN)/python -m benchmarks.security
 
 openapi: setup ## write docs/openapi.json from the code's own models
 	$(BIN)/batch-progress openapi --write docs/openapi.json
