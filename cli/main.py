@@ -3,6 +3,7 @@
 # Each command imports what it needs when it runs, so that `--help` answers at once.
 # ruff: noqa: PLC0415
 
+import ipaddress
 import os
 import sys
 from pathlib import Path
@@ -61,6 +62,13 @@ def _port(text: str) -> int:
     return int(text)
 
 
+def _address(text: str) -> str:
+    try:
+        return str(ipaddress.IPv4Address(text))
+    except ValueError:
+        raise Failed(f"{visible(repr(text))} is not an IPv4 address") from None
+
+
 Local = Annotated[
     int | None,
     typer.Option(parser=_port, metavar="PORT", help="Work on the local server (`make run`) at this port."),
@@ -81,11 +89,15 @@ def serve(
     port: Annotated[
         int, typer.Option(parser=_port, metavar="PORT", help="Where to listen; 0 takes any free port.")
     ] = 3000,
+    bridge: Annotated[
+        str | None,
+        typer.Option(parser=_address, metavar="ADDRESS", help="Let containers have the tables at Docker's bridge."),
+    ] = None,
 ) -> None:
     """Run the API on 127.0.0.1 over an embedded DynamoDB, with an example batch and one that is worked off."""
     from cli.serve import serve
 
-    serve(port)
+    serve(port, bridge)
 
 
 @app.command()
@@ -170,12 +182,18 @@ def openapi(
 
 
 @token.command("issue")
-def issue_token(
+def issue_token(  # noqa: PLR0917  # a command's options, given by name
     owner: Annotated[str, typer.Option(help="Whose batches it opens.")],
     label: Annotated[str, typer.Option(show_default=False, help="What to call it in the list.")] = "",
     expires_in: Annotated[
         str | None, typer.Option(metavar="SPAN", help="When it ends: 12h, 30d, 52w; never where not given.")
     ] = None,
+    issuer: Annotated[
+        str,
+        typer.Option(
+            metavar="URL", show_default=False, help="The owner is whom this issuer of session tokens calls so."
+        ),
+    ] = "",
     local: Local = None,
     table: Table = None,
     stack: Stack = None,
@@ -190,13 +208,32 @@ def issue_token(
     lasts = None if expires_in is None else duration(expires_in)
     book = TokenBook(*open_table(TOKENS, Where(local, table, stack)))
     with aws():
-        secret, entry = book.issue(owner, label, lasts, datetime.now(UTC))
+        secret, entry = book.issue(owner, label, lasts, datetime.now(UTC), issuer=issuer)
     until = f"until {entry.expires_at}" if entry.expires_at else "until it is revoked"
     print(secret, flush=True)
     print(
-        f"Good for the batches of {owner} {until}; hash {entry.token_hash[:SHOWN]}. It is not shown again.",
+        f"Good for the batches of {entry.owner} {until}; hash {entry.token_hash[:SHOWN]}. It is not shown again.",
         file=sys.stderr,
     )
+
+
+@token.command("jwt")
+def session_token(
+    owner: Annotated[str, typer.Option(help="Whose session it is: the token's `sub`.")],
+    expires_in: Annotated[str, typer.Option(metavar="SPAN", help="When it ends: 90s, 15m, 12h.")] = "1h",
+    local: Annotated[
+        int, typer.Option(parser=_port, metavar="PORT", help="The port of the local server (`make run`).")
+    ] = 3000,
+) -> None:
+    """Print a session token (JWT) of the local server's own issuer, to try what an identity provider's would do."""
+    from cli.duration import duration
+    from cli.issuer import Wanted, ask_for_token
+    from cli.serve import HOST
+
+    if not owner:
+        raise Failed("the owner is empty")
+    lasts = int(duration(expires_in).total_seconds())
+    print(ask_for_token(f"http://{HOST}:{local}", Wanted(owner, lasts)))
 
 
 @token.command("list")
@@ -231,5 +268,5 @@ def revoke_token(
     book = TokenBook(*open_table(TOKENS, Where(local, table, stack)))
     with aws():
         entry, changed = book.revoke(named, datetime.now(UTC))
-    what = f"hash {entry.token_hash[:SHOWN]} of {entry.owner_id}"
+    what = f"hash {entry.token_hash[:SHOWN]} of {entry.owner}"
     print(f"Revoked {what}." if changed else f"Was revoked already: {what}, {visible(entry.revoked_at)}.")

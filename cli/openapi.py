@@ -47,6 +47,7 @@ _ERRORS = (
     errors.AuthenticationRequired(),
     errors.TokenInvalid(),
     errors.TokenExpired(),
+    errors.TokenMissingSubject(),
     errors.ApiKeyInvalid(),
     errors.ApiKeyExpired(),
     errors.ApiKeyDeactivated(),

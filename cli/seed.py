@@ -5,6 +5,8 @@ from datetime import datetime, timedelta
 from typing import Any
 
 BATCH = "batch_xyz789"
+# The same once more, of the owner whom the local issuer of session tokens calls so.
+SESSION_BATCH = "batch_session"
 OWNER = "demo"
 TOKEN = "demo-token"  # noqa: S105  # openly a demo's
 EXPIRED_TOKEN = "demo-expired-token"  # noqa: S105  # the same
@@ -37,19 +39,25 @@ def seed(client: Any, jobs_table: str, tokens_table: str, now: datetime) -> None
     )
 
 
-def batch_items(now: datetime) -> list[Item]:
+def seed_session(client: Any, jobs_table: str, owner: str, now: datetime) -> None:  # noqa: ANN401  # boto has no types
+    """Write the example once more, for who comes with a session token."""
+    items = batch_items(now, SESSION_BATCH, owner)
+    client.batch_write_item(RequestItems={jobs_table: [{"PutRequest": {"Item": item}} for item in items]})
+
+
+def batch_items(now: datetime, batch_id: str = BATCH, owner: str = OWNER) -> list[Item]:
     """Return the items of the example batch: 10 URLs, 7 completed, 1 failed, 2 pending, 245 items."""
     began = now - _AGE
     batch: Item = {
-        "batch_id": {"S": BATCH},
+        "batch_id": {"S": batch_id},
         "sk": {"S": "BATCH"},
-        "owner_id": {"S": OWNER},
+        "owner_id": {"S": owner},
         "total_urls": {"N": str(len(_JOBS))},
         "created_at": {"S": timestamp(began)},
         "parallel_jobs": {"N": "2"},
         "timeout_per_url": {"N": str(_TIMEOUT)},
     }
-    return [batch, *(_job(number, began) for number in range(len(_JOBS)))]
+    return [batch, *(_job(batch_id, number, began) for number in range(len(_JOBS)))]
 
 
 def token_items(now: datetime) -> list[Item]:
@@ -68,10 +76,10 @@ def token_items(now: datetime) -> list[Item]:
     return [item(TOKEN, "demo"), item(EXPIRED_TOKEN, "demo, expired") | {"expires_at": {"N": str(expired)}}]
 
 
-def _job(number: int, began: datetime) -> Item:
+def _job(batch_id: str, number: int, began: datetime) -> Item:
     job_id, status, items, start, end = _JOBS[number]
     item: Item = {
-        "batch_id": {"S": BATCH},
+        "batch_id": {"S": batch_id},
         "sk": {"S": f"JOB#{job_id}"},
         "url": {"S": f"https://example.com/page{number + 1}"},
         "status": {"S": status},

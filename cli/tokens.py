@@ -10,6 +10,7 @@ from typing import Any, Self
 
 from botocore.exceptions import ClientError
 
+from batch_progress.tokens import SESSION_OWNER, session_owner
 from cli.failure import Failed
 from cli.seed import timestamp
 from cli.terminal import visible
@@ -30,6 +31,7 @@ class Token:
     Attributes:
         token_hash: SHA-256 in lower-case hex.
         owner_id: Whose batches it opens.
+        issuer: Of session tokens, by whose name for the owner it is; `""` for an owner of ours.
         label: What its issuer calls it, `""` for nothing.
         created_at: RFC 3339, `""` when not recorded.
         expires_at: RFC 3339, `""` for never.
@@ -38,6 +40,7 @@ class Token:
 
     token_hash: str
     owner_id: str
+    issuer: str = ""
     label: str = ""
     created_at: str = ""
     expires_at: str = ""
@@ -51,11 +54,17 @@ class Token:
         return cls(
             token_hash=texts["token_hash"],
             owner_id=texts.get("owner_id", ""),
+            issuer=texts.get("issuer", ""),
             label=texts.get("label", ""),
             created_at=texts.get("created_at", ""),
             expires_at=_second(expires) if expires else "",
             revoked_at=texts.get("revoked_at", ""),
         )
+
+    @property
+    def owner(self) -> str:
+        """Whose batches it opens, as their `owner_id` says."""
+        return session_owner(self.issuer, self.owner_id) if self.issuer else self.owner_id
 
 
 class TokenBook:
@@ -66,23 +75,33 @@ class TokenBook:
         self._client = client
         self._table = table
 
-    def issue(self, owner: str, label: str, lasts: timedelta | None, now: datetime) -> tuple[str, Token]:
+    def issue(
+        self, owner: str, label: str, lasts: timedelta | None, now: datetime, *, issuer: str = ""
+    ) -> tuple[str, Token]:
         """Make a token and enter it; return it with its entry.
 
         Raises:
-            Failed: The owner or the label is none that a table should have.
+            Failed: The owner, the label or the issuer is none that a table should have.
         """
-        for what, name in (("owner", owner), ("label", label)):
+        for what, name in (("owner", owner), ("label", label), ("issuer", issuer)):
             if not name.isprintable() or name != name.strip() or len(name) > _LONGEST_NAME:
                 raise Failed(f"the {what} must be at most {_LONGEST_NAME} printable characters, no blank at either end")
         if not owner:
             raise Failed("the owner is empty")
+        if issuer and not re.fullmatch(r"https?://[^\s?#]+", issuer):
+            raise Failed(
+                f"{issuer!r} is no issuer: an address without query or fragment, as its tokens' `iss` spells it"
+            )
+        if not issuer and SESSION_OWNER.match(owner):
+            raise Failed("the owner is called as one of session tokens is; give their issuer with --issuer")
         token = PREFIX + secrets.token_urlsafe(_SECRET_BYTES)
         item = {
             "token_hash": {"S": _hash(token)},
             "owner_id": {"S": owner},
             "created_at": {"S": timestamp(now)},
         }
+        if issuer:
+            item["issuer"] = {"S": issuer}
         if label:
             item["label"] = {"S": label}
         if lasts:
@@ -93,7 +112,7 @@ class TokenBook:
     def tokens(self) -> list[Token]:
         """Return every entry, by owner and age."""
         found = [Token.of(item) for item in self._scan()]
-        return sorted(found, key=lambda token: (token.owner_id, token.created_at, token.token_hash))
+        return sorted(found, key=lambda token: (token.owner, token.created_at, token.token_hash))
 
     def revoke(self, named: str, now: datetime) -> tuple[Token, bool]:
         """Revoke a token, given itself or the beginning of its hash; return its entry and whether this changed it.
@@ -149,7 +168,7 @@ def listing(tokens: Iterable[Token]) -> str:
     rows = [("OWNER", "LABEL", "CREATED", "EXPIRES", "REVOKED", "HASH")]
     rows += [
         (
-            token.owner_id,
+            token.owner,
             token.label or "-",
             token.created_at or "-",
             token.expires_at or "-",

@@ -13,7 +13,7 @@ import re
 import time
 from functools import cache
 from http import HTTPStatus
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote
 
 import msgspec
@@ -24,7 +24,7 @@ from aws_lambda_powertools.event_handler.exceptions import NotFoundError
 from batch_progress import wire
 from batch_progress.settings import settings
 from batch_progress.store import BatchStore
-from batch_progress.tokens import TokenStore
+from batch_progress.tokens import Credential, TokenStore, is_session_token
 from functions.progress.answer import Answer, Unchanged, answer, unchanged
 from functions.progress.coding import Gzip, Identity, PlainObject
 from functions.progress.envelope import MethodNotAllowed, error_answer, error_headers
@@ -32,6 +32,9 @@ from functions.progress.http import Request, trace_id
 from functions.progress.query import from_direct, from_http
 from functions.progress.record import Record
 from functions.progress.tag import Tag
+
+if TYPE_CHECKING:
+    from batch_progress.jwt import SessionTokens
 
 _PATH: Final = "/v1/scrape/batch/<batch_id>/progress"
 _METHODS: Final = ["GET", "HEAD"]
@@ -61,6 +64,21 @@ def _store() -> BatchStore:
 @cache
 def _tokens() -> TokenStore:
     return TokenStore(_client(), settings().tokens_table)
+
+
+@cache
+def _sessions() -> "SessionTokens":
+    from batch_progress.jwt import SessionTokens  # noqa: PLC0415  # cryptography: of no use to who asks by a key
+
+    known = settings()
+    return SessionTokens(known.token_issuer or "", known.audiences, known.token_owner_claim)
+
+
+def _owner(credential: Credential, now: float) -> str:
+    """Return whose credential it is; raises as `TokenStore.owner` and `SessionTokens.owner` do."""
+    if is_session_token(credential) and settings().token_issuer:
+        return _sessions().owner(credential.token, now)
+    return _tokens().owner(credential, now)
 
 
 def handler(event: Any, context: Any) -> dict[str, Any]:  # noqa: ANN401  # whatever comes; Lambda's context
@@ -103,7 +121,7 @@ def batch_progress(batch_id: str) -> Response[str]:
     """Answer how far a batch is."""
     request: Request = app.context["request"]
     record: Record = app.context["record"]
-    owner_id = _tokens().owner(request.credential(), record.now)
+    owner_id = _owner(request.credential(), record.now)
     # API Gateway hands on the path as it was sent; a letter and its percent-encoding are the same (RFC 3986, 6.2.2.2).
     query = from_http(unquote(batch_id), request.parameters)
     record.batch_id = query.batch_id

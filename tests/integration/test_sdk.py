@@ -1,6 +1,7 @@
 """The vendor's official SDK, pointed at the local API."""
 
 import asyncio
+import subprocess
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,7 @@ from aitronos.core.api_error import ApiError
 from aitronos.errors import UnprocessableEntityError
 
 from tests.integration import server
-from tests.integration.server import LocalApi
+from tests.integration.server import COMMAND, LocalApi
 
 local_api = server.local_api  # pytest finds a fixture by the module's names
 
@@ -37,6 +38,13 @@ def ask_async(
             return dict(await client.web_scraping.get_batch_progress(batch_id))
 
     return asyncio.run(answer())
+
+
+def session_token(local_api: LocalApi) -> str:
+    """Return a JWT of the local issuer, as its users get one."""
+    command = [str(COMMAND), "token", "jwt", "--owner", "demo", "--local", local_api.address.rpartition(":")[2]]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603  # the project's own command
+    return done.stdout.strip()
 
 
 both = pytest.mark.parametrize("ask", [ask, ask_async])
@@ -74,6 +82,24 @@ def test_a_refusal_carries_the_envelope(local_api: LocalApi, ask: Ask, credentia
         raised.value.body["success"],
         raised.value.body["error"]["code"],
     )
+
+
+@both
+def test_a_session_token_beside_the_key(local_api: LocalApi, ask: Ask) -> None:
+    """As the SDK sends both: the JWT alone decides whose batches are seen."""
+    token = session_token(local_api)
+    assert 10 == ask(local_api, "batch_session", token=token)["data"]["total_urls"]
+    for credentials, batch_id in (({"token": token}, "batch_xyz789"), ({}, "batch_session")):
+        with pytest.raises(ApiError) as raised:
+            ask(local_api, batch_id, **credentials)
+        assert (404, "BATCH_NOT_FOUND") == (raised.value.status_code, raised.value.body["error"]["code"])
+
+
+@both
+def test_a_bad_session_token_is_not_rescued_by_the_key(local_api: LocalApi, ask: Ask) -> None:
+    with pytest.raises(ApiError) as raised:
+        ask(local_api, token=session_token(local_api)[:-4] + "AAAA")
+    assert (401, "TOKEN_INVALID") == (raised.value.status_code, raised.value.body["error"]["code"])
 
 
 @both

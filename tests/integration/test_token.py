@@ -7,9 +7,11 @@ from collections.abc import Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import httpx
+import jwt
 import pytest
 from typer.testing import CliRunner, Result
 
+from batch_progress.tokens import session_owner
 from cli.main import app
 from functions.progress import app as function
 from tests.integration import server
@@ -233,3 +235,97 @@ def test_a_token_is_never_written_over(world: World, monkeypatch: pytest.MonkeyP
     done = token("issue", "--owner", "bob")
     assert (2, "") == (done.exit_code, done.stdout)
     assert CONFLICT in done.stderr
+
+
+# Session tokens
+
+
+def test_a_key_may_be_issued_for_the_owner_of_sessions(world: World) -> None:
+    """By the issuer's name for them; it opens what their session tokens open, and the list says whose it is."""
+    issuer = "https://issuer.example.com/"
+    batch_id = world.put_batch(owner=session_owner(issuer, "alice"))
+    secret = issued("--owner", "alice", "--issuer", issuer)
+    assert (200, None) == outcome(world, secret, batch_id)
+    assert (404, "BATCH_NOT_FOUND") == outcome(world, secret, world.put_batch(owner="alice"))
+    assert f"{issuer}#alice" in token("list").stdout
+
+
+@pytest.mark.parametrize("issuer", ["issuer.example.com", "https://", "https://a b", "https://a#b", "https://a?b", " "])
+def test_an_issuer_that_is_none_is_one_line(issuer: str) -> None:
+    done = token("issue", "--owner", "alice", "--issuer", issuer)
+    assert (2, "") == (done.exit_code, done.stdout)
+    assert 1 == len(done.stderr.splitlines())
+
+
+def test_an_owner_called_as_one_of_sessions_is_refused() -> None:
+    """The function would refuse its token: it may have been chosen to look like somebody else's."""
+    done = token("issue", "--owner", "https://issuer.example.com#alice")
+    assert (2, "") == (done.exit_code, done.stdout)
+    assert "--issuer" in done.stderr
+
+
+def test_the_local_issuer_signs_for_whoever_is_named(local_api: LocalApi) -> None:
+    """The token alone is on stdout, is good for the span asked for and opens the batch that is there for it."""
+    done = session(local_api, "--owner", "demo", "--expires-in", "90s")
+    claims = jwt.decode(done.stdout.strip(), options={"verify_signature": False})
+    assert ("demo", 90) == (claims["sub"], claims["exp"] - claims["iat"])
+    bearer = {"Authorization": f"Bearer {done.stdout.strip()}"}
+    answer = httpx.get(local_api.address + progress_path("batch_session"), headers=bearer)
+    assert (200, 10) == (answer.status_code, answer.json()["data"]["total_urls"])
+    assert 404 == httpx.get(local_api.address + progress_path("batch_xyz789"), headers=bearer).status_code
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--owner", ""], "the owner is empty"),
+        (["--owner", "x" * 257], "length <= 256"),
+        (["--owner", "demo", "--expires-in", "99999d"], "<= "),
+        (["--owner", "demo", "--expires-in", "soon"], "'soon' is not a time span"),
+        (["--owner", "demo", "--local", "1"], "nothing answers at http://127.0.0.1:1"),
+    ],
+)
+def test_what_the_local_issuer_cannot_do_is_one_line(local_api: LocalApi, arguments: list[str], said: str) -> None:
+    done = session(local_api, *arguments)
+    assert (2, "") == (done.exit_code, done.stdout)
+    assert said in done.stderr
+    assert 1 == len(done.stderr.splitlines())
+
+
+def test_another_server_at_that_port_is_one_line() -> None:
+    """Whatever it answers."""
+
+    class Other(BaseHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            """Nothing."""
+
+    with HTTPServer(("127.0.0.1", 0), Other) as other:
+        thread = threading.Thread(target=other.handle_request)
+        thread.start()
+        done = token("jwt", "--owner", "demo", "--local", str(other.server_port))
+        thread.join()
+    assert (2, 1) == (done.exit_code, len(done.stderr.splitlines()))
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status"),
+    [
+        ("GET", "/issuer/token", None, 405),
+        ("GET", "/issuer/", None, 404),
+        ("GET", "/issuer/other", None, 404),
+        ("POST", "/issuer/token", b"", 400),
+        ("POST", "/issuer/token", b"\xff", 400),
+        ("POST", "/issuer/token", b'{"owner": "demo"}', 400),
+        ("POST", "/issuer/token", b'{"owner": "demo", "seconds": 1, "sub": "other"}', 400),
+        ("POST", "/issuer/token", b'{"owner": "demo", "seconds": -1}', 400),
+    ],
+)
+def test_what_the_local_issuer_does_not_take(
+    local_api: LocalApi, method: str, path: str, body: bytes | None, status: int
+) -> None:
+    assert status == httpx.request(method, local_api.address + path, content=body).status_code
+
+
+def session(api: LocalApi, *arguments: str) -> Result:
+    """Run `token jwt` for a local server, unless the arguments name another."""
+    return token("jwt", "--local", api.address.rpartition(":")[2], *arguments)

@@ -74,6 +74,14 @@ class TokenExpired(CredentialRefused):
     system_message = "Token expired"
 
 
+class TokenMissingSubject(CredentialRefused):
+    """A session token that is good and does not say whose it is."""
+
+    code = "TOKEN_MISSING_SUBJECT"
+    message = "This bearer token does not say whose it is."
+    system_message = "Token without its owner's claim"
+
+
 class ApiKeyInvalid(CredentialRefused):
     """An API key that is malformed or unknown."""
 
@@ -169,7 +177,7 @@ class InvalidRequest(BatchProgressError):
 
 
 class ServiceUnavailable(BatchProgressError):
-    """DynamoDB throttled, timed out, was away or sent a damaged answer, after the retries."""
+    """DynamoDB, or the issuer of session tokens, was away, too slow or sent a damaged answer, after the retries."""
 
     code = "SERVICE_UNAVAILABLE"
     message = "The service cannot answer just now. Please try again shortly."

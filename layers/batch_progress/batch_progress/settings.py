@@ -9,6 +9,11 @@ import msgspec
 from batch_progress.errors import ConfigurationError
 
 TableName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.-]{3,255}\Z")]
+# Keys that vouch for clients come over TLS, but for an issuer on this machine.
+Issuer = Annotated[
+    str,
+    msgspec.Meta(pattern=r"^(https://[^\s?#]+|http://(127\.0\.0\.1|\[::1\]|localhost)(:[0-9]+)?(/[^\s?#]*)?)\Z"),
+]
 
 
 class RevisionSettings(msgspec.Struct, frozen=True):
@@ -26,9 +31,26 @@ class Settings(RevisionSettings, frozen=True):
 
     Attributes:
         tokens_table: `BATCH_PROGRESS_TOKENS_TABLE`, hashes of the tokens that were issued.
+        token_issuer: `BATCH_PROGRESS_TOKEN_ISSUER`, whose session tokens are taken, as their `iss` spells it; `None`
+            where none are.
+        token_audience: `BATCH_PROGRESS_TOKEN_AUDIENCE`, whom they must be meant for, several divided by commas.
+        token_owner_claim: `BATCH_PROGRESS_TOKEN_OWNER_CLAIM`, the claim that says whose they are.
     """
 
     tokens_table: TableName = msgspec.field(name="BATCH_PROGRESS_TOKENS_TABLE")
+    token_issuer: Issuer | None = msgspec.field(name="BATCH_PROGRESS_TOKEN_ISSUER", default=None)
+    token_audience: str = msgspec.field(name="BATCH_PROGRESS_TOKEN_AUDIENCE", default="")
+    token_owner_claim: str = msgspec.field(name="BATCH_PROGRESS_TOKEN_OWNER_CLAIM", default="sub")
+
+    def __post_init__(self) -> None:
+        """Refuse an issuer whose tokens for anybody else would be taken, too."""
+        if self.token_issuer and not self.audiences:
+            raise ValueError("BATCH_PROGRESS_TOKEN_ISSUER needs BATCH_PROGRESS_TOKEN_AUDIENCE")
+
+    @property
+    def audiences(self) -> frozenset[str]:
+        """Whom session tokens must be meant for, one of them at least."""
+        return frozenset(name.strip() for name in self.token_audience.split(",") if name.strip())
 
 
 @cache
@@ -48,7 +70,8 @@ def revision_settings() -> RevisionSettings:
 
 
 def _read[SettingsT: msgspec.Struct](kind: type[SettingsT]) -> SettingsT:
-    values = {name: os.environ[name] for name in kind.__struct_encode_fields__ if name in os.environ}
+    # A template has no way to leave a variable out: an empty one counts as absent.
+    values = {name: os.environ[name] for name in kind.__struct_encode_fields__ if os.environ.get(name)}
     try:
         return msgspec.convert(values, kind)
     except msgspec.ValidationError as error:

@@ -24,6 +24,10 @@ from batch_progress.errors import (
 
 # `b64token` of RFC 6750, section 2.1; the bounds are ours.
 _TOKEN: Final = re.compile(r"(?=.{8,512}\Z)[A-Za-z0-9._~+/-]+=*\Z")
+# What can be a session token (RFC 7515, section 7.1): it is never longer than API Gateway lets headers be.
+SESSION_TOKEN: Final = re.compile(r"(?=.{5,8192}\Z)[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\Z")
+# How `session_owner` names one: an issuer has no fragment (OpenID Connect Discovery 1.0, section 3).
+SESSION_OWNER: Final = re.compile(r"https?://[^#]*#")
 # A revoked token is refused everywhere within this time.
 CACHE_SECONDS: Final = 30.0
 _CACHE_ENTRIES: Final = 1_024
@@ -62,6 +66,7 @@ class TokenItem(msgspec.Struct, frozen=True):
     """An item of the tokens table."""
 
     owner_id: wire.Text | None = None
+    issuer: wire.Text | None = None
     expires_at: wire.Seconds | None = None
     revoked_at: dict[str, Any] | None = None
 
@@ -74,6 +79,19 @@ class _Known:
     expires_at: float | None
     revoked: bool
     read_at: float
+
+
+def is_session_token(credential: Credential) -> bool:
+    """Tell whether a credential is for the issuer of session tokens to vouch for: a bearer of three parts."""
+    return credential.scheme is Scheme.BEARER and credential.token.count(".") == 2  # noqa: PLR2004  # divides three
+
+
+def session_owner(issuer: str, subject: str) -> str:
+    """Return the `owner_id` of one whom an issuer knows as `subject`.
+
+    No opaque token's owner is ever called so, unless its item names the issuer: see `TokenStore`.
+    """
+    return f"{issuer}#{subject}"
 
 
 class TokenStore:
@@ -126,8 +144,14 @@ class TokenStore:
         if bad or item.owner_id is None or not item.owner_id.S:
             # An entry that can't be trusted in one thing is trusted in none.
             return None
+        owner_id = item.owner_id.S
+        if item.issuer:
+            # A key issued on purpose for one who also comes with session tokens.
+            owner_id = session_owner(item.issuer.S, owner_id)
+        elif SESSION_OWNER.match(owner_id):
+            return None
         return _Known(
-            owner_id=item.owner_id.S,
+            owner_id=owner_id,
             expires_at=item.expires_at.N if item.expires_at else None,
             revoked=item.revoked_at is not None,
             read_at=now,

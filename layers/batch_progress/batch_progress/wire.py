@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import datetime
 from functools import partial
+from math import inf
 from time import monotonic
 from typing import Annotated, Any, Final, Literal
 
@@ -274,6 +275,12 @@ def deadline(at: float) -> Iterator[None]:
         yield
     finally:
         _deadline.reset(token)
+
+
+def seconds_left() -> float:
+    """Return how long it is until the deadline after which no attempt begins; without one, for ever."""
+    at = _deadline.get()
+    return inf if at is None else at - monotonic()
 
 
 def dynamodb() -> Any:  # noqa: ANN401  # botocore ships no types
