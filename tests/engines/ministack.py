@@ -44,7 +44,7 @@ class Aws:
     def client(self, service: str) -> Any:  # noqa: ANN401  # boto3 ships no types
         """Return a client of one of its services."""
         return boto3.client(
-            service, REGION, endpoint_url=self.address, aws_access_key_id="fake", aws_secret_access_key="fake"
+            service, REGION, endpoint_url=self.address, aws_access_key_id="test", aws_secret_access_key="test"
         )
 
     def sam(self, *arguments: str) -> str:
@@ -57,8 +57,8 @@ class Aws:
             raise EngineFailed(f"no {SAM.relative_to(ROOT)}; run: python3 scripts/setup.py sam")
         environment = _without_aws() | {
             "AWS_ENDPOINT_URL": self.address,
-            "AWS_ACCESS_KEY_ID": "fake",
-            "AWS_SECRET_ACCESS_KEY": "fake",
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
             "AWS_DEFAULT_REGION": REGION,
             "AWS_CONFIG_FILE": os.devnull,
             "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
@@ -98,6 +98,8 @@ def ministack() -> Iterator[Aws]:
             "GATEWAY_PORT": str(port),
             "MINISTACK_REGION": REGION,
             "LOG_LEVEL": "WARNING",
+            # Each function may do what its role says, and nothing else.
+            "AUTH": "true",
             # The code of its functions, its locks and what it stores.
             "TMPDIR": home,
             "STATE_DIR": f"{home}/state",
