@@ -19,6 +19,9 @@ ENVIRONMENTS = {
     "sam": (".venv-sam", "requirements/sam.txt"),
     "ministack": (".venv-ministack", "requirements/ministack.txt"),
     "runtime": (".venv-runtime", "requirements/runtime.txt"),
+    "checkov": (".venv-checkov", "requirements/checkov.txt"),
+    "supply": (".venv-supply", "requirements/supply.txt"),
+    "layer": (".venv-layer", "layers/batch_progress/requirements.txt"),
 }
 
 

@@ -76,7 +76,7 @@ def _sessions() -> "SessionTokens":
 
 def _owner(credential: Credential, now: float) -> str:
     """Return whose credential it is; raises as `TokenStore.owner` and `SessionTokens.owner` do."""
-    if settings().token_issuer and is_session_token(credential):
+    if is_session_token(credential) and settings().token_issuer:
         return _sessions().owner(credential.token, now)
     return _tokens().owner(credential, now)
 

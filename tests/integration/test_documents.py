@@ -1,15 +1,22 @@
 """Every command of README and docs does what its reader expects."""
 
+import json
 import os
 import platform
 import re
 import signal
 import subprocess
+import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
+import botocore.session
 import pytest
+from botocore import xform_name
+from botocore.model import ListShape, MapShape, Shape, StructureShape
 
+from cli.tables import read
 from tests.integration import server
 from tests.integration.server import COMMAND, LocalApi
 
@@ -19,6 +26,8 @@ ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
 PORT = "3000"
 MACHINE = {"aarch64": "arm64"}.get(platform.machine(), platform.machine())
+CANARY = "DeploymentPreference=Canary10Percent5Minutes"
+TOPIC = "arn:aws:sns:eu-central-1:123456789012:alarms"
 
 # Those that end by themselves, with what they must print. They run as they stand, but for the port.
 ENDS = {
@@ -74,6 +83,10 @@ CALLS = {
             "TokenIssuer=https://issuer.example.com TokenAudience=batch-progress"
         ),
     ],
+    f'make deploy PARAMETERS="{CANARY} AlarmTopicArn={TOPIC}"': [
+        "sam build --parameter-overrides Arch=arm64",
+        f"sam deploy --parameter-overrides Arch=arm64 {CANARY} AlarmTopicArn={TOPIC}",
+    ],
     'make deploy PARAMETERS="WatchPage=false"': [
         "sam build --parameter-overrides Arch=arm64",
         "sam deploy --parameter-overrides Arch=arm64 WatchPage=false",
@@ -85,6 +98,19 @@ def blocks() -> list[str]:
     """Return the shell blocks of all documents, each once."""
     found = (re.findall(r"^```sh\n(.*?)^```$", path.read_text(), re.MULTILINE | re.DOTALL) for path in DOCUMENTS)
     return list(dict.fromkeys(block.strip() for some in found for block in some))
+
+
+# Those that ask AWS: each call of its command line is held against the services' own descriptions.
+AWS = [block for block in blocks() if re.search(r"(^|\$\()aws ", block, re.MULTILINE)]
+# Where the command line has another name for a service than its description, and what it takes for any.
+SERVICES = {"deploy": "codedeploy"}
+GLOBAL_OPTIONS = {"query", "output"}
+AWS_COMMAND = """#!{python}
+import json, sys
+with open("{calls}", "a") as calls:
+    print(json.dumps(sys.argv[1:]), file=calls)
+print("an-answer")
+"""
 
 
 def environment(api: LocalApi, **more: str) -> dict[str, str]:
@@ -114,7 +140,7 @@ def as_here(block: str, api: LocalApi) -> str:
 
 def test_every_command_is_tested_once() -> None:
     """A block that is new in a document is to be listed here, one that is gone to be taken out."""
-    assert sorted(blocks()) == sorted([*ENDS, *GOES_ON, *CALLS])
+    assert sorted(blocks()) == sorted([*ENDS, *GOES_ON, *CALLS, *AWS])
 
 
 @pytest.mark.parametrize("block", ENDS)
@@ -171,6 +197,52 @@ def test_it_calls_what_it_should(local_api: LocalApi, block: str, tmp_path: Path
         timeout=60,
     )
     assert CALLS[block] == calls.read_text().splitlines()
+
+
+def members(shape: Shape | None) -> Iterator[str]:
+    """Yield the names of all fields within a shape, however deep."""
+    match shape:
+        case StructureShape():
+            for name, member in shape.members.items():
+                yield name
+                yield from members(member)
+        case ListShape():
+            yield from members(shape.member)
+        case MapShape():
+            yield from members(shape.value)
+
+
+@pytest.mark.parametrize("block", AWS)
+def test_aws_knows_what_it_calls(block: str, tmp_path: Path) -> None:
+    """Each operation, each option, those that it cannot do without, the fields of what is asked of the answer."""
+    calls, command = tmp_path / "calls", tmp_path / "aws"
+    command.write_text(AWS_COMMAND.format(python=sys.executable, calls=calls))
+    command.chmod(0o700)
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    subprocess.run(["/bin/sh", "-euc", block], env={"PATH": path}, capture_output=True, check=True, timeout=60)  # noqa: S603
+    for service, operation, *arguments in map(json.loads, calls.read_text().splitlines()):
+        model = botocore.session.Session().get_service_model(SERVICES.get(service, service))
+        called = model.operation_model({xform_name(name, "-"): name for name in model.operation_names}[operation])
+        options = {option.removeprefix("--") for option in arguments if option.startswith("--")}
+        known = {xform_name(name, "-"): name for name in called.input_shape.members}
+        assert options <= known.keys() | GLOBAL_OPTIONS
+        assert {xform_name(name, "-") for name in called.input_shape.required_members} <= options
+        if "--query" in arguments:
+            fields = set(re.findall(r"[A-Za-z]\w*", arguments[arguments.index("--query") + 1]))
+            assert fields
+            assert fields <= set(members(called.output_shape))
+
+
+def test_every_resource_that_is_asked_for_is_there() -> None:
+    """By its id in the template, or by the alarm's name."""
+    resources, text = read()["Resources"], "\n".join(AWS)
+    asked = re.findall(r"--logical-resource-id (\w+)", text)
+    assert asked
+    assert set(asked) <= resources.keys()
+    alarms = [one["Properties"]["AlarmName"]["Fn::Sub"] for one in resources.values() if "Alarm" in one["Type"]]
+    named = re.findall(r"--alarm-name (\S+)", text)
+    assert named
+    assert {name.replace("batch-progress", "${AWS::StackName}") for name in named} <= set(alarms)
 
 
 def test_every_target_that_is_named_is_there(local_api: LocalApi) -> None:
