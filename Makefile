@@ -1,6 +1,6 @@
 # Everything a developer does here. `make help` lists it; each target sets up what it needs.
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-sam setup-runtime setup-browser run test coverage check check-template build invoke deploy test-package test-engines test-sam-local test-browser pictures terminal-picture bench bench-forecast performance openapi lock format clean
+.PHONY: help setup setup-sam setup-runtime setup-browser run test coverage check check-template build invoke deploy test-package test-engines test-sam-local test-browser pictures terminal-picture bench bench-forecast faults fuzz load sbom audit mutation performance openapi lock format clean
 SHELL := /bin/sh
 
 PYTHON3 ?= python3
@@ -11,6 +11,7 @@ ARCH ?= arm64
 PARAMETERS ?= DeploymentPreference=Canary10Percent5Minutes
 BIN := .venv/bin
 SAM := .venv-sam/bin/sam
+SUPPLY := .venv-supply/bin
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,6 +25,9 @@ setup-sam:
 
 setup-runtime:
 	@$(PYTHON3) scripts/setup.py runtime
+
+setup-supply:
+	@$(PYTHON3) scripts/setup.py supply layer
 
 run: setup ## start the API on http://127.0.0.1:3000 (PORT=) over an embedded DynamoDB
 	@exec $(BIN)/batch-progress serve --port $(PORT) $(if $(BRIDGE),--bridge $(BRIDGE))
@@ -39,12 +43,13 @@ coverage: setup ## line and branch coverage of functions/ and layers/ by the tes
 	@$(BIN)/coverage combine -q
 	$(BIN)/coverage report
 
-check: setup check-template ## format, lint, types, imports, template, OpenAPI document
+check: setup check-template setup-supply ## format, lint, types, imports, template, OpenAPI document, bill of materials
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/batch-progress openapi --check docs/openapi.json
+	$(SUPPLY)/python scripts/sbom.py --check
 	$(BIN)/python -m benchmarks.report --check
 	$(BIN)/python -m benchmarks.cost --check
 
@@ -118,6 +123,18 @@ bench: setup setup-sam ## measure this handler beside a straightforward one and 
 bench-forecast: setup ## measure the forecast on synthetic batches (DURATIONS=file.jsonl for your own history)
 	$(BIN)/python -m benchmarks.forecast $(if $(DURATIONS),--durations $(DURATIONS))
 
+faults: setup ## break the line to DynamoDB in every way and look at each answer (7 minutes)
+	$(BIN)/python -m tests.engines.dynamodb_local $(BIN)/python -m benchmarks.faults
+
+CASES ?= 20000
+fuzz: setup ## send the function what nobody should, and look for its tokens everywhere (CASES=20000, 7 minutes)
+	CASES=$(CASES) $(BIN)/python -m tests.engines.dynamodb_local $(BIN)/python -m benchmarks.abuse
+
+CLIENTS ?= 200
+DURATION ?= 300
+load: setup ## poll 1,000 batches while workers write, and hold each answer to it (CLIENTS=200, DURATION=300)
+	CLIENTS=$(CLIENTS) DURATION=$(DURATION) $(BIN)/python -m tests.engines.dynamodb_local $(BIN)/python -m benchmarks.load
+
 performance: setup
 	@$(BIN)/python -m benchmarks.report
 	@$(BIN)/python -m benchmarks.cost
@@ -128,16 +145,23 @@ openapi: setup ## write docs/openapi.json from the code's own models
 terminal-picture: setup ## draw docs/watch-terminal.svg, what a terminal shows
 	$(BIN)/python scripts/terminal_picture.py docs/watch-terminal.svg
 
+sbom: setup-supply ## write docs/sbom.json and docs/licences.md: what the layer carries
+	$(SUPPLY)/python scripts/sbom.py --write
+
+audit: setup-supply ## ask the public services what is known to be wrong with the layer's packages
+	@$(SUPPLY)/python scripts/audit.py
+
+mutation: setup ## test the tests: change the code in small ways and see that one fails (MODULE=forecast; an hour in all)
+	@nice -n 15 $(BIN)/python scripts/mutation.py $(MODULE)
+
 lock: setup ## resolve the dependencies anew into the hash-pinned lock files
 	@UV=$$(command -v uv || echo .venv-uv/bin/uv); \
 	compile="$$UV pip compile -q --upgrade --universal --python-version 3.13 --generate-hashes --no-header"; \
 	$$compile pyproject.toml -o layers/batch_progress/requirements.txt && \
 	$$compile pyproject.toml --group dev -o requirements/dev.txt && \
-	$$compile requirements/sam.in -o requirements/sam.txt && \
-	$$compile requirements/ministack.in -o requirements/ministack.txt && \
-	$$compile requirements/runtime.in -o requirements/runtime.txt && \
-	$$compile requirements/checkov.in -o requirements/checkov.txt && \
-	$$compile requirements/uv.in -o requirements/uv.txt
+	for name in sam ministack runtime checkov supply uv; do \
+		$$compile requirements/$$name.in -o requirements/$$name.txt || exit 1; \
+	done
 
 clean: ## remove what the other targets made
-	rm -rf .venv .venv-sam .venv-ministack .venv-runtime .venv-checkov .venv-uv .engines .browser .aws-sam .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf .venv .venv-* mutants .engines .browser .aws-sam .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

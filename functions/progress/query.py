@@ -67,5 +67,7 @@ def from_direct(event: object) -> tuple[Query, str | None]:
 
     if not isinstance(event, dict):
         raise InvalidRequest(event="must be an object with a 'batch_id'")
-    parameters = validated(DirectEvent, event)
+    # JSON can hold half of a letter, which can't be named in an answer.
+    named = {str(name).encode(errors="replace").decode(): value for name, value in event.items()}
+    parameters = validated(DirectEvent, named)
     return parameters.query(), parameters.owner_id

@@ -111,6 +111,14 @@ def test_unknown_key(world: World, batch_id: str, key: str) -> None:
     assert [key] == list(answer["details"])
 
 
+def test_a_key_that_is_no_unicode(world: World, batch_id: str) -> None:
+    """JSON can hold half of a letter; an answer that is sent as UTF-8 can't name it."""
+    for odd in ({"\ud800": 1}, {"batch_id": batch_id, "limit\udfff": 1}):
+        answer = world.invoke(odd)
+        assert "VALIDATION_ERROR" == error(answer)["code"]
+        json.dumps(answer, ensure_ascii=False).encode()
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [

@@ -1,5 +1,6 @@
 """`batch-progress serve`: the real command, as a newcomer runs it."""
 
+import http.client
 import re
 import shlex
 import signal
@@ -7,6 +8,7 @@ import socket
 import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import boto3
 import httpx
@@ -199,3 +201,24 @@ def _refused(*arguments: str) -> str:
     )
     assert (2, "") == (done.returncode, done.stdout)
     return done.stderr
+
+
+@pytest.mark.parametrize(("name", "before"), [("Authorization", b"Bearer "), ("X-API-Key", b"")])
+@pytest.mark.parametrize(
+    "value",
+    [b"demo-token\r\n x", b"demo-token\xe9", b"demo-token" + b"a" * 10_240, b"demo-token\r\nTwice: demo-token-2"],
+)
+def test_a_smuggled_token_is_refused_on_the_wire(local_api: LocalApi, name: str, before: bytes, value: bytes) -> None:
+    """As bytes that no client's library would send; `Twice` stands for the header's own name."""
+    sent = before + value.replace(b"Twice: ", name.encode() + b": " + before)
+    address = urlsplit(local_api.address)
+    connection = http.client.HTTPConnection(address.hostname or "", address.port or 0, timeout=30)
+    connection.putrequest("GET", PATH)
+    # Past the library's own refusal.
+    connection._buffer.append(name.encode() + b": " + sent)  # type: ignore[attr-defined]  # nobody else lets one send it
+    connection.endheaders()
+    response = connection.getresponse()
+    body = response.read()
+    connection.close()
+    assert 401 == response.status
+    assert b"demo-token" not in body

@@ -1,0 +1,538 @@
+"""Break the line to DynamoDB in every way and to every degree, and look at each answer: `make faults`.
+
+Behind the line is a real engine (`DYNAMODB_ENDPOINT`), whose answers to reads are kept, since it is slower than the
+service; before it is the function as it stands, with its own timeouts and retries. An answer is what it is on a good
+line, or a clean `503` in time, and the next call on a good line is right; anything else is wrong. The function behind
+the stream must have counted each batch that it does not hand back.
+"""
+
+import base64
+import gzip
+import hashlib
+import json
+import multiprocessing
+import os
+import platform
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import redirect_stdout
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+from typing import Any, Final, Self
+
+import botocore.session
+
+from batch_progress.settings import settings
+from benchmarks.invocation import environment, event
+from benchmarks.line import Line, Mode, bad_line
+from benchmarks.run import machine
+from benchmarks.workload import JOBS_TABLE, OWNER, TOKEN, TOKENS_TABLE
+from cli.tables import tables
+
+RESULTS: Final = Path(__file__).with_name("faults.json")
+SEED: Final = 7
+MODES: Final[dict[str, tuple[Mode, ...]]] = {**{mode.value: (mode,) for mode in Mode}, "mixed": tuple(Mode)}
+# The share of answers that is spoilt: how often everything is asked.
+RATES: Final = {0.01: 24, 0.05: 10, 0.2: 5, 0.5: 3, 1.0: 1}
+# Cells at once: most of their time they wait.
+PROCESSES: Final = 8
+# The functions' timeouts in template.yaml.
+PROGRESS_SECONDS: Final = 10
+REVISION_SECONDS: Final = 30
+REVISED: Final = 4
+# As many as Lambda delivers again before it gives up.
+DELIVERIES: Final = 6
+
+ENDED: Final = ("completed", "completed", "failed", "cancelled", "completed")
+GOING: Final = (*ENDED, "pending", "processing", "pending", "completed", "completed", "completed", "failed")
+LONG: Final = 90
+# Three pages of DynamoDB's in few items, which a local engine reads fast.
+LONG_URL: Final = 30_000
+EXPIRED: Final = "expired-token"
+
+type Item = dict[str, dict[str, str]]
+
+
+# What is there
+
+
+def items() -> Iterator[Item]:
+    """Yield the items of the batches: one that is going on, one that has ended, one of several pages, a stranger's."""
+    yield from _batch("batch_going", OWNER, GOING, 20)
+    yield from _batch("batch_ended", OWNER, ENDED, 20)
+    yield from _batch("batch_long", OWNER, [GOING[number % len(GOING)] for number in range(LONG)], LONG_URL)
+    yield from _batch("batch_stranger", "stranger", ENDED, 20)
+
+
+def token_item(token: str) -> Item:
+    """Return the item of a token of the owner's."""
+    return {"token_hash": {"S": hashlib.sha256(token.encode()).hexdigest()}, "owner_id": {"S": OWNER}}
+
+
+def _batch(batch_id: str, owner: str, statuses: tuple[str, ...] | list[str], url_letters: int) -> Iterator[Item]:
+    yield {
+        "batch_id": {"S": batch_id},
+        "sk": {"S": "BATCH"},
+        "owner_id": {"S": owner},
+        "total_urls": {"N": str(len(statuses))},
+        "created_at": {"S": "2024-12-16T10:00:00.000Z"},
+        "revision": {"N": "1"},
+    }
+    for number, status in enumerate(statuses):
+        item = {
+            "batch_id": {"S": batch_id},
+            "sk": {"S": f"JOB#job_{number:06}"},
+            "url": {"S": f"https://example.com/{'x' * url_letters}{number}"},
+            "status": {"S": status},
+            "items_extracted": {"N": str(number * 3)},
+        }
+        if status in ("completed", "failed"):
+            item["started_at"] = {"S": f"2024-12-16T10:00:{number % 60:02}.000Z"}
+            item["finished_at"] = {"S": f"2024-12-16T10:01:{number % 60:02}.000Z"}
+        yield item
+
+
+def fill(client: Any) -> dict[str, tuple[int, ...]]:  # noqa: ANN401  # botocore ships no types
+    """Fill the functions' tables; return by batch what its counts must be."""
+    jobs_table, tokens_table = settings().jobs_table, settings().tokens_table
+    for token, more in ((TOKEN, {}), (EXPIRED, {"expires_at": {"N": "1734343200"}})):
+        client.put_item(TableName=tokens_table, Item=token_item(token) | more)
+    counts: dict[str, Counter[str]] = {}
+    for item in items():
+        client.put_item(TableName=jobs_table, Item=item)
+        count = counts.setdefault(item["batch_id"]["S"], Counter())
+        if item["sk"]["S"] != "BATCH":
+            count["total"] += 1
+            count[item["status"]["S"]] += 1
+            count["items"] += int(item["items_extracted"]["N"])
+    return {
+        batch_id: (count["total"], count["completed"], count["failed"] + count["cancelled"], count["items"])
+        for batch_id, count in counts.items()
+    }
+
+
+# What is asked
+
+
+@dataclass(frozen=True)
+class Ask:
+    """A question.
+
+    Attributes:
+        name: What it is called.
+        batch_id: The batch.
+        query: Parameters.
+        headers: More of them; a token where there is to be another.
+        method: HTTP's, `DIRECT` for a call by another Lambda.
+        tag: Whether it comes with the tag of the answer before, made just now.
+    """
+
+    name: str
+    batch_id: str = "batch_going"
+    query: dict[str, str] = field(default_factory=dict)
+    headers: dict[str, str] = field(default_factory=dict)
+    method: str = "GET"
+    tag: str | None = None
+
+    def event(self) -> dict[str, Any]:
+        """Return what the function is handed."""
+        if self.method == "DIRECT":
+            return {"batch_id": self.batch_id, **self.query}
+        headers = {"Authorization": f"Bearer {TOKEN}", **self.headers}
+        if self.tag is not None:
+            eta_and_digest = self.tag.partition(".")[2]
+            headers["If-None-Match"] = f'W/"{int(time.time())}.{eta_and_digest}'
+        made = event(self.batch_id, headers) | {"httpMethod": self.method}
+        made["queryStringParameters"] = self.query
+        made["multiValueQueryStringParameters"] = {name: [value] for name, value in self.query.items()}
+        return made
+
+
+ASKS: Final = (
+    Ask("going on"),
+    Ask("ended", "batch_ended"),
+    Ask("several pages", "batch_long"),
+    Ask("several pages, gzip", "batch_long", headers={"Accept-Encoding": "gzip"}),
+    Ask("details", query={"include": "details,estimate"}),
+    Ask("counts", "batch_long", {"limit": "0"}),
+    Ask("any tag", headers={"If-None-Match": "*"}),
+    Ask("old tag", headers={"If-None-Match": 'W/"1.0.0123456789abcdef01234567"'}),
+    Ask("head", "batch_ended", method="HEAD"),
+    Ask("direct", "batch_long", method="DIRECT"),
+    Ask("no batch", "batch_none"),
+    Ask("a stranger's batch", "batch_stranger"),
+    Ask("a stranger's batch, with a tag", "batch_stranger", headers={"If-None-Match": "*"}),
+    Ask("unknown token", headers={"Authorization": "Bearer unknown-token"}),
+    Ask("expired token", headers={"Authorization": f"Bearer {EXPIRED}"}),
+)
+WALKS: Final = (
+    Ask("walk", "batch_ended", {"limit": "2"}),
+    Ask("walk, several pages", "batch_long", {"limit": "40"}),
+    Ask("walk, one status", "batch_long", {"limit": "20", "status": "failed"}),
+)
+
+
+@dataclass(frozen=True)
+class Told:
+    """An answer, as far as it must be the same each time.
+
+    Attributes:
+        status: HTTP's.
+        code: The error's, empty where there is none.
+        body: What was said but for ids and times that are the moment's own.
+        headers: The answer's.
+    """
+
+    status: int
+    code: str
+    body: Any
+    headers: dict[str, str] = field(compare=False)
+
+    @classmethod
+    def read(cls, answer: dict[str, Any]) -> Self:
+        """Read what the function returned, by either way."""
+        if "statusCode" not in answer:
+            return cls(answer.get("error", {}).get("status", 200), *_said(answer), {})
+        headers = {name: values[0] for name, values in answer["multiValueHeaders"].items()}
+        text = answer["body"] or ""
+        if answer["isBase64Encoded"]:
+            text = gzip.decompress(base64.b64decode(text)).decode()
+        code, body = _said(json.loads(text)) if text else ("", None)
+        return cls(answer["statusCode"], code, body, headers)
+
+    @property
+    def unavailable(self) -> bool:
+        """Whether it is the one failure that may be, as clean as it must be."""
+        if self.status != 503 or (self.body is not None and self.code != "SERVICE_UNAVAILABLE"):  # noqa: PLR2004  # HTTP's
+            return False
+        if not self.headers:
+            return True
+        return (
+            1 <= int(self.headers.get("Retry-After", "0")) <= 60  # noqa: PLR2004  # the contract's seconds
+            and self.headers["Cache-Control"] == "no-store"
+            and "WWW-Authenticate" not in self.headers
+        )
+
+
+def _said(envelope: dict[str, Any]) -> tuple[str, Any]:
+    if not envelope["success"]:
+        error = dict(envelope["error"])
+        del error["trace_id"], error["timestamp"]
+        return error["code"], error
+    data = dict(envelope["data"])
+    if data["pending"]:
+        # Each read makes its own forecast.
+        for own in ("estimated_completion", "estimate", "next_cursor"):
+            data.pop(own, None)
+    return "", data
+
+
+class Context:
+    """What Lambda says of an invocation: `seconds` from now it is over."""
+
+    function_name = "progress"
+    function_version = "1"
+    memory_limit_in_mb = 1024
+    invoked_function_arn = "arn:aws:lambda:eu-central-1:123456789012:function:progress:live"
+    aws_request_id = "1b2c3d4e-0000-4000-8000-000000000000"
+
+    def __init__(self, seconds: float) -> None:
+        """Begin."""
+        self._ends = time.monotonic() + seconds
+
+    def get_remaining_time_in_millis(self) -> int:
+        """Return what is left."""
+        return max(0, int((self._ends - time.monotonic()) * 1_000))
+
+
+# What becomes of it
+
+
+@dataclass
+class Row:
+    """What a way and a rate did.
+
+    Attributes:
+        mode: The way.
+        rate: The rate.
+        spoilt: How many of DynamoDB's answers.
+        right: Answers as on a good line.
+        unavailable: Clean `503`; of the function behind the stream, answers that hand something back.
+        wrong: Anything else; what was asked and told.
+        recovered: How many of the `503` were followed by the right answer once the line was good.
+        milliseconds: Of each answer.
+    """
+
+    mode: str
+    rate: float
+    spoilt: int = 0
+    right: int = 0
+    unavailable: int = 0
+    wrong: list[str] = field(default_factory=list)
+    recovered: int = 0
+    milliseconds: list[float] = field(default_factory=list)
+
+    def told(self) -> dict[str, Any]:
+        """Return it for the results."""
+        return {
+            "mode": self.mode,
+            "rate": self.rate,
+            "answers": self.right + self.unavailable + len(self.wrong),
+            "spoilt": self.spoilt,
+            "right": self.right,
+            "unavailable": self.unavailable,
+            "recovered": self.recovered,
+            "wrong": len(self.wrong),
+            "p50_ms": round(median(self.milliseconds), 1),
+            "max_ms": round(max(self.milliseconds), 1),
+        }
+
+
+class Progress:
+    """The function behind the endpoint, at the end of a line."""
+
+    def __init__(self, line: Line, counts: dict[str, tuple[int, ...]]) -> None:
+        """Ask everything on the good line, and see that it is what is stored.
+
+        Raises:
+            SystemExit: It is not.
+        """
+        from functions.progress import app  # noqa: PLC0415  # the line must be there first
+
+        self._app = app
+        self._line = line
+        # An execution environment of its own: clients keep connections to the line before.
+        for factory in (app._store, app._tokens, app._client):  # noqa: SLF001  # as a new environment has none
+            factory.cache_clear()
+        self._right = [(ask, self._ask(ask)) for ask in _asks(self)]
+        for ask, told in self._right:
+            stored = counts.get(ask.batch_id)
+            if told.status == 200 and told.body and stored != _counts(told.body):  # noqa: PLR2004  # HTTP's OK
+                sys.exit(f"faults: {ask.name} on a good line: {_counts(told.body)}; stored: {stored}")
+
+    def _ask(self, ask: Ask) -> Told:
+        return Told.read(self._app.handler(ask.event(), Context(PROGRESS_SECONDS)))
+
+    def first(self, ask: Ask) -> tuple[Told, str | None]:
+        """Ask, and return the answer with its cursor."""
+        answer = self._app.handler(ask.event(), Context(PROGRESS_SECONDS))
+        return Told.read(answer), json.loads(answer["body"])["data"].get("next_cursor")
+
+    def disturbed(self, row: Row, times: int) -> None:
+        """Ask everything so often on the bad line."""
+        for turn in range(times):
+            for number, (ask, right) in enumerate(self._right):
+                if (turn + number) % 2:
+                    # A token that is known costs no read; half of the environments know none.
+                    self._app._tokens.cache_clear()  # noqa: SLF001  # the same
+                self._judge(row, ask, right)
+
+    def _judge(self, row: Row, ask: Ask, right: Told) -> None:
+        self._line.rate = row.rate
+        began = time.monotonic()
+        told = self._ask(ask)
+        seconds = time.monotonic() - began
+        row.milliseconds.append(seconds * 1_000)
+        self._line.rate = 0
+        if seconds >= PROGRESS_SECONDS:
+            row.wrong.append(f"{ask.name}: {seconds:.1f} s")
+        elif told == right:
+            row.right += 1
+        elif told.unavailable:
+            row.unavailable += 1
+            again = self._ask(ask)
+            if again == right:
+                row.recovered += 1
+            else:
+                row.wrong.append(f"{ask.name}, once the line was good: {again.status} {again.code}")
+        else:
+            row.wrong.append(f"{ask.name}: {told.status} {told.code} {str(told.body)[:200]}")
+
+
+def _counts(data: dict[str, Any]) -> tuple[int, ...]:
+    return tuple(data[name] for name in ("total_urls", "completed", "failed", "total_items_extracted"))
+
+
+def _asks(progress: Progress) -> Iterator[Ask]:
+    """Yield all questions, each page of each walk among them."""
+    yield from ASKS
+    tag = progress.first(Ask("", "batch_ended"))[0].headers["ETag"]
+    yield Ask("tag that holds", "batch_ended", tag=tag)
+    for walk in WALKS:
+        yield walk
+        _, cursor = progress.first(walk)
+        while cursor:
+            page = Ask(walk.name, walk.batch_id, {**walk.query, "cursor": cursor})
+            yield page
+            _, cursor = progress.first(page)
+
+
+class Revision:
+    """The function behind the stream, at the end of a line."""
+
+    def __init__(self, line: Line, engine: Any) -> None:  # noqa: ANN401  # botocore ships no types
+        """Take the line, and a client that goes past it."""
+        from functions.revision import app  # noqa: PLC0415  # the line must be there first
+
+        self._app = app
+        self._line = line
+        self._engine = engine
+        self._table = settings().jobs_table
+        app._revisions.cache_clear()  # noqa: SLF001  # as a new environment has none
+
+    def disturbed(self, row: Row, times: int) -> None:
+        """Deliver changes so often on the bad line."""
+        for turn in range(times):
+            batches = [f"batch_{row.mode}_{row.rate:g}_{turn}_{number}" for number in range(REVISED)]
+            for batch_id in batches:
+                item = {"batch_id": batch_id, "sk": "BATCH", "owner_id": OWNER}
+                self._engine.put_item(TableName=self._table, Item={name: {"S": text} for name, text in item.items()})
+            self._deliver(row, batches)
+
+    def _deliver(self, row: Row, batches: list[str]) -> None:
+        records: list[dict[str, Any]] = [
+            {"dynamodb": {"Keys": {"batch_id": {"S": batch_id}, "sk": {"S": "JOB#a"}}, "SequenceNumber": str(number)}}
+            for number, batch_id in enumerate(batches)
+        ]
+        for delivery in range(DELIVERIES):
+            # As Lambda delivers again; the last time on a good line.
+            self._line.rate = row.rate if delivery < DELIVERIES - 1 else 0
+            began = time.monotonic()
+            failed = {
+                int(failure["itemIdentifier"])
+                for failure in self._app.handler({"Records": records}, Context(REVISION_SECONDS))["batchItemFailures"]
+            }
+            seconds = time.monotonic() - began
+            row.milliseconds.append(seconds * 1_000)
+            row.unavailable += bool(failed)
+            row.right += not failed
+            if seconds >= REVISION_SECONDS:
+                row.wrong.append(f"revision: {seconds:.1f} s")
+            for number in range(len(batches)):
+                if number not in failed and not self._revision(batches[number]):
+                    row.wrong.append(f"revision: {batches[number]} is neither counted nor handed back")
+            if not failed:
+                row.recovered += delivery
+                return
+            records = [record for record in records if int(record["dynamodb"]["SequenceNumber"]) >= min(failed)]
+        row.wrong.append("revision: it hands back on a good line")
+
+    def _revision(self, batch_id: str) -> int:
+        key = {"batch_id": {"S": batch_id}, "sk": {"S": "BATCH"}}
+        item = self._engine.get_item(TableName=self._table, Key=key, ConsistentRead=True)["Item"]
+        return int(item.get("revision", {"N": "0"})["N"])
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What one process does at a time."""
+
+    function: str
+    mode: str
+    rate: float
+    seed: int
+    counts: dict[str, tuple[int, ...]]
+
+
+def client(endpoint: str) -> Any:  # noqa: ANN401  # botocore ships no types
+    """Return the stock client of an engine."""
+    return botocore.session.Session().create_client("dynamodb", endpoint_url=endpoint)
+
+
+def disturb(cell: Cell) -> tuple[Row, str]:
+    """Put one function at the end of a line that is bad in one way and to one degree; return what became of it."""
+    engine = os.environ["DYNAMODB_ENDPOINT"]
+    row = Row(cell.mode, cell.rate)
+    line = Line(engine, cell.seed, remembers=cell.function == "progress", modes=MODES[cell.mode])
+    with bad_line(line), redirect_stdout(_nowhere):
+        os.environ["AWS_ENDPOINT_URL_DYNAMODB"] = line.address
+        if cell.function == "progress":
+            Progress(line, cell.counts).disturbed(row, RATES[cell.rate])
+        else:
+            Revision(line, client(engine)).disturbed(row, RATES[cell.rate] * 3)
+        row.spoilt = line.spoilt.total()
+    return row, cell.function
+
+
+def prepare(endpoint: str) -> None:
+    """Make a process what a function's is; what it logs goes nowhere."""
+    os.environ.update(environment(endpoint))
+    global _nowhere  # noqa: PLW0603  # as long as the process lives
+    _nowhere = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115  # the same
+    with redirect_stdout(_nowhere):
+        # The loggers keep the output that they find.
+        from functions.progress import app as _progress  # noqa: F401, PLC0415
+        from functions.revision import app as _revision  # noqa: F401, PLC0415
+
+
+_nowhere: Any = None
+
+
+def text(results: dict[str, Any]) -> str:
+    """Return the results for the terminal."""
+    machine = results["machine"]
+    lines = [
+        f"{results['date']}, {machine['cpu']}, {machine['cores']} cores, {results['seconds']} s, seed {results['seed']}"
+    ]
+    for function in ("progress", "revision"):
+        failed = "503" if function == "progress" else "back"
+        heads = ("rate", "answers", "spoilt", "right", failed, "recovered", "wrong", "p50 ms", "max ms")
+        lines += ["", f"{function:<10}" + "".join(f"{head:>10}" for head in heads)]
+        lines += [
+            f"{row['mode']:<10}{row['rate']:>10.0%}{row['answers']:>10}{row['spoilt']:>10}{row['right']:>10}"
+            f"{row['unavailable']:>10}{row['recovered']:>10}{row['wrong']:>10}{row['p50_ms']:>10,.0f}{row['max_ms']:>10,.0f}"
+            for row in results[function]
+        ]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Fill every cell, write the results, print them; exit with 1 if any answer is wrong."""
+    endpoint = os.environ.get("DYNAMODB_ENDPOINT")
+    if endpoint is None:
+        sys.exit("faults: DYNAMODB_ENDPOINT names no engine; run: make faults")
+    began = time.monotonic()
+    os.environ.update(environment(endpoint))
+    engine = client(endpoint)
+    for table in tables():
+        engine.create_table(**table | {"TableName": {"JobsTable": JOBS_TABLE}.get(table["TableName"], TOKENS_TABLE)})
+    counts = fill(engine)
+    cells = [
+        Cell(function, mode, rate, SEED + number, counts)
+        for function in ("progress", "revision")
+        for number, (mode, rate) in enumerate((mode, rate) for mode in MODES for rate in sorted(RATES, reverse=True))
+    ]
+    rows: dict[str, list[Row]] = {"progress": [], "revision": []}
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(PROCESSES, spawn, prepare, (endpoint,)) as pool:
+        for row, function in pool.map(disturb, cells):
+            print(f"{function}, {row.mode}, {row.rate:.0%}", file=sys.stderr, flush=True)
+            rows[function].append(row)
+    results = {
+        "date": datetime.now(UTC).date().isoformat(),
+        "seconds": round(time.monotonic() - began),
+        "machine": machine(),
+        "versions": {"python": platform.python_version(), "botocore": version("botocore")},
+        "engine": "DynamoDB Local",
+        "seed": SEED,
+        **{
+            function: [row.told() for row in sorted(each, key=lambda row: (list(MODES).index(row.mode), row.rate))]
+            for function, each in rows.items()
+        },
+    }
+    wrong = [f"{row.mode}, {row.rate:.0%}: {each}" for every in rows.values() for row in every for each in row.wrong]
+    RESULTS.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    print(text(results))
+    if wrong:
+        sys.exit("\n".join(["", *wrong[:20], f"faults: {len(wrong)} answers are wrong"]))
+    print("\nfaults: nothing is wrong")
+
+
+if __name__ == "__main__":
+    main()

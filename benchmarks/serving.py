@@ -1,0 +1,81 @@
+"""The function behind HTTP on loopback, in several processes, as an API has several execution environments.
+
+They share a listening socket. Each answers one request at a time, as Lambda has it; what it logs goes to a file.
+"""
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import httpx
+
+from cli.serve import HOST, Context, http_server
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+
+
+@contextlib.contextmanager
+def serving(processes: int, environment: dict[str, str], log: Path) -> Iterator[tuple[str, list[int]]]:
+    """Serve for as long as the block takes; give the address and the processes' ids.
+
+    Args:
+        processes: How many.
+        environment: The variables that they have beside this process's.
+        log: Where their output goes.
+    """
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server((HOST, 0), backlog=1_024))
+        output = stack.enter_context(log.open("ab"))
+        command = [sys.executable, "-m", "benchmarks.serving", str(listener.fileno())]
+        running = [
+            stack.enter_context(
+                subprocess.Popen(  # noqa: S603  # our own
+                    command,
+                    cwd=ROOT,
+                    env=os.environ | environment,
+                    pass_fds=[listener.fileno()],
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                )
+            )
+            for _ in range(processes)
+        ]
+        try:
+            yield f"http://{HOST}:{listener.getsockname()[1]}", [process.pid for process in running]
+        finally:
+            for process in running:
+                process.terminate()
+
+
+def ready(address: str) -> None:
+    """Return once the API answers.
+
+    Raises:
+        httpx.HTTPError: It takes too long.
+    """
+    httpx.get(address, timeout=120)
+
+
+def main() -> None:
+    """Serve on the socket of the descriptor that the command line names, until terminated."""
+    from functions.progress.app import handler  # noqa: PLC0415  # this process alone is an execution environment
+
+    one_at_a_time = threading.Lock()
+
+    def call(event: dict[str, object]) -> object:
+        with one_at_a_time:
+            return handler(event, Context())
+
+    listener = socket.socket(fileno=int(sys.argv[1]))
+    with Path(os.devnull).open("w", encoding="utf-8") as screen:
+        http_server(listener, call, screen).serve_forever()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,56 @@
+"""Everything asked over a line that spoils half of what DynamoDB says, in every way: `make faults`, in small."""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+from botocore.retries.standard import ExponentialBackoff
+
+from batch_progress import wire
+from benchmarks import line as bad
+from benchmarks.faults import Progress, Revision, Row, fill
+from benchmarks.line import Line, Mode, bad_line
+from functions.progress import app as progress
+from functions.revision import app as revision
+from tests.integration.world import World
+
+RATE = 0.5
+SEED = 1
+TURNS = 4
+
+
+@pytest.fixture
+def line(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[Line]:
+    """A line between the functions and the tables, good as yet, on which nobody waits for long."""
+    del world  # its tables are those that the functions know
+    monkeypatch.setattr(wire, "READ_TIMEOUT_SECONDS", 0.5)
+    monkeypatch.setattr(bad, "_SILENT_SECONDS", 0.7)
+    monkeypatch.setattr(bad, "_LATE_SECONDS", 0.05)
+    monkeypatch.setattr(ExponentialBackoff, "delay_amount", lambda *_: 0)
+    factories = (progress._store, progress._tokens, progress._client, revision._revisions)
+    engine = os.environ["AWS_ENDPOINT_URL_DYNAMODB"]
+    with bad_line(Line(engine, SEED, remembers=True)) as line:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_DYNAMODB", line.address)
+        yield line
+    for factory in factories:
+        factory.cache_clear()
+
+
+def test_no_answer_is_wrong(line: Line, world: World) -> None:
+    """Each is what it is on a good line, or a clean 503 that is right when asked again on one."""
+    row = Row("mixed", RATE)
+    Progress(line, fill(world.dynamodb)).disturbed(row, TURNS)
+    assert [] == row.wrong
+    assert row.unavailable == row.recovered > 0
+    assert row.right > row.unavailable
+    assert set(Mode) == set(line.spoilt)
+
+
+def test_no_change_is_lost(line: Line, world: World) -> None:
+    """A batch whose jobs changed is counted, or handed back until it is."""
+    line.remembers = False
+    row = Row("mixed", RATE)
+    Revision(line, world.dynamodb).disturbed(row, TURNS * 3)
+    assert [] == row.wrong
+    assert row.unavailable == row.recovered > 0
+    assert set(Mode) == set(line.spoilt)
