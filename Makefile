@@ -1,6 +1,6 @@
 # Everything a developer does here. `make help` lists it; each target sets up what it needs.
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-sam setup-browser run test coverage check build deploy test-package test-engines test-browser pictures terminal-picture bench bench-forecast faults fuzz load performance openapi lock format clean
+.PHONY: help setup setup-sam setup-runtime setup-browser run test coverage check check-template build invoke deploy test-package test-engines test-sam-local test-browser pictures terminal-picture bench bench-forecast faults fuzz load sbom audit mutation performance openapi lock format clean
 SHELL := /bin/sh
 
 PYTHON3 ?= python3
@@ -11,6 +11,7 @@ ARCH ?= arm64
 PARAMETERS ?= DeploymentPreference=Canary10Percent5Minutes
 BIN := .venv/bin
 SAM := .venv-sam/bin/sam
+SUPPLY := .venv-supply/bin
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,8 +23,14 @@ setup: ## make the environment: Python 3.13, hash-locked packages
 setup-sam:
 	@$(PYTHON3) scripts/setup.py sam
 
+setup-runtime:
+	@$(PYTHON3) scripts/setup.py runtime
+
+setup-supply:
+	@$(PYTHON3) scripts/setup.py supply layer
+
 run: setup ## start the API on http://127.0.0.1:3000 (PORT=) over an embedded DynamoDB
-	@exec $(BIN)/batch-progress serve --port $(PORT)
+	@exec $(BIN)/batch-progress serve --port $(PORT) $(if $(BRIDGE),--bridge $(BRIDGE))
 
 test: setup ## run the unit and integration tests
 	$(BIN)/pytest tests/unit tests/integration
@@ -36,15 +43,29 @@ coverage: setup ## line and branch coverage of functions/ and layers/ by the tes
 	@$(BIN)/coverage combine -q
 	$(BIN)/coverage report
 
-check: setup setup-sam ## format, lint, types, imports, template, OpenAPI document
+check: setup check-template setup-supply ## format, lint, types, imports, template, OpenAPI document, bill of materials
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/batch-progress openapi --check docs/openapi.json
+	$(SUPPLY)/python scripts/sbom.py --check
 	$(BIN)/python -m benchmarks.report --check
-	$(BIN)/cfn-lint template.yaml
-	SAM_CLI_TELEMETRY=0 $(SAM) validate --lint --region eu-central-1
+	$(BIN)/python -m benchmarks.cost --check
+
+# Both as it stands and as SAM expands it, where more is seen: stages, aliases, deployment groups. Nothing asks the network.
+TEMPLATE ?= template.yaml
+EXPANDED := .aws-sam/expanded.json
+check-template: setup setup-sam ## lint the stack: cfn-lint, its serverless rules, checkov
+	@$(PYTHON3) scripts/setup.py checkov
+	$(BIN)/cfn-lint -a cfn_lint_serverless.rules -t $(TEMPLATE)
+	SAM_CLI_TELEMETRY=0 $(SAM) validate --lint --region eu-central-1 --template $(TEMPLATE)
+	@mkdir -p $(dir $(EXPANDED))
+	@$(dir $(SAM))python scripts/expand.py $(TEMPLATE) DeploymentPreference=Canary10Percent5Minutes >$(EXPANDED) 2>$(EXPANDED).log \
+		|| { cat $(EXPANDED).log >&2; exit 1; }
+	@# W7001: SAM itself asks the mapping; nothing that is left does
+	$(BIN)/cfn-lint -i W7001 -t $(EXPANDED)
+	CKV_SKIP_PACKAGE_UPDATE_CHECK=1 .venv-checkov/bin/checkov --framework cloudformation --skip-download --quiet --compact -f $(TEMPLATE) $(EXPANDED)
 
 format: setup ## format the code and mend what the linter can
 	$(BIN)/ruff format .
@@ -54,15 +75,28 @@ format: setup ## format the code and mend what the linter can
 build: setup setup-sam ## build the function and its layer for Lambda (ARCH=arm64, or x86_64)
 	PATH="$(CURDIR)/$(BIN):$$PATH" ARCH=$(ARCH) SAM_CLI_TELEMETRY=0 $(SAM) build --parameter-overrides Arch=$(ARCH)
 
+# A container on this machine is of its architecture.
+MACHINE := $(subst aarch64,arm64,$(shell uname -m))
+FUNCTION ?= ProgressFunction
+EVENT ?= events/direct.json
+invoke: ## run a function in a container (FUNCTION=, EVENT=events/key.json) on what `make run` holds
+	@$(MAKE) --no-print-directory build ARCH=$(MACHINE)
+	SAM_CLI_TELEMETRY=0 $(SAM) local invoke $(FUNCTION) -e $(EVENT) --parameter-overrides Arch=$(MACHINE)
+
 deploy: build ## deploy the stack of samconfig.toml (ARCH=, PARAMETERS="Name=value ...")
 	SAM_CLI_TELEMETRY=0 $(SAM) deploy --parameter-overrides Arch=$(ARCH) $(PARAMETERS)
 
 test-package: setup setup-sam ## build for both architectures and test what would be deployed
 	$(BIN)/pytest tests/package
 
-test-engines: setup ## the integration tests and more on Amazon's DynamoDB Local, which it installs
+test-engines: setup setup-sam ## the stack on the real engines, which it installs: DynamoDB Local, Lambda's runtime, an AWS
+	@$(PYTHON3) scripts/setup.py ministack runtime
 	$(BIN)/python -m tests.engines.dynamodb_local $(BIN)/pytest -n 0 tests/engines
 	$(BIN)/python -m tests.engines.dynamodb_local $(BIN)/pytest tests/integration $(WITHOUT_COMMANDS)
+
+test-sam-local: setup setup-runtime ## the functions in containers: every event, the local API, the local Lambda (as root)
+	@$(MAKE) --no-print-directory build ARCH=$(MACHINE)
+	$(BIN)/python -m tests.sam_local.docker $(BIN)/pytest -n 0 tests/sam_local
 
 # Debian's browser, and from npm what finds barriers in a page; neither belongs into the locked environment.
 AXE := .browser/node_modules/axe-core/axe.min.js
@@ -84,7 +118,7 @@ pictures: setup setup-browser ## take the README's pictures anew
 
 bench: setup setup-sam ## measure this handler beside a straightforward one and the limit (5 minutes)
 	$(BIN)/python -m benchmarks.run
-	@$(BIN)/python -m benchmarks.report
+	@$(MAKE) --no-print-directory performance
 
 bench-forecast: setup ## measure the forecast on synthetic batches (DURATIONS=file.jsonl for your own history)
 	$(BIN)/python -m benchmarks.forecast $(if $(DURATIONS),--durations $(DURATIONS))
@@ -104,6 +138,7 @@ load: setup ## poll 1,000 batches while workers write, and hold each answer to i
 performance: setup
 	@$(BIN)/python -m benchmarks.report
 	@$(BIN)/python -m benchmarks.security
+	@$(BIN)/python -m benchmarks.cost
 
 openapi: setup ## write docs/openapi.json from the code's own models
 	$(BIN)/batch-progress openapi --write docs/openapi.json
@@ -111,13 +146,23 @@ openapi: setup ## write docs/openapi.json from the code's own models
 terminal-picture: setup ## draw docs/watch-terminal.svg, what a terminal shows
 	$(BIN)/python scripts/terminal_picture.py docs/watch-terminal.svg
 
+sbom: setup-supply ## write docs/sbom.json and docs/licences.md: what the layer carries
+	$(SUPPLY)/python scripts/sbom.py --write
+
+audit: setup-supply ## ask the public services what is known to be wrong with the layer's packages
+	@$(SUPPLY)/python scripts/audit.py
+
+mutation: setup ## test the tests: change the code in small ways and see that one fails (MODULE=forecast; an hour in all)
+	@nice -n 15 $(BIN)/python scripts/mutation.py $(MODULE)
+
 lock: setup ## resolve the dependencies anew into the hash-pinned lock files
 	@UV=$$(command -v uv || echo .venv-uv/bin/uv); \
 	compile="$$UV pip compile -q --upgrade --universal --python-version 3.13 --generate-hashes --no-header"; \
 	$$compile pyproject.toml -o layers/batch_progress/requirements.txt && \
 	$$compile pyproject.toml --group dev -o requirements/dev.txt && \
-	$$compile requirements/sam.in -o requirements/sam.txt && \
-	$$compile requirements/uv.in -o requirements/uv.txt
+	for name in sam ministack runtime checkov supply uv; do \
+		$$compile requirements/$$name.in -o requirements/$$name.txt || exit 1; \
+	done
 
 clean: ## remove what the other targets made
-	rm -rf .venv .venv-sam .venv-uv .engines .browser .aws-sam .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf .venv .venv-* mutants .engines .browser .aws-sam .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

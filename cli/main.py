@@ -3,6 +3,7 @@
 # Each command imports what it needs when it runs, so that `--help` answers at once.
 # ruff: noqa: PLC0415
 
+import ipaddress
 import os
 import sys
 from pathlib import Path
@@ -61,6 +62,13 @@ def _port(text: str) -> int:
     return int(text)
 
 
+def _address(text: str) -> str:
+    try:
+        return str(ipaddress.IPv4Address(text))
+    except ValueError:
+        raise Failed(f"{visible(repr(text))} is not an IPv4 address") from None
+
+
 Local = Annotated[
     int | None,
     typer.Option(parser=_port, metavar="PORT", help="Work on the local server (`make run`) at this port."),
@@ -81,11 +89,15 @@ def serve(
     port: Annotated[
         int, typer.Option(parser=_port, metavar="PORT", help="Where to listen; 0 takes any free port.")
     ] = 3000,
+    bridge: Annotated[
+        str | None,
+        typer.Option(parser=_address, metavar="ADDRESS", help="Let containers have the tables at Docker's bridge."),
+    ] = None,
 ) -> None:
     """Run the API on 127.0.0.1 over an embedded DynamoDB, with an example batch and one that is worked off."""
     from cli.serve import serve
 
-    serve(port)
+    serve(port, bridge)
 
 
 @app.command()

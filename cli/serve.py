@@ -1,6 +1,7 @@
 """The API on this machine: the real function, an HTTP server before it, an embedded DynamoDB behind it."""
 
 import contextlib
+import errno
 import logging
 import os
 import signal
@@ -22,7 +23,7 @@ from cli.failure import Failed
 from cli.terminal import visible
 
 if TYPE_CHECKING:
-    from _typeshed.wsgi import StartResponse, WSGIEnvironment
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
     from werkzeug.serving import BaseWSGIServer
 
     from cli.issuer import LocalIssuer
@@ -55,21 +56,26 @@ class Context:
         return max(0, int((self.deadline - time.monotonic()) * 1000))
 
 
-def serve(port: int) -> None:
+def serve(port: int, bridge: str | None = None) -> None:
     """Serve until interrupted or terminated.
 
+    Args:
+        port: Where to listen; 0 is any free one.
+        bridge: The address at which containers reach this machine, if they are to have the tables.
+
     Raises:
-        Failed: the port is taken, or not ours to take.
+        Failed: the port is taken, or not ours to take, or the bridge is not of this machine.
     """
     screen = sys.stdout
     with (
         _interruptible(),
         # Taken first, so that a taken port is known at once and an early request waits for its answer.
-        _listening(port) as listener,
+        _listening(HOST, port) as listener,
         _log_file() as (log, log_name),
         # A Lambda's output goes to its log; here the function's records and metrics go to a file, off the screen.
         contextlib.redirect_stdout(log),
         embedded_dynamodb() as endpoint,
+        _tables_at(bridge, listener.getsockname()[1]),
     ):
         port = listener.getsockname()[1]
         issuer = _trusted_issuer(port)
@@ -125,6 +131,35 @@ def _fill() -> None:
     for table in tables():
         client.create_table(**table)
     seed.seed(client, JOBS_TABLE, TOKENS_TABLE, datetime.now(UTC))
+
+
+@contextlib.contextmanager
+def _tables_at(bridge: str | None, port: int) -> Iterator[None]:
+    """Let containers have the tables at the address of their bridge, if there is one; all else stays on loopback."""
+    if bridge is None:
+        yield
+        return
+    from werkzeug.serving import make_server  # noqa: PLC0415  # slow
+
+    with _listening(bridge, port) as listener:
+        server = make_server(bridge, port, _dynamodb(), threaded=True, fd=listener.fileno())
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def _dynamodb() -> "WSGIApplication":
+    """Return the embedded DynamoDB once more."""
+    from moto.moto_server.werkzeug_app import (  # noqa: PLC0415  # slow
+        DomainDispatcherApplication,
+        create_backend_app,
+    )
+
+    return DomainDispatcherApplication(create_backend_app)
 
 
 def _trusted_issuer(port: int) -> "LocalIssuer":
@@ -183,18 +218,14 @@ def http_server(
     issuer: "LocalIssuer | None" = None,
 ) -> "BaseWSGIServer":
     """Return a server on a listening socket that asks the handler and says on the screen what it was asked."""
-    from moto.moto_server.werkzeug_app import (  # noqa: PLC0415  # slow
-        DomainDispatcherApplication,
-        create_backend_app,
-    )
     from werkzeug import Request, Response  # noqa: PLC0415
     from werkzeug.serving import WSGIRequestHandler, make_server  # noqa: PLC0415
 
     from cli.gateway import SENT_HEADERS, respond  # noqa: PLC0415
     from cli.issuer import PATH  # noqa: PLC0415
 
-    # The embedded DynamoDB once more, for the other commands: they know no more than this server's port.
-    dynamodb = DomainDispatcherApplication(create_backend_app)
+    # For the other commands: they know no more than this server's port.
+    dynamodb = _dynamodb()
 
     class RequestHandler(WSGIRequestHandler):
         def make_environ(self) -> dict[str, Any]:
@@ -234,14 +265,15 @@ def http_server(
 
 
 @contextlib.contextmanager
-def _listening(port: int) -> Iterator[socket.socket]:
+def _listening(address: str, port: int) -> Iterator[socket.socket]:
     with socket.socket() as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            listener.bind((HOST, port))
+            listener.bind((address, port))
             listener.listen(128)
         except OSError as error:
-            raise Failed(f"port {port} on {HOST}: {error.strerror}; give another with PORT= or --port") from error
+            other = "BRIDGE= or --bridge" if error.errno == errno.EADDRNOTAVAIL else "PORT= or --port"
+            raise Failed(f"port {port} on {address}: {error.strerror}; give another with {other}") from error
         yield listener
 
 

@@ -17,6 +17,11 @@ WANTED = "3.13"
 ENVIRONMENTS = {
     "dev": (".venv", "requirements/dev.txt"),
     "sam": (".venv-sam", "requirements/sam.txt"),
+    "ministack": (".venv-ministack", "requirements/ministack.txt"),
+    "runtime": (".venv-runtime", "requirements/runtime.txt"),
+    "checkov": (".venv-checkov", "requirements/checkov.txt"),
+    "supply": (".venv-supply", "requirements/supply.txt"),
+    "layer": (".venv-layer", "layers/batch_progress/requirements.txt"),
 }
 
 

@@ -1,6 +1,10 @@
 """What is told of a request: one line in the log, a handful of metrics."""
 
+import itertools
+import os
 import time
+from http import HTTPStatus
+from typing import Final
 
 from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
@@ -10,6 +14,8 @@ from batch_progress.store import ReadLog
 
 # A log line names so many malformed items; the metric counts all.
 _MOST_KEYS = 20
+# How many requests this process has taken down: the first is the one that waited for it to start.
+_requests: Final = itertools.count()
 
 
 class Record:
@@ -73,8 +79,13 @@ class Record:
             },
         )
         metrics.add_dimension("kind", self.kind)
+        # So that an alarm of one stack does not hear another's in the same account.
+        metrics.add_dimension("function_name", os.environ.get("AWS_LAMBDA_FUNCTION_NAME", "local"))
         metrics.add_metric(f"Status{status}", MetricUnit.Count, 1)
         metrics.add_metric("Latency", MetricUnit.Milliseconds, milliseconds)
-        metrics.add_metric("Jobs", MetricUnit.Count, self.jobs)
+        metrics.add_metric("ColdStart", MetricUnit.Count, 0 if next(_requests) else 1)
+        # Of answers alone, so that an average is not one of errors and of what has not changed too.
+        if status == HTTPStatus.OK and self.batch_id is not None:
+            metrics.add_metric("Jobs", MetricUnit.Count, self.jobs)
         metrics.add_metric("ReadUnits", MetricUnit.Count, self.reads.read_units)
         metrics.flush_metrics()

@@ -4,6 +4,7 @@ Plain Python rather than Powertools' `BatchProcessor`: that calls back once for 
 records are one update, and it takes a record that it cannot read for a failure, which would hold up the shard.
 """
 
+import os
 import time
 from functools import cache
 from typing import Any, Final
@@ -77,6 +78,8 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, list[dict[str, str
             except Exception:  # the other batches are counted whatever befalls this one
                 logger.exception("batch is not counted", extra={"batch_id": batch_id})
                 failures.append({"itemIdentifier": sequence_number})
+    # So that one stack's numbers are not another's in the same account.
+    metrics.add_dimension("function_name", os.environ.get("AWS_LAMBDA_FUNCTION_NAME", "local"))
     metrics.add_metric("Revisions", MetricUnit.Count, counted)
     metrics.add_metric("RevisionFailures", MetricUnit.Count, len(failures))
     metrics.flush_metrics()

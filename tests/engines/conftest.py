@@ -1,12 +1,14 @@
-"""The tables and the function on Amazon's DynamoDB Local: the one that runs, or one of its own."""
+"""The tables and the function on Amazon's DynamoDB Local, the one that runs or one of its own; the stack as built."""
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.engines.dynamodb_local import dynamodb_local
 from tests.integration import conftest
+from tests.package.test_build import HOST, sam_build
 
 world = conftest.world  # the same, on another engine
 
@@ -19,3 +21,12 @@ def dynamodb_endpoint() -> Iterator[str]:
         return
     with dynamodb_local() as address:
         yield address
+
+
+@pytest.fixture(scope="session")
+def build(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The stack as `sam build` leaves it, for this machine."""
+    built = tmp_path_factory.mktemp("stack") / "build"
+    done = sam_build(built, HOST)
+    assert 0 == done.returncode, done.stderr
+    return built

@@ -175,8 +175,11 @@ def serving() -> Iterator[Faulty]:
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     faulty.address = f"http://127.0.0.1:{server.server_port}"
-    yield faulty
-    faulty.over.set()
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    try:
+        yield faulty
+    finally:
+        # A test that fails too, or the process would wait for the thread for ever.
+        faulty.over.set()
+        server.shutdown()
+        server.server_close()
+        thread.join()

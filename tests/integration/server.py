@@ -41,13 +41,13 @@ class LocalApi:
 
 
 @contextlib.contextmanager
-def running(**environment: str) -> Iterator[LocalApi]:
+def running(*options: str, **environment: str) -> Iterator[LocalApi]:
     """Start the command on a free port and wait until it says that it runs; end it if nobody has."""
     with (
         tempfile.NamedTemporaryFile() as screen,
         tempfile.NamedTemporaryFile() as errors,
         subprocess.Popen(  # noqa: S603  # the project's own command
-            [COMMAND, "serve", "--port", "0"], stdout=screen, stderr=errors, env=os.environ | environment
+            [COMMAND, "serve", "--port", "0", *options], stdout=screen, stderr=errors, env=os.environ | environment
         ) as process,
     ):
         api = LocalApi(process, Path(screen.name), Path(errors.name))

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.integration.world import Answer, World
+from functions.revision.app import handler
+from tests.integration.world import Answer, Context, World
 
 EVENTS = Path(__file__).parents[2] / "events"
 BATCH = "batch_xyz789"
@@ -55,3 +56,17 @@ def test_event_does_what_its_name_says(seeded: World, name: str) -> None:
         assert "" == answer.text
     else:
         assert (code is None, code) == (answer.json["success"], answer.json.get("error", {}).get("code"))
+
+
+def test_the_changes_of_jobs_raise_the_revision_of_their_batch_once(seeded: World) -> None:
+    """Those of a batch that is gone are none."""
+    event = json.loads((EVENTS / "revision/job_changes.json").read_text())
+    key = {"batch_id": {"S": BATCH}, "sk": {"S": "BATCH"}}
+
+    def revision() -> int:
+        item = seeded.dynamodb.get_item(TableName=seeded.jobs_table, Key=key)["Item"]
+        return int(item.get("revision", {"N": "0"})["N"])
+
+    before = revision()
+    assert {"batchItemFailures": []} == handler(event, Context())
+    assert before + 1 == revision()

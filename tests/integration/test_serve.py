@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import boto3
 import httpx
 import pytest
 
@@ -156,6 +157,35 @@ def test_a_taken_port_is_one_line() -> None:
         port = str(taken.getsockname()[1])
         done = _refused("--port", port)
     assert re.fullmatch(rf"batch-progress: port {port} on 127\.0\.0\.1: .+; give another with .+\n", done)
+
+
+def test_containers_have_the_tables_at_their_bridge_and_nothing_else() -> None:
+    """At the same port; the API stays on loopback."""
+    with server.running("--bridge", "127.0.0.2") as api:
+        bridge = api.address.replace("127.0.0.1", "127.0.0.2")
+        dynamodb = boto3.client(
+            "dynamodb", "eu-central-1", endpoint_url=bridge, aws_access_key_id="none", aws_secret_access_key="none"
+        )
+        key = {"batch_id": {"S": "batch_xyz789"}, "sk": {"S": "BATCH"}}
+        assert "demo" == dynamodb.get_item(TableName="JobsTable", Key=key)["Item"]["owner_id"]["S"]
+        assert 200 == httpx.get(api.address + PATH, headers=KEY).status_code
+        assert 404 == httpx.get(bridge + PATH, headers=KEY).status_code
+        assert 0 == api.stop()
+        assert "" == api.errors.read_text()
+
+
+def test_a_bridge_of_another_machine_is_one_line() -> None:
+    """It says which, and what to do."""
+    done = _refused("--port", "0", "--bridge", "203.0.113.7")
+    assert re.fullmatch(
+        r"batch-progress: port \d+ on 203\.0\.113\.7: .+; give another with BRIDGE= or --bridge\n", done
+    )
+
+
+@pytest.mark.parametrize("address", ["docker0", "", "172.17.0", "::1"])
+def test_a_bridge_that_is_no_address_is_one_line(address: str) -> None:
+    """An empty one would be every address of the machine."""
+    assert f"batch-progress: {address!r} is not an IPv4 address\n" == _refused(f"--bridge={address}")
 
 
 @pytest.mark.parametrize("port", ["http", "-1", "65536", "3000.5", "", "٣"])

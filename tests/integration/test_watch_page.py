@@ -148,7 +148,7 @@ def test_the_template_has_the_parameter() -> None:
     function = template["Resources"]["ProgressFunction"]["Properties"]
     assert ("true", ["true", "false"]) == (parameter["Default"], parameter["AllowedValues"])
     assert {"Ref": "WatchPage"} == function["Environment"]["Variables"]["BATCH_PROGRESS_WATCH_PAGE"]
-    assert "${WatchPage}" in function["VersionDescription"]["Fn::Sub"]
+    assert "${WatchPage}" in function["VersionDescription"]["Fn::Sub"][0]
 
 
 def test_who_asks_for_progress_does_not_pay_for_the_page() -> None:

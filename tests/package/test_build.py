@@ -262,13 +262,3 @@ def test_a_change_of_the_layer_alone_publishes_a_new_version() -> None:
     """The code is there: without it the alias would stay at the old one for ever."""
     assert versions("one") == versions("one")
     assert versions("one").keys().isdisjoint(versions("two"))
-
-
-def test_a_change_of_memory_alone_publishes_a_new_version() -> None:
-    """SAM looks at no parameter's value; CloudFormation replaces a version whose description changes."""
-    (description,) = (
-        one["Description"] for one in versions("one").values() if one["FunctionName"] == {"Ref": "ProgressFunction"}
-    )
-    assert {
-        "Fn::Sub": "${Arch} ${MemorySize} ${WatchPage} ${TokenIssuer} ${TokenAudience} ${TokenOwnerClaim}"
-    } == description

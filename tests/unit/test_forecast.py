@@ -115,6 +115,12 @@ def test_timeout_caps_what_is_left(finished: list[float], running: list[float], 
     assert made.high <= max(timeout - max(min(running), 0.001), 0.0)
 
 
+def test_a_single_waiting_job_takes_time() -> None:
+    """With nobody at work yet, and whether anything has ended or not."""
+    assert time_left([], [], 1, workers=None, timeout=None).low > 0
+    assert time_left([5.0] * 10, [], 1, workers=3, timeout=30).low > 1
+
+
 def test_nothing_left_takes_no_time() -> None:
     """Neither running nor pending: three zeros, whatever has ended."""
     assert Forecast(0.0, 0.0, 0.0) == time_left([], [], 0, workers=None, timeout=None)
@@ -183,11 +189,45 @@ def test_more_running_than_declared_wins() -> None:
     assert time_left(finished, [2.0] * 10, 100, workers=10, timeout=60) == made
 
 
-def test_one_of_three_workers_between_two_jobs_does_not_show() -> None:
-    """Two seen running where nothing is declared are taken for the platform's three."""
+@pytest.mark.parametrize(
+    ("finished", "running", "pending", "workers", "timeout", "expected"),
+    [
+        ([], [], 20, None, None, (87.88605, 40.25659, 200.9816)),
+        ([], [], 90, 1, 60, (804.0518, 350.2916, 1898.261)),
+        ([], [0.5, 4, 9], 12, None, 120, (93.37048, 47.30284, 227.886)),
+        ([5] * 40, [25], 0, 3, 60, (3.25, 0.9207703, 10.32646)),
+        ([1] * 9, [80], 2, None, None, (18.60715, 5.566483, 71.72857)),
+        (durations(30), durations(7, seed=2), 25, 10, 45, (29.26851, 24.42503, 37.70556)),
+        (durations(300), durations(100, seed=2), 400, 120, 30, (41.13765, 36.84786, 80.04051)),
+        ([2, 2.1, 2.2], [], 1000, 4, 8, (620.6965, 504.0321, 763.8574)),
+        ([-1, 3, 1e9], [-2, 6], 5, 2, 10, (24.57114, 6.061215, 89.57725)),
+        ([0.2, 40, 7], [29.5], 0, 1, 30, (0.5, 0.1486715, 0.5)),
+        ([5, 6], durations(20), 30, 22, 60, (32.59202, 23.08371, 132.3058)),
+        ([0.001] * 3 + [500], [], 6, 2, None, (525.0731, 47.55568, 1373.733)),
+        (durations(20), [], 3, 12, 60, (12.04889, 8.244147, 13.61843)),
+    ],
+)
+def test_the_arithmetic_is_the_one_that_was_measured(
+    finished: list[float],
+    running: list[float],
+    pending: int,
+    workers: int | None,
+    timeout: float | None,
+    expected: tuple[float, float, float],
+) -> None:
+    """How good a forecast is, `make bench-forecast` says; whoever changes a number here measures that anew."""
+    made = time_left(finished, running, pending, workers=workers, timeout=timeout)
+    assert expected == pytest.approx(tuple(made), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("seen", "taken_for"), [(1, 1), (2, 3), (4, 4), (5, 5), (6, 6), (9, 10), (10, 10), (12, 12), (13, 15), (18, 20)]
+)
+def test_workers_seen_are_rounded_as_people_choose_them(seen: int, taken_for: int) -> None:
+    """Up to the next multiple of five if within a fifth, for a look finds some of them between two jobs."""
     finished = durations(20)
-    made = time_left(finished, [2.0] * 2, 100, workers=None, timeout=60)
-    assert time_left(finished, [2.0] * 2, 100, workers=3, timeout=60) == made
+    made = time_left(finished, [2.0] * seen, 100, workers=None, timeout=60)
+    assert time_left(finished, [2.0] * seen, 100, workers=taken_for, timeout=60) == made
 
 
 def test_a_clock_behind_counts_as_just_begun() -> None:

@@ -1,11 +1,13 @@
 """What jobs add up to, and when to look again: values in, values out."""
 
+import math
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from batch_progress.forecast import time_left
 from batch_progress.model import Batch, Job, JobStatus, Page
 from batch_progress.progress import Basis, Counts, Estimate, Observed, Tally, estimate, poll_after, poll_again
 
@@ -62,6 +64,12 @@ def test_what_the_times_tell() -> None:
     assert Observed([7.0, 3.0], [at(30), None], at(50), at(50)) == observed
 
 
+def test_a_start_is_a_move_too() -> None:
+    """The latest one, over all pages, where no end is later."""
+    observed = tally(page(("processing", 60, None)), page(("completed", 10, 20), ("processing", 50, None))).observed()
+    assert (at(20), at(60)) == (observed.last_finished, observed.last_moved)
+
+
 def test_no_times_tell_nothing() -> None:
     assert Observed([], [], None, None) == tally(page(("pending", None, None)), page()).observed()
 
@@ -108,9 +116,26 @@ def test_what_an_estimate_is_made_from(batch: Batch, observed: Observed, basis: 
     assert basis is estimate(batch, Counts(2, 0, 0, 0), observed, NOW).basis
 
 
-@pytest.mark.parametrize("counts", [Counts(3, 1, 0, 0), Counts(3, 0, 1, 0)])
+@pytest.mark.parametrize("counts", [Counts(3, 1, 0, 0), Counts(3, 0, 1, 0), Counts(3, 1, 1, 0)])
 def test_an_ended_job_makes_an_estimate_observed(counts: Counts) -> None:
     assert Basis.OBSERVED is estimate(BATCH, counts, Observed([9.0], [], at(99), at(99)), NOW).basis
+
+
+@pytest.mark.parametrize("pending", [2, 12])
+def test_what_is_left_is_forecast(pending: int) -> None:
+    """Running jobs at their ages, or as just begun where no start is recorded, and the others waiting."""
+    batch = Batch("b", "demo", created_at=CREATED, parallel_jobs=4, timeout_per_url=40)
+    found = estimate(
+        batch, Counts(pending + 3, 3, 0, 0), Observed([5.0, 6.0, 9.0], [at(80), None], at(95), at(95)), NOW
+    )
+    left = time_left([5.0, 6.0, 9.0], [20.0, 0.0], pending - 2, workers=4, timeout=40)
+    assert Estimate(Basis.OBSERVED, *(math.ceil(NOW + seconds) for seconds in left)) == found
+
+
+def test_a_time_before_1970_is_1970() -> None:
+    """Epoch seconds never go below 0, whatever a worker's clock recorded."""
+    ended = datetime(1960, 1, 1, tzinfo=UTC)
+    assert 0 == estimate(BATCH, Counts(1, 1, 0, 0), Observed([], [], ended, ended), NOW).completion
 
 
 @given(

@@ -1,0 +1,139 @@
+"""What a million polls cost: the table of docs/operations.md, made from `results.json` and the workload's items.
+
+`cost.py` puts the table into the document between its two markers; `--check` fails when it is not there as it should
+be.
+"""
+
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from math import ceil
+from typing import Any, Final
+
+from benchmarks.report import RESULTS, ROOT
+from benchmarks.workload import Item, items
+
+OPERATIONS: Final = ROOT / "docs" / "operations.md"
+BEGIN: Final = "<!-- cost:begin -->"
+END: Final = "<!-- cost:end -->"
+POLLS: Final = 1_000_000
+
+# List prices of us-east-1 in US dollars, as docs/operations.md cites them.
+API_REQUEST: Final = 3.50e-6
+LAMBDA_REQUEST: Final = 0.20e-6
+LAMBDA_GB_SECOND: Final = 0.0000133334
+READ_UNIT: Final = 0.125e-6
+LOG_BYTE: Final = 0.50 / 1e9
+TRACE: Final = 5.00e-6
+TRANSFER_BYTE: Final = 0.09 / 1e9
+
+# A unit is a strongly consistent read of so many bytes; ours are eventually consistent, at half of it.
+UNIT_BYTES: Final = 4_096
+PAGE_BYTES: Final = 1_048_576
+# What the function has by default, and of which memory a processor is whole.
+MEMORY_MB: Final = 1_024
+WHOLE_PROCESSOR_MB: Final = 1_769
+# Assumed: what DynamoDB and the way there take of a call, beyond our own work.
+CALL_MS: Final = 5.0
+# Of a request: the function's line and metrics, as tests measure them; assumed, Lambda's own lines and the access log.
+LOGGED_BYTES: Final = 900
+PLATFORM_BYTES: Final = 1_100
+HEADER_BYTES: Final = 500
+TRACED: Final = 0.05
+
+
+@dataclass(frozen=True)
+class Poll:
+    """What one poll takes."""
+
+    name: str
+    read_units: float
+    billed_ms: int
+    sent_bytes: int
+
+    def dollars(self) -> dict[str, float]:
+        """Return what a million of them cost, by what is paid for."""
+        return {
+            "API Gateway": POLLS * API_REQUEST,
+            "Lambda": POLLS * (LAMBDA_REQUEST + self.billed_ms / 1_000 * MEMORY_MB / 1_024 * LAMBDA_GB_SECOND),
+            "DynamoDB": POLLS * self.read_units * READ_UNIT,
+            "logs, traces": POLLS * ((LOGGED_BYTES + PLATFORM_BYTES) * LOG_BYTE + TRACED * TRACE),
+            "transfer": POLLS * self.sent_bytes * TRANSFER_BYTE,
+        }
+
+
+def size(item: Item) -> int:
+    """Return an item's size as DynamoDB counts it: names, texts in UTF-8, and a number as a byte for two digits."""
+    total = 0
+    for name, value in item.items():
+        ((kind, text),) = value.items()
+        total += len(name.encode()) + (ceil(len(text) / 2) + 1 if kind == "N" else len(text.encode()))
+    return total
+
+
+def units(sizes: Iterator[int]) -> float:
+    """Return the units of one query over items of these sizes: each page is rounded up to 4 KB by itself."""
+    total, page = 0.0, 0
+    for one in sizes:
+        page += one
+        if page >= PAGE_BYTES:
+            total, page = total + ceil(page / UNIT_BYTES) / 2, 0
+    return total + ceil(page / UNIT_BYTES) / 2
+
+
+def billed(cpu_ms: float, calls: int) -> int:
+    """Return what Lambda bills: our work on the share of a processor that the memory brings, and waiting."""
+    return ceil(cpu_ms * WHOLE_PROCESSOR_MB / MEMORY_MB + calls * CALL_MS)
+
+
+def polls(results: dict[str, Any]) -> Iterator[Poll]:
+    """Yield a poll that finds nothing changed, then full ones by the batch's size."""
+    unchanged = results["unchanged"]
+    yield Poll("unchanged (304), any size", 0.5, billed(unchanged["large_ms"], 1), HEADER_BYTES)
+    for jobs, row in results["warm"].items():
+        read = units(size(item) for item in items(int(jobs), datetime.now(UTC)))
+        yield Poll(
+            f"{int(jobs):,} jobs", read, billed(row["gzip_ms"], row["queries"]), row["gzip_bytes"] + HEADER_BYTES
+        )
+
+
+def markdown(results: dict[str, Any]) -> str:
+    """Return the table."""
+    rows = list(polls(results))
+    heads = ["read units", "billed ms", "sent", *rows[0].dollars(), "a million polls"]
+    lines = [f"| | {' | '.join(heads)} |", f"| --- |{' ---: |' * len(heads)}"]
+    for row in rows:
+        dollars = row.dollars()
+        cells = [f"{row.read_units:,.1f}", f"{row.billed_ms:,}", f"{row.sent_bytes / 1e3:,.1f} KB"]
+        cells += [f"${each:,.2f}" for each in (*dollars.values(), sum(dollars.values()))]
+        lines.append(f"| {row.name} | {' | '.join(cells)} |")
+    batch, *jobs = (size(item) for item in items(10_000, datetime.now(UTC)))
+    machine = f"{results['machine']['cpu']}, {results['machine']['system']}"
+    lines += [
+        "",
+        f"Items of the workload: {sum(jobs) / len(jobs):,.0f} bytes a job on average, {batch:,} the batch's own.",
+        f"Processor time and bytes sent as measured on {results['date']} ({machine}).",
+    ]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Write the table, or check it."""
+    written = OPERATIONS.read_text(encoding="utf-8")
+    before, begin, rest = written.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        sys.exit(f"cost: docs/operations.md has no {BEGIN} and {END}")
+    wanted = f"{before}{BEGIN}\n{markdown(json.loads(RESULTS.read_text(encoding='utf-8')))}\n{END}{after}"
+    if "--check" in sys.argv[1:]:
+        if wanted != written:
+            sys.exit("cost: the table in docs/operations.md is not of benchmarks/results.json; run: make performance")
+    elif wanted != written:
+        OPERATIONS.write_text(wanted, encoding="utf-8")
+        print("cost: wrote the table in docs/operations.md")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,184 @@
+"""Mutation testing: `mutation.py [MODULE ...]` changes a module of the layer in every small way that mutmut knows.
+
+A change that no test notices is a survivor. Each must stand with its reason in docs/mutation.md, and at least
+nine of ten changes must be noticed; else the exit status is 1. The figures go into benchmarks/mutation.json.
+
+mutmut passes decorated functions over, and takes a module's name from its path, of which it knows `src/` alone. So it
+works on a copy in which `@cache def f` is `f = cache(f)`, in `mutants/MODULE/src`. It changes functions alone:
+constants, fields of structs and their defaults stay as they are.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+import libcst as cst
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+PACKAGE: Final = "batch_progress"
+LAYER: Final = ROOT / "layers" / PACKAGE / PACKAGE
+MUTANTS: Final = ROOT / "mutants"
+FIGURES: Final = ROOT / "benchmarks" / "mutation.json"
+REASONS: Final = ROOT / "docs" / "mutation.md"
+LEAST_SHARE: Final = 0.9
+
+# The tests that are meant to hold each module to its word, rather than all that run through it.
+TESTS: Final = {
+    "progress": ["tests/unit/test_progress.py"],
+    "forecast": ["tests/unit/test_forecast.py"],
+    "wire": [
+        "tests/unit/test_wire.py",
+        "tests/integration/test_faults.py",
+        "-k",
+        "not ((slow or stalls) and (token or later or batch))",  # seconds each, and the same as for the first page
+    ],
+    "recorder": ["tests/integration/test_recorder.py"],
+    "tokens": ["tests/integration/test_tokens.py", "tests/integration/test_session_tokens.py"],
+}
+# What a fixture calls once for many tests; mutmut would know the first of them alone.
+ONCE: Final = {"wire": "x_dynamodb"}
+
+# One process, the same examples each time and none made smaller; without what only costs time when each mutant is a
+# run of its own.
+_PYTEST: Final = [
+    *("-n", "0", "--hypothesis-profile", "mutation", "--assert", "plain"),
+    *(f"-pno:{plugin}" for plugin in ("cacheprovider", "unraisableexception", "threadexception", "schemathesis")),
+]
+_SETTINGS: Final = """
+[tool.mutmut]
+source_paths = ["src"]
+only_mutate = {files}
+also_copy = ["cli", "functions", "docs", "events", "template.yaml"]
+pytest_add_cli_args = {arguments}
+pytest_add_cli_args_test_selection = {tests}
+# By the clock: on a busy machine a short one would count as killed what only waited.
+timeout_multiplier = 5.0
+timeout_constant = 10.0
+on_dependency_change = "ignore"
+"""
+# mutmut's words for a mutant that a test noticed.
+_KILLED: Final = frozenset({"killed", "timeout"})
+
+
+class _Undecorated(cst.CSTTransformer):
+    """Turns `@decorator def f` into `def f` and `f = decorator(f)`, which is the same, and leaves `@cache` out.
+
+    Of a function that is called once and for all, mutmut would know one test alone.
+    """
+
+    def leave_FunctionDef(  # noqa: N802  # libcst's name and signature
+        self, original_node: cst.FunctionDef, updated_node: cst.FunctionDef
+    ) -> cst.FunctionDef | cst.FlattenSentinel[cst.BaseStatement]:
+        """Rewrite one function."""
+        decorators = [each.decorator for each in original_node.decorators]
+        names = [each.value if isinstance(each, cst.Name) else "" for each in decorators]
+        if names in ([], ["staticmethod"]):  # mutmut knows these
+            return updated_node
+        bare = updated_node.with_changes(decorators=[])
+        if names == ["cache"]:
+            return bare
+        decorated: cst.BaseExpression = bare.name
+        for decorator in reversed(decorators):
+            decorated = cst.Call(decorator, [cst.Arg(decorated)])
+        assignment = cst.Assign([cst.AssignTarget(bare.name)], decorated)
+        return cst.FlattenSentinel([bare, cst.SimpleStatementLine([assignment])])
+
+
+def stage(module: str) -> Path:
+    """Lay out what mutmut works on, afresh."""
+    place = MUTANTS / module
+    shutil.rmtree(place, ignore_errors=True)
+    shutil.copytree(LAYER, place / "src" / PACKAGE, ignore=shutil.ignore_patterns("__pycache__"))
+    file = place / "src" / PACKAGE / f"{module}.py"
+    file.write_text(cst.parse_module(file.read_text(encoding="utf-8")).visit(_Undecorated()).code, encoding="utf-8")
+    for name in ("cli", "functions", "docs", "events", "tests", "template.yaml"):
+        (place / name).symlink_to(ROOT / name)
+    settings = _SETTINGS.format(
+        files=json.dumps([f"src/{PACKAGE}/{module}.py"]),
+        arguments=json.dumps(_PYTEST),
+        tests=json.dumps(TESTS[module]),
+    )
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    (place / "pyproject.toml").write_text(project + settings, encoding="utf-8")
+    return place
+
+
+def mutmut(place: Path, *arguments: str) -> str:
+    """Run mutmut and return what it printed."""
+    command = [str(Path(sys.executable).with_name("mutmut")), *arguments]
+    environment = os.environ | {"PYTHONHASHSEED": "0", "COLUMNS": "200"}
+    done = subprocess.run(  # noqa: S603  # the project's own tool
+        command, cwd=place, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
+    )
+    output = done.stdout.decode("utf-8", "replace")
+    if done.returncode:
+        sys.exit(f"mutation: mutmut {arguments[0]} failed in {place.relative_to(ROOT)}:\n{output[-3_000:]}")
+    return output
+
+
+def run(module: str, place: Path) -> None:
+    """Let mutmut run."""
+    children = ["--max-children", os.environ.get("CHILDREN", "2")]
+    mutmut(place, "run", *children)
+    if module in ONCE:
+        name = f"{PACKAGE}.{module}.{ONCE[module]}"
+        file = place / "mutants" / "mutmut-stats.json"
+        known = json.loads(file.read_text(encoding="utf-8"))
+        known["tests_by_mangled_function_name"][name] = list(known["duration_by_test"])
+        file.write_text(json.dumps(known), encoding="utf-8")
+        mutmut(place, "run", *children, f"{name}__mutmut_*")
+
+
+def figures(place: Path) -> dict[str, Any]:
+    """Read what became of each mutant."""
+    ends = [line.split(": ") for line in mutmut(place, "results", "--all", "true").split("\n") if "__mutmut_" in line]
+    survivors = [name.strip() for name, end in ends if end not in _KILLED]
+    return {
+        "mutants": len(ends),
+        "killed": len(ends) - len(survivors),
+        "share": round(1 - len(survivors) / len(ends), 4),
+        "survivors": [_change(place, name) for name in survivors],
+    }
+
+
+def _change(place: Path, name: str) -> dict[str, str]:
+    """Return what a mutant changed, and where."""
+    diff = mutmut(place, "show", name).splitlines()
+    was, now = (
+        " ".join(line[1:].strip() for line in diff if re.match(sign, line)) for sign in (r"-(?!-)", r"\+(?!\+)")
+    )
+    function = re.sub(r"^.*?\.x[_ǁ]", "", name.partition("__mutmut_")[0]).replace("ǁ", ".")
+    return {"in": function, "was": was, "now": now, "name": name}
+
+
+def main(modules: list[str]) -> None:
+    """Test the modules named, or all; report and keep what was found."""
+    if unknown := set(modules) - TESTS.keys():
+        sys.exit(f"mutation: no module is called {', '.join(unknown)}; there are: {', '.join(TESTS)}")
+    kept = json.loads(FIGURES.read_text(encoding="utf-8")) if FIGURES.exists() else {}
+    reasons = REASONS.read_text(encoding="utf-8") if REASONS.exists() else ""
+    faults = []
+    for module in modules or list(TESTS):
+        place = stage(module)
+        run(module, place)
+        found = kept[module] = figures(place)
+        FIGURES.write_text(json.dumps(kept, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        print(f"{module}: {found['killed']} of {found['mutants']} killed, {found['share']:.1%}")
+        if found["share"] < LEAST_SHARE:
+            faults.append(f"{module}: fewer than {LEAST_SHARE:.0%} of the mutants were killed")
+        faults += [
+            f"{module}: docs/mutation.md does not say why this survives, in {one['in']}: {one['now']}"
+            for one in found["survivors"]
+            if one["now"] not in reasons
+        ]
+    if faults:
+        sys.exit("\n".join(f"mutation: {fault}" for fault in faults))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,165 @@
+"""A function as `sam build` left it, under AWS's own runtime interface emulator and runtime client, and nothing else.
+
+The emulator comes with the SAM command line, the client is a package in an environment of its own, `.venv-runtime`,
+in which there is nothing that a function imports.
+"""
+
+import contextlib
+import json
+import os
+import platform
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+
+from cli.tables import read
+from tests.engines.dynamodb_local import EngineFailed
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+EMULATORS: Final = ROOT / ".venv-sam/lib/python3.13/site-packages/samcli/local/rapid"
+ARCHITECTURE: Final = {"aarch64": "arm64"}.get(platform.machine(), platform.machine())
+RUNTIME: Final = ROOT / ".venv-runtime"
+STARTS_WITHIN: Final = 10.0
+ANSWERS_WITHIN: Final = 60.0
+# What Lambda tells every function of this runtime, and what the client looks at.
+RUNTIME_VARIABLES: Final = {
+    "PATH": "/usr/bin:/bin",
+    "AWS_EXECUTION_ENV": "AWS_Lambda_python3.13",
+    "AWS_LAMBDA_FUNCTION_VERSION": "1",
+    "AWS_LAMBDA_LOG_FORMAT": "JSON",
+    "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand",
+    "AWS_REGION": "eu-central-1",
+    "AWS_DEFAULT_REGION": "eu-central-1",
+    "AWS_ACCESS_KEY_ID": "fake",
+    "AWS_SECRET_ACCESS_KEY": "fake",
+    "LANG": "en_US.UTF-8",
+    "TZ": ":UTC",
+}
+
+
+@dataclass(frozen=True)
+class Emulator:
+    """One function's emulator.
+
+    Attributes:
+        address: Where it takes events.
+        pid: Its process.
+        log: The file of all that the function and the emulator wrote.
+    """
+
+    address: str
+    pid: int
+    log: Path
+
+    def invoke(self, event: object) -> Any:  # noqa: ANN401  # whatever JSON comes back
+        """Send an event and return the answer, which is an `errorMessage` where the runtime made it."""
+        return self.send(json.dumps(event).encode()).json()
+
+    def send(self, body: bytes) -> httpx.Response:
+        """Send an event as it is."""
+        url = f"{self.address}/2015-03-31/functions/function/invocations"
+        return httpx.post(url, content=body, timeout=ANSWERS_WITHIN)
+
+    def function_pid(self) -> int:
+        """Return the process that runs the function; there is one after the first event."""
+        # Any of its threads may have started it.
+        threads = Path(f"/proc/{self.pid}/task").iterdir()
+        (pid,) = (pid for thread in threads for pid in (thread / "children").read_text().split())
+        return int(pid)
+
+
+@contextlib.contextmanager
+def emulator(
+    build: Path,
+    function: str,
+    dynamodb: str,
+    tables: Mapping[str, str],
+    *,
+    timeout: int | None = None,
+    handler: str | None = None,
+    path: tuple[Path, ...] = (),
+) -> Iterator[Emulator]:
+    """Run a function of the stack until the block ends.
+
+    Args:
+        build: Where `sam build` put the stack.
+        function: The function's logical id.
+        dynamodb: The address of the engine.
+        tables: The name of each table there, by its logical id.
+        timeout: In seconds, as in the template unless given.
+        handler: Another handler than the template's.
+        path: More folders to import from, behind the function's and the layer's.
+
+    Raises:
+        EngineFailed: Something is not installed, or does not start.
+    """
+    program, python = EMULATORS / f"aws-lambda-rie-{ARCHITECTURE}", RUNTIME / "bin/python"
+    for needed in (program, python):
+        if not needed.exists():
+            raise EngineFailed(f"no {needed.relative_to(ROOT)}; run: python3 scripts/setup.py sam runtime")
+    template = read(build / "template.yaml")
+    properties = template["Resources"][function]["Properties"]
+    task_root = build / function
+    (port, api_port) = _free_ports(2)
+    command = [str(program), "--log-level", "error"]
+    command += ["--runtime-interface-emulator-address", f"127.0.0.1:{port}"]
+    command += ["--runtime-api-address", f"127.0.0.1:{api_port}"]
+    command += [str(python), "-m", "awslambdaric", handler or properties["Handler"]]
+    environment = RUNTIME_VARIABLES | {
+        "AWS_LAMBDA_FUNCTION_NAME": function,
+        "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "1024",
+        "AWS_LAMBDA_FUNCTION_TIMEOUT": str(timeout or properties["Timeout"]),
+        "LAMBDA_TASK_ROOT": str(task_root),
+        "PYTHONPATH": os.pathsep.join(map(str, (task_root, build / "BatchProgressLayer/python", *path))),
+        **_variables(template, function, tables),
+        # Last: the template names no engine.
+        "AWS_ENDPOINT_URL_DYNAMODB": dynamodb,
+    }
+    with (
+        tempfile.NamedTemporaryFile() as log,
+        # A group of its own, so that the function ends with its emulator.
+        subprocess.Popen(  # noqa: S603  # the command above
+            command, cwd=task_root, env=environment, stdout=log, stderr=subprocess.STDOUT, process_group=0
+        ) as process,
+    ):
+        try:
+            _wait(process, port, Path(log.name))
+            yield Emulator(f"http://127.0.0.1:{port}", process.pid, Path(log.name))
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+def _variables(template: dict[str, Any], function: str, tables: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment that the template gives a function by default, without what a condition decides."""
+    defaults = {name: parameter.get("Default") for name, parameter in template["Parameters"].items()}
+    known = {**defaults, **tables}
+    declared = template["Resources"][function]["Properties"]["Environment"]["Variables"]
+    plain = {name: value if isinstance(value, str) else known.get(value.get("Ref")) for name, value in declared.items()}
+    return {name: value for name, value in plain.items() if value is not None}
+
+
+def _free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        held = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [int(one.getsockname()[1]) for one in held]
+
+
+def _wait(process: "subprocess.Popen[bytes]", port: int, log: Path) -> None:
+    """Return once it takes connections."""
+    deadline = time.monotonic() + STARTS_WITHIN
+    while True:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            return
+        if process.poll() is not None or time.monotonic() > deadline:
+            lines = log.read_text(errors="replace").strip().splitlines() or ["it says nothing"]
+            raise EngineFailed(f"the runtime interface emulator does not start: {lines[-1]}")
+        time.sleep(0.02)

@@ -1,0 +1,138 @@
+"""An AWS on this machine's loopback, and the SAM command line that deploys to it.
+
+ministack comes from the package index into an environment of its own, `.venv-ministack`. It keeps nothing: all that it
+was told is gone when it ends.
+"""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import boto3
+
+from tests.engines.dynamodb_local import EngineFailed
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+MINISTACK: Final = ROOT / ".venv-ministack/bin/ministack"
+SAM: Final = ROOT / ".venv-sam/bin/sam"
+REGION: Final = "eu-central-1"
+STARTS_WITHIN: Final = 60.0
+
+
+@dataclass(frozen=True)
+class Aws:
+    """An AWS account with nothing in it.
+
+    Attributes:
+        port: Where all of its services answer.
+    """
+
+    port: int
+
+    @property
+    def address(self) -> str:
+        return f"http://localhost:{self.port}"
+
+    def client(self, service: str) -> Any:  # noqa: ANN401  # boto3 ships no types
+        """Return a client of one of its services."""
+        return boto3.client(
+            service, REGION, endpoint_url=self.address, aws_access_key_id="test", aws_secret_access_key="test"
+        )
+
+    def sam(self, *arguments: str) -> str:
+        """Run a SAM command in this account; return what it printed.
+
+        Raises:
+            EngineFailed: It is not installed, or it failed; the message has all that it printed.
+        """
+        if not SAM.exists():
+            raise EngineFailed(f"no {SAM.relative_to(ROOT)}; run: python3 scripts/setup.py sam")
+        environment = _without_aws() | {
+            "AWS_ENDPOINT_URL": self.address,
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+            "AWS_DEFAULT_REGION": REGION,
+            "AWS_CONFIG_FILE": os.devnull,
+            "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+            "SAM_CLI_TELEMETRY": "0",
+        }
+        done = subprocess.run(  # noqa: S603  # the command above
+            [str(SAM), *arguments],
+            cwd=ROOT,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            raise EngineFailed(f"sam {arguments[0]} failed:\n{done.stdout}")
+        return done.stdout
+
+
+@contextlib.contextmanager
+def ministack() -> Iterator[Aws]:
+    """Run ministack until the block ends.
+
+    Raises:
+        EngineFailed: It is not installed, or does not start.
+    """
+    if not MINISTACK.exists():
+        raise EngineFailed(f"no {MINISTACK.relative_to(ROOT)}; run: python3 scripts/setup.py ministack")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = int(free.getsockname()[1])
+    with tempfile.TemporaryDirectory() as home:
+        log = Path(home, "log")
+        environment = _without_aws() | {
+            "BIND_HOST": "127.0.0.1",
+            "MINISTACK_HOST": "localhost",
+            "GATEWAY_PORT": str(port),
+            "MINISTACK_REGION": REGION,
+            "LOG_LEVEL": "WARNING",
+            # Each function may do what its role says, and nothing else.
+            "AUTH": "true",
+            # The code of its functions, its locks and what it stores.
+            "TMPDIR": home,
+            "STATE_DIR": f"{home}/state",
+            "S3_DATA_DIR": f"{home}/s3",
+        }
+        with (
+            log.open("wb") as output,
+            # A group of its own, so that the functions end with it.
+            subprocess.Popen(  # noqa: S603  # the command above
+                [MINISTACK], cwd=home, env=environment, stdout=output, stderr=output, process_group=0
+            ) as process,
+        ):
+            try:
+                _wait(process, port, log)
+                yield Aws(port)
+            finally:
+                # It keeps nothing, so there is nothing to wait for.
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+
+
+def _without_aws() -> dict[str, str]:
+    """Return this process's environment without what points at an account, or at another engine."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "BATCH_PROGRESS_"))}
+
+
+def _wait(process: "subprocess.Popen[bytes]", port: int, log: Path) -> None:
+    """Return once it takes connections."""
+    deadline = time.monotonic() + STARTS_WITHIN
+    while True:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            return
+        if process.poll() is not None or time.monotonic() > deadline:
+            lines = log.read_text(errors="replace").strip().splitlines() or ["it says nothing"]
+            raise EngineFailed(f"ministack does not start: {lines[-1]}")
+        time.sleep(0.1)

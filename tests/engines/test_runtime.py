@@ -1,0 +1,251 @@
+"""Both functions as `sam build` leaves them, under AWS's own runtime: no other code, no other packages.
+
+What shows here and nowhere else: an import that the layer lacks, the runtime's own JSON, its 6 MB, its clock, a cold
+start beside a warm one.
+"""
+
+import json
+import os
+import random
+import signal
+import statistics
+import string
+import sysconfig
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.engines.lambda_runtime import RUNTIME, Emulator, emulator
+from tests.integration import test_events
+from tests.integration.faulty import Reply, serving
+from tests.integration.test_events import OUTCOMES
+from tests.integration.test_revision import number, record, revision
+from tests.integration.world import Context, World, event, progress_path, unique
+
+pytestmark = pytest.mark.timeout(300)
+
+CANNED = {"JobsTable": "JobsTable", "TokensTable": "TokensTable"}
+NOWHERE = "http://127.0.0.1:1"
+# Bytes that a response may have: 6 MB and a little, as Lambda's own message says.
+LIMIT = 6_291_556
+JOBS = 24
+
+# Runs in the function's place, imports it, and tells where each module came from.
+MODULES = """
+import importlib, sys
+
+def handler(event, context):
+    for name in event:
+        importlib.import_module(name)
+    return sorted(module.__file__ for module in list(sys.modules.values()) if getattr(module, "__file__", None))
+"""
+# Runs in the function's place and answers with a string of so many bytes, quotes included.
+LONG = """
+def handler(event, context):
+    return "x" * (event - 2)
+"""
+
+
+@dataclass(frozen=True)
+class BuiltWorld(World):
+    """The same tables, and the function as built in front of them."""
+
+    emulator: Emulator | None = None
+
+    def invoke(self, event: object, context: Context | None = None) -> dict[str, Any]:
+        """Ask as another Lambda does; how long it may take is the emulator's affair."""
+        assert context is None
+        assert self.emulator
+        answer = self.emulator.invoke(event)
+        assert isinstance(answer, dict)
+        assert "errorMessage" not in answer, answer
+        return answer
+
+
+@pytest.fixture(scope="module")
+def progress(build: Path, world: World, dynamodb_endpoint: str) -> Iterator[BuiltWorld]:
+    """The progress function, over the tables of these tests."""
+    tables = {"JobsTable": world.jobs_table, "TokensTable": world.tokens_table}
+    with emulator(build, "ProgressFunction", dynamodb_endpoint, tables) as running:
+        yield BuiltWorld(world.dynamodb, world.jobs_table, world.tokens_table, world.tokens, running)
+
+
+seeded = test_events.seeded  # the example that the events ask for, in the same tables
+
+
+@pytest.mark.usefixtures("seeded")
+@pytest.mark.parametrize("name", OUTCOMES)
+def test_every_event_does_what_its_name_says(progress: BuiltWorld, name: str) -> None:
+    """Each file of `events/`, sent as it is."""
+    test_events.test_event_does_what_its_name_says(progress, name)
+
+
+@pytest.mark.parametrize("given", [[{"batch_id": "b"}], "batch_xyz789", 7, None, True, {}])
+def test_an_event_that_is_no_question_is_a_clean_error(progress: BuiltWorld, given: object) -> None:
+    """Whatever JSON a caller sends, the answer is the envelope and not the runtime's error."""
+    error = progress.invoke(given)["error"]
+    assert (422, "VALIDATION_ERROR") == (error["status"], error["code"])
+
+
+def test_what_is_no_json_reaches_no_function(progress: BuiltWorld) -> None:
+    """The runtime refuses it, and the next event is answered."""
+    assert progress.emulator
+    assert "Runtime.UnmarshalError" == progress.emulator.send(b"{batch_id").json()["errorType"]
+    assert "BATCH_NOT_FOUND" == progress.invoke({"batch_id": unique("batch")})["error"]["code"]
+
+
+def test_nothing_is_imported_from_elsewhere(build: Path, tmp_path: Path) -> None:
+    """Every module is the function's, the layer's, Python's own, or one of the client's three packages."""
+    (tmp_path / "modules.py").write_text(MODULES)
+    found = {}
+    for function, handler in (
+        ("ProgressFunction", "functions.progress.app"),
+        ("RevisionFunction", "functions.revision.app"),
+    ):
+        with emulator(build, function, NOWHERE, CANNED, handler="modules.handler", path=(tmp_path,)) as running:
+            files = running.invoke([handler, "batch_progress.recorder"])
+        packages = f"{build}/BatchProgressLayer/python/"
+        ours = (f"{build}/{function}/", packages, f"{sysconfig.get_path('stdlib')}/", str(tmp_path))
+        client = f"{RUNTIME}/lib/python3.13/site-packages/"
+        found[function] = {
+            file.removeprefix(client).split("/")[0].split(".")[0] for file in files if not file.startswith(ours)
+        }
+        assert any(file.startswith(f"{packages}botocore/") for file in files)
+    allowed = {"awslambdaric", "simplejson", "snapshot_restore_py", "runtime_client", "_virtualenv"}
+    assert {function: names & allowed for function, names in found.items()} == found
+
+
+def test_a_warm_start_goes_on_where_the_cold_one_ended(build: Path) -> None:
+    """The same process answers, with the token that it knows already, in a fraction of the first answer's time."""
+    question = json.loads((test_events.EVENTS / "bearer.json").read_text())
+    with serving() as faulty, emulator(build, "ProgressFunction", faulty.address, CANNED) as running:
+        seconds = []
+        for _ in range(21):
+            began = time.perf_counter()
+            assert 200 == running.invoke(question)["statusCode"]
+            seconds.append(time.perf_counter() - began)
+        assert (1, 21) == (faulty.calls["token"], faulty.calls["first page"])
+    cold, *warm = seconds
+    assert cold > 5 * statistics.median(warm)
+
+
+def test_a_process_that_dies_takes_nothing_with_it(build: Path) -> None:
+    """The next event starts another one, cold, and is answered."""
+    question = json.loads((test_events.EVENTS / "bearer.json").read_text())
+    with serving() as faulty, emulator(build, "ProgressFunction", faulty.address, CANNED) as running:
+        assert 200 == running.invoke(question)["statusCode"]
+        os.kill(running.function_pid(), signal.SIGKILL)
+        statuses = [running.invoke(question).get("statusCode") for _ in range(2)]
+        assert (200, 2) == (statuses[-1], faulty.calls["token"])
+
+
+def test_a_database_that_says_nothing_is_a_clean_503(build: Path) -> None:
+    """The function gives up before Lambda gives it up, in the template's own time, and answers the next event."""
+    question = json.loads((test_events.EVENTS / "bearer.json").read_text())
+    with serving() as faulty, emulator(build, "ProgressFunction", faulty.address, CANNED) as running:
+        faulty.forever["token"] = Reply(silent=60)
+        answer = running.invoke(question)
+        assert (503, ["2"]) == (answer["statusCode"], answer["multiValueHeaders"]["Retry-After"])
+        faulty.forget()
+        assert 200 == running.invoke(question)["statusCode"]
+
+
+def test_a_function_that_stands_still_is_timed_out(build: Path) -> None:
+    """By the runtime, at the timeout; the next event finds a new one."""
+    # It needs no database, which a cold start on a busy machine might leave no time for.
+    question = json.loads((test_events.EVENTS / "none.json").read_text())
+    with emulator(build, "ProgressFunction", NOWHERE, CANNED, timeout=3) as running:
+        assert 401 == running.invoke(question)["statusCode"]
+        os.kill(running.function_pid(), signal.SIGSTOP)
+        assert "Task timed out after 3.00 seconds" in running.send(json.dumps(question).encode()).text
+        assert 401 == running.invoke(question)["statusCode"]
+
+
+def test_the_runtime_holds_to_its_limit(build: Path, tmp_path: Path) -> None:
+    """Or else the next test would show nothing: the last byte that fits, and the first that does not."""
+    (tmp_path / "long.py").write_text(LONG)
+    with emulator(build, "ProgressFunction", NOWHERE, CANNED, handler="long.handler", path=(tmp_path,)) as running:
+        assert LIMIT == len(running.send(str(LIMIT).encode()).content)
+        refused = running.invoke(LIMIT + 1)
+    assert "Function.ResponseSizeTooLarge" == refused["errorType"]
+
+
+def dense(length: int) -> str:
+    """Return text that compresses to no less, base64 included."""
+    return "".join(random.Random(length).choices(string.ascii_letters + string.digits, k=length))  # noqa: S311  # no secret
+
+
+@pytest.fixture(
+    scope="module", params=[dense(300_000), '"' * 240_000, "\U0001f600" * 60_000], ids=["dense", "quotes", "emoji"]
+)
+def large(request: pytest.FixtureRequest, world: World) -> str:
+    """A batch whose answer would be over the limit, of 24 jobs."""
+    batch_id = world.put_batch(total_urls=JOBS)
+    for place in range(JOBS):
+        # One at a time: together they are more than a batch of writes may be.
+        world.put_job(batch_id, f"job_{place:02}", url=request.param, status="completed", items_extracted=1)
+    return batch_id
+
+
+@pytest.mark.parametrize("coding", ["identity", "gzip"])
+def test_what_is_too_large_ends_early_with_a_cursor(progress: BuiltWorld, large: str, coding: str) -> None:
+    """The runtime takes every answer; the counts are those of the whole, and the cursors lead to every job once."""
+    query: dict[str, str] = {}
+    seen: list[str] = []
+    pages = 0
+    while pages < JOBS:
+        answer = progress.ask(large, query, headers={"Accept-Encoding": coding})
+        pages += 1
+        assert [JOBS, JOBS, 0, 0, JOBS] == list(answer.data.values())[1:6]
+        seen += [job["job_id"] for job in answer.data["jobs"]]
+        if not answer.data.get("next_cursor"):
+            break
+        assert answer.headers["Link"].endswith('>; rel="next"')
+        query = {"cursor": answer.data["next_cursor"]}
+    assert [f"job_{place:02}" for place in range(JOBS)] == seen
+    # Repetitions compress to next to nothing.
+    assert (pages > 1) == (coding == "identity" or len(set(answer.data["jobs"][0]["url"])) > 1)
+
+
+def test_a_direct_answer_that_is_too_large_ends_early(progress: BuiltWorld, large: str) -> None:
+    """It is cut at the same limit, and goes on by the cursor alone."""
+    page = progress.invoke({"batch_id": large})["data"]
+    seen = [job["job_id"] for job in page["jobs"]]
+    assert 0 < len(seen) < JOBS
+    while page.get("next_cursor"):
+        page = progress.invoke({"batch_id": large, "cursor": page["next_cursor"]})["data"]
+        assert JOBS == page["completed"]
+        seen += [job["job_id"] for job in page["jobs"]]
+    assert [f"job_{place:02}" for place in range(JOBS)] == seen
+
+
+def test_the_revision_function_counts(build: Path, world: World, dynamodb_endpoint: str) -> None:
+    """Once for each delivery and batch; the answer says that nothing failed."""
+    batch_ids = [world.put_batch() for _ in range(2)]
+    records = [record(batch_id, sk) for sk in ("JOB#a", "JOB#b") for batch_id in batch_ids]
+    tables = {"JobsTable": world.jobs_table}
+    with emulator(build, "RevisionFunction", dynamodb_endpoint, tables) as running:
+        answers = [running.invoke({"Records": records}) for _ in range(3)]
+    assert [{"batchItemFailures": []}] * 3 == answers
+    assert [3, 3] == [revision(world, batch_id) for batch_id in batch_ids]
+
+
+def test_the_revision_function_reports_what_it_could_not_count(build: Path) -> None:
+    """A database that is away: the last record of each batch comes again."""
+    records = [record(batch_id) for batch_id in ("one", "two", "one")]
+    with emulator(build, "RevisionFunction", NOWHERE, CANNED) as running:
+        answer = running.invoke({"Records": records})
+    assert [number(records[2]), number(records[1])] == [
+        failure["itemIdentifier"] for failure in answer["batchItemFailures"]
+    ]
+
+
+def test_a_setting_that_is_missing_is_an_error_of_ours(build: Path) -> None:
+    """The function comes up without its tables' names and answers in the envelope."""
+    with emulator(build, "ProgressFunction", NOWHERE, {}) as running:
+        answer = running.invoke(event("GET", progress_path("b"), [("X-API-Key", "demo-token")]))
+    assert (500, "INTERNAL_ERROR") == (answer["statusCode"], json.loads(answer["body"])["error"]["code"])

@@ -1,0 +1,117 @@
+"""What docs/operations.md says of parameters, log lines and costs is so."""
+
+import json
+import re
+from typing import Any
+
+import pytest
+
+from benchmarks.cost import LOGGED_BYTES, OPERATIONS
+from cli.tables import read
+from tests.integration.world import World, event, progress_path
+
+TEXT = OPERATIONS.read_text(encoding="utf-8")
+TEMPLATE = read()
+# The blocks that are in no language: queries.
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
+QUERIES = [block for language, block in BLOCKS if not language]
+# Of CloudWatch Logs Insights: what is no field.
+WORDS = {
+    *("fields", "filter", "stats", "sort", "limit", "by", "as", "like", "or", "and", "desc"),
+    *("count", "sum", "pct", "max", "bin", "latest"),
+}
+
+
+def rows(heading: str) -> list[list[str]]:
+    """Return the cells of the first table behind a heading."""
+    table = re.search(r"(?:^\|.*\n)+", TEXT.partition(f"\n## {heading}\n")[2], re.MULTILINE)
+    assert table
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table[0].splitlines()[2:]]
+
+
+def logged(world: World) -> tuple[str, str, set[str]]:
+    """Return what the function logs of a good answer, and of a bad one; and the fields of all its lines."""
+    batch_id = world.put_batch()
+    world.put_jobs(batch_id, {"good": {}})
+    fine = world.elsewhere(event("GET", progress_path(batch_id), world.key())).log
+    world.put_jobs(batch_id, {"bad": {"status": "no such"}})
+    malformed = world.elsewhere(event("GET", progress_path(batch_id), world.key())).log
+    failed = world.elsewhere(event("GET", progress_path(batch_id), world.key()), BATCH_PROGRESS_JOBS_TABLE="no").log
+    lines = [json.loads(line) for line in (fine + malformed + failed).splitlines() if line.startswith("{")]
+    return fine, failed, {name for line in lines if "level" in line for name in line}
+
+
+def test_every_query_asks_for_what_is_logged(world: World) -> None:
+    """By fields that a line of the function has, or one of the access log."""
+    _, failed, fields = logged(world)
+    assert '"exception_name"' in failed
+    access = json.loads(TEMPLATE["Resources"]["Api"]["Properties"]["AccessLogSetting"]["Format"])
+    assert len(QUERIES) >= 7
+    for query in QUERIES:
+        bare = re.sub(r'"[^"]*"|/(?:[^/])*/', "", query)
+        named = set(re.findall(r"(?<![@.\w])[A-Za-z_]\w*", bare)) - WORDS
+        made = set(re.findall(r"\bas (\w+)", bare))
+        assert named
+        assert named - made <= fields | access.keys(), query
+        messages = set(re.findall(r'message = "([^"]*)"', query))
+        assert messages <= {"request", "malformed items"}
+
+
+def test_every_log_group_that_is_named_is_there() -> None:
+    groups = [one["Properties"] for one in TEMPLATE["Resources"].values() if one["Type"] == "AWS::Logs::LogGroup"]
+    names = {group["LogGroupName"]["Fn::Sub"].replace("${AWS::StackName}", "batch-progress") for group in groups}
+    assert names == set(re.findall(r"`(/aws/[\w/-]+)`", TEXT))
+
+
+def test_every_parameter_is_in_the_table() -> None:
+    """With its default; none that takes no value is said to have one."""
+    told: dict[str, str] = {}
+    for names, defaults, _ in rows("Deploy"):
+        parameters = re.findall(r"`(\w+)`", names)
+        told |= zip(parameters, defaults.split(", "), strict=True)
+    assert {name: str(one["Default"]) or "none" for name, one in TEMPLATE["Parameters"].items()} == {
+        name: default.strip("`") for name, default in told.items()
+    }
+
+
+def test_every_alarm_is_in_the_table() -> None:
+    alarms = [one["Properties"] for one in TEMPLATE["Resources"].values() if one["Type"] == "AWS::CloudWatch::Alarm"]
+    names = {alarm["AlarmName"]["Fn::Sub"].removeprefix("${AWS::StackName}-") for alarm in alarms}
+    assert names == {name.strip("`") for name, *_ in rows("Alarms")}
+
+
+def numbers(page: str) -> tuple[Any, ...]:
+    """Return an alarm's threshold, how many periods of how many, and seconds of one."""
+    (alarm,) = (
+        one["Properties"]
+        for one in TEMPLATE["Resources"].values()
+        if one["Type"] == "AWS::CloudWatch::Alarm" and one["Properties"]["AlarmName"]["Fn::Sub"].endswith(f"}}-{page}")
+    )
+    parts = [metric["MetricStat"] for metric in alarm.get("Metrics", []) if "MetricStat" in metric] or [alarm]
+    return alarm["Threshold"], alarm["DatapointsToAlarm"], alarm["EvaluationPeriods"], parts[0]["Period"]
+
+
+@pytest.mark.parametrize(
+    ("page", "says", "wanted"),
+    [
+        ("server-errors", "over 1% of requests are 5xx, and at least 5 a minute, in 2 of 3 minutes", (1, 2, 3, 60)),
+        ("function-throttles", "in 2 of 5 minutes", (1, 2, 5, 60)),
+        ("table-throttles", "in 3 of 5 minutes", (1, 3, 5, 60)),
+        ("latency", "in 3 of 5 minutes", ({"Ref": "LatencyAlarmMilliseconds"}, 3, 5, 60)),
+        ("request-throttles", "over 5% of requests are 429, and at least 100, for 15 minutes", (5, 3, 3, 300)),
+        ("new-version-errors", "once", (1, 1, 1, 60)),
+        ("revision-lag", "for over a minute, for 5 minutes", (60_000, 5, 5, 60)),
+        ("malformed-items", "one is read", (1, 1, 1, 300)),
+        ("revision-failures", "one lies in the queue", (1, 1, 1, 300)),
+    ],
+)
+def test_an_alarm_goes_off_when_the_table_says(page: str, says: str, wanted: tuple[Any, ...]) -> None:
+    (told,) = (when for name, when, _ in rows("Alarms") if name == f"`{page}`")
+    assert says in told
+    assert wanted == numbers(page)
+
+
+def test_a_request_logs_as_much_as_its_cost_says(world: World) -> None:
+    """Its line and its metrics, within a seventh: names and ids are of other lengths in AWS."""
+    fine, _, _ = logged(world)
+    assert LOGGED_BYTES == pytest.approx(len(fine.encode()), rel=0.15)

@@ -1,0 +1,257 @@
+"""The stack as CloudFormation gets it, under every choice that its parameters give; and that a finding is one."""
+
+import json
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from functools import cache
+from graphlib import TopologicalSorter
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cli.tables import read
+
+ROOT = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.timeout(300)  # checkov takes seconds by itself, and every tool on a busy machine
+KEY = "arn:aws:kms:eu-central-1:123456789012:key/0b1c2d3e-0000-4000-8000-000000000000"
+TOPIC = "arn:aws:sns:eu-central-1:123456789012:alarms"
+CHOICES = {
+    "DeploymentPreference": ("AllAtOnce", "Canary10Percent5Minutes"),
+    "AlarmTopicArn": ("", TOPIC),
+    "KmsKeyArn": ("", KEY),
+    "ReservedConcurrency": ("0", "50"),
+    "ManageApiLogRole": ("true", "false"),
+}
+NOTHING = {"Ref": "AWS::NoValue"}
+
+type Stack = dict[str, dict[str, Any]]
+
+
+@cache
+def expanded(preference: str) -> str:
+    """Return what SAM makes of the template; of the parameters it asks for this one alone."""
+    python, script = str(ROOT / ".venv-sam/bin/python"), "scripts/expand.py"
+    command = [python, script, "template.yaml", f"DeploymentPreference={preference}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)  # noqa: S603
+    return str(done.stdout)
+
+
+def deployed(**chosen: str) -> Stack:
+    """Return the resources that there are with these parameters, conditions decided and references left."""
+    template = json.loads(expanded(chosen.get("DeploymentPreference", "AllAtOnce")))
+    parameters = {name: str(one.get("Default", "")) for name, one in template["Parameters"].items()} | chosen
+
+    def holds(condition: Any) -> bool:  # noqa: ANN401  # CloudFormation's JSON
+        match condition:
+            case {"Fn::Equals": [one, other]}:
+                one, other = (parameters[each["Ref"]] if isinstance(each, dict) else str(each) for each in (one, other))
+                return bool(one == other)
+            case {"Fn::Not": [one]}:
+                return not holds(one)
+            case {"Fn::Or": several}:
+                return any(holds(one) for one in several)
+            case {"Condition": str(name)} | str(name):
+                return holds(template["Conditions"][name])
+        raise AssertionError(condition)
+
+    def decided(value: Any) -> Any:  # noqa: ANN401  # the same
+        match value:
+            case {"Fn::If": [condition, yes, no]}:
+                return decided(yes if holds(condition) else no)
+            case dict():
+                return {
+                    name: one for name, one in zip(value, map(decided, value.values()), strict=True) if one != NOTHING
+                }
+            case list():
+                return [one for one in map(decided, value) if one != NOTHING]
+        return value
+
+    return {
+        name: decided(resource)
+        for name, resource in template["Resources"].items()
+        if "Condition" not in resource or holds(resource["Condition"])
+    }
+
+
+def references(value: Any) -> Iterator[str]:  # noqa: ANN401  # the same
+    """Yield the names of what a value refers to."""
+    match value:
+        case {"Ref": str(name)}:
+            yield name
+        case {"Fn::GetAtt": [str(name), *_]} | {"Fn::GetAtt": str(name)}:
+            yield name.partition(".")[0]
+        case {"Fn::Sub": [str(text), values]}:
+            yield from (name.partition(".")[0] for name in re.findall(r"\$\{([\w:.]+)\}", text) if name not in values)
+            yield from references(values)
+        case {"Fn::Sub": str(text)}:
+            yield from (name.partition(".")[0] for name in re.findall(r"\$\{([\w:.]+)\}", text))
+        case dict():
+            for one in value.values():
+                yield from references(one)
+        case list():
+            for one in value:
+                yield from references(one)
+
+
+def waits_for(stack: Stack) -> dict[str, set[str]]:
+    """Return what must be there before each resource is."""
+    graph = {name: {one for one in references(resource) if one in stack} for name, resource in stack.items()}
+    for name, resource in stack.items():
+        depends = resource.get("DependsOn", [])
+        graph[name] |= {depends} if isinstance(depends, str) else set(depends)
+    return graph
+
+
+def before(stack: Stack, name: str) -> set[str]:
+    """Return all that must be there before a resource is, and what that waits for."""
+    graph, found, left = waits_for(stack), set[str](), {name}
+    while left:
+        found |= left
+        left = {needed for one in left for needed in graph[one]} - found
+    return found - {name}
+
+
+def of(stack: Stack, kind: str) -> dict[str, dict[str, Any]]:
+    """Return the properties of the resources of a kind."""
+    return {name: one["Properties"] for name, one in stack.items() if one["Type"] == kind}
+
+
+EVERY_CHOICE = [dict(zip(CHOICES, values, strict=True)) for values in product(*CHOICES.values())]
+
+
+@pytest.mark.parametrize("chosen", EVERY_CHOICE, ids=lambda chosen: " ".join(one[:20] for one in chosen.values()))
+def test_a_first_deployment_finds_all_that_it_needs(chosen: dict[str, str]) -> None:
+    """Whatever is chosen: nothing refers to what is not there, and nothing waits in a circle."""
+    stack = deployed(**chosen)
+    known = {*stack, *json.loads(expanded("AllAtOnce"))["Parameters"]}
+    dangling = {
+        (name, one)
+        for name, resource in stack.items()
+        for one in references(resource)
+        if one not in known and not one.startswith("AWS::")
+    }
+    assert set() == dangling
+    assert len(stack) == len(list(TopologicalSorter(waits_for(stack)).static_order()))
+
+
+def test_the_stage_waits_for_the_role_that_writes_its_log() -> None:
+    """A fresh account has none, and refuses a stage with an access log until it has."""
+    assert "ApiLogAccount" in before(deployed(), "ApiprodStage")
+    assert "ApiLogAccount" not in deployed(ManageApiLogRole="false")
+
+
+def test_by_default_there_is_no_alarm_and_no_key() -> None:
+    """Nobody would hear the alarms; encryption is by AWS's own keys."""
+    stack = deployed()
+    assert {} == of(stack, "AWS::CloudWatch::Alarm")
+    assert {} == of(stack, "AWS::CodeDeploy::DeploymentGroup")
+    assert "KmsKeyArn" not in json.dumps([one["Properties"] for one in stack.values() if "Version" not in one["Type"]])
+    assert all(table["SSESpecification"]["SSEEnabled"] for table in of(stack, "AWS::DynamoDB::Table").values())
+    assert all(queue["SqsManagedSseEnabled"] for queue in of(stack, "AWS::SQS::Queue").values())
+
+
+def test_a_topic_is_told_of_every_alarm() -> None:
+    alarms = of(deployed(AlarmTopicArn=TOPIC), "AWS::CloudWatch::Alarm")
+    declared = [one for one in read()["Resources"].values() if one["Type"] == "AWS::CloudWatch::Alarm"]
+    assert len(declared) == len(alarms)
+    assert all([{"Ref": "AlarmTopicArn"}] == one["AlarmActions"] == one["OKActions"] for one in alarms.values())
+
+
+def test_a_canary_is_undone_by_alarms_that_are_there_before_it() -> None:
+    """With no topic too; the one that hears the new version alone has been told of it when traffic begins to shift."""
+    stack = deployed(DeploymentPreference="Canary10Percent5Minutes")
+    alarms = of(stack, "AWS::CloudWatch::Alarm")
+    assert alarms
+    assert all({"AlarmActions", "OKActions"}.isdisjoint(one) for one in alarms.values())
+    (group,) = of(stack, "AWS::CodeDeploy::DeploymentGroup").values()
+    assert {"ServerErrorsAlarm", "LatencyAlarm", "NewVersionErrorsAlarm"} == {
+        one["Name"]["Ref"] for one in group["AlarmConfiguration"]["Alarms"]
+    }
+    assert "DEPLOYMENT_STOP_ON_ALARM" in group["AutoRollbackConfiguration"]["Events"]
+    assert {"NewVersionErrorsAlarm", "ServerErrorsAlarm", "LatencyAlarm"} <= before(stack, "ProgressFunctionAliaslive")
+    (version,) = (name for name in of(stack, "AWS::Lambda::Version") if name.startswith("ProgressFunction"))
+    dimensions = {one["Name"]: one["Value"] for one in alarms["NewVersionErrorsAlarm"]["Dimensions"]}
+    assert {"Fn::GetAtt": [version, "Version"]} == dimensions["ExecutedVersion"]
+
+
+def test_a_key_of_one_s_own_encrypts_all_that_is_kept() -> None:
+    """Tables, queue, logs, settings; both functions may use it."""
+    stack, key = deployed(KmsKeyArn=KEY), {"Ref": "KmsKeyArn"}
+    assert all(
+        {"SSEEnabled": True, "SSEType": "KMS", "KMSMasterKeyId": key} == table["SSESpecification"]
+        for table in of(stack, "AWS::DynamoDB::Table").values()
+    )
+    (queue,) = of(stack, "AWS::SQS::Queue").values()
+    assert (key, False) == (queue["KmsMasterKeyId"], "SqsManagedSseEnabled" in queue)
+    assert 3 == len(of(stack, "AWS::Logs::LogGroup"))
+    assert all(key == group["KmsKeyId"] for group in of(stack, "AWS::Logs::LogGroup").values())
+    functions = of(stack, "AWS::Lambda::Function")
+    assert [key, key] == [function["KmsKeyArn"] for function in functions.values()]
+    for role in (function["Role"]["Fn::GetAtt"][0] for function in functions.values()):
+        assert "use-the-key" in {policy["PolicyName"] for policy in stack[role]["Properties"]["Policies"]}
+
+
+@pytest.mark.parametrize(("chosen", "reserved"), [("0", None), ("50", {"Ref": "ReservedConcurrency"})])
+def test_concurrency_is_reserved_where_it_is_asked_for(chosen: str, reserved: object) -> None:
+    """Never by default: of an account's first ten nothing may be reserved, and 0 would switch the function off."""
+    functions = of(deployed(ReservedConcurrency=chosen), "AWS::Lambda::Function")
+    assert reserved == functions["ProgressFunction"].get("ReservedConcurrentExecutions")
+    assert "ReservedConcurrentExecutions" not in functions["RevisionFunction"]
+
+
+@pytest.mark.parametrize(
+    "parameter",
+    ["Arch", "MemorySize", "WatchPage", "KmsKeyArn", "TokenIssuer", "TokenAudience", "TokenOwnerClaim"],
+)
+def test_a_parameter_that_changes_the_function_publishes_a_version(parameter: str) -> None:
+    """SAM looks at no parameter's value; CloudFormation replaces a version whose description changes."""
+    versions = of(deployed(KmsKeyArn=KEY), "AWS::Lambda::Version")
+    (version,) = (one for name, one in versions.items() if name.startswith("ProgressFunction"))
+    assert parameter in set(references(version["Description"]))
+
+
+def test_a_version_has_a_description_that_fits() -> None:
+    """Lambda takes 256 characters, whatever the parameters are."""
+    longest = {
+        name: max([str(one["Default"]), *map(str, one.get("AllowedValues", ()))], key=len).ljust(
+            one.get("MaxLength", len(str(one.get("MaxValue", ""))))
+        )
+        for name, one in read()["Parameters"].items()
+    } | {"KmsKeyArn": KEY, "KeyId": KEY.rpartition("/")[2]}
+    for version in of(deployed(KmsKeyArn=KEY), "AWS::Lambda::Version").values():
+        pattern = version["Description"]["Fn::Sub"]
+        text = pattern if isinstance(pattern, str) else pattern[0]
+        assert len(re.sub(r"\$\{(\w+)\}", lambda name: longest[name[1]], text)) <= 256
+
+
+# What the linters find fails the build
+
+BREAKS = {
+    "cfn-lint": ("RetentionInDays: !Ref LogRetentionDays", "RetentionInDays: some", "E3012|E3030|E1021"),
+    "its serverless rules": ("            - ES6000 #", "            - ES9999 #", "ES6000"),
+    "checkov": ("id: CKV_AWS_117", "id: CKV_AWS_999", "CKV_AWS_117"),
+}
+
+
+@pytest.mark.parametrize("tool", BREAKS)
+def test_a_finding_fails_the_build(tool: str, tmp_path: Path) -> None:
+    """`make check-template` is of the template that CI has; here of one with something to find."""
+    old, new, finding = BREAKS[tool]
+    source = (ROOT / "template.yaml").read_text(encoding="utf-8")
+    assert old in source
+    broken = tmp_path / "template.yaml"
+    broken.write_text(source.replace(old, new), encoding="utf-8")
+    done = subprocess.run(  # noqa: S603  # our own Makefile
+        ["/usr/bin/env", "make", "check-template", f"TEMPLATE={broken}", f"EXPANDED={tmp_path}/expanded.json"],
+        cwd=ROOT,
+        env={name: value for name, value in os.environ.items() if name not in {"MAKEFLAGS", "MFLAGS", "MAKELEVEL"}},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert 0 != done.returncode
+    assert re.search(finding, done.stdout + done.stderr), done.stdout + done.stderr

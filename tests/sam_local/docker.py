@@ -1,0 +1,156 @@
+"""A Docker for `sam local`, apart from any other on this machine, installed when first asked for.
+
+`python -m tests.sam_local.docker COMMAND …` starts it in namespaces of its own, gives it the stand-in of
+tests/sam_local/image.py, runs the command beside it, ends both, and exits as the command did. In there is no network
+but the loopback and Docker's bridge; nothing of the machine's network, mounts or Docker is touched. It needs root.
+"""
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import httpx
+
+from tests.sam_local import image
+
+BRIDGE: Final = "172.30.77.1"
+STARTS_WITHIN: Final = 60.0
+# command: Debian's package that brings it
+NEEDS: Final = {"dockerd": "docker.io", "busybox": "busybox-static"}
+# Where a machine's Docker has its sockets and its settings.
+OTHERS: Final = ("/run", "/etc/docker")
+# Whatever is started in there ends with the first process.
+UNSHARE: Final = ("unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
+
+
+class DockerFailed(Exception):
+    """Docker cannot run here; the message says why, for the terminal."""
+
+
+def bring() -> None:
+    """Install what is missing, and see that namespaces can be made.
+
+    Raises:
+        DockerFailed: Not root, or something is missing that cannot be installed.
+    """
+    if os.geteuid() != 0:
+        raise DockerFailed("a Docker of its own needs root")
+    if missing := [command for command in NEEDS if shutil.which(command) is None]:
+        packages = [NEEDS[command] for command in missing]
+        if shutil.which("apt-get") is None:
+            raise DockerFailed(f"no {', '.join(missing)} on the path; install: {' '.join(packages)}")
+        _run("updating the package lists", "apt-get", "update")
+        _run("installing packages", "apt-get", "install", "-y", "--no-install-recommends", *packages)
+    _run("making namespaces (an unprivileged container may not)", *UNSHARE, "true")
+
+
+def _run(step: str, *command: str) -> None:
+    # RUNLEVEL: what Debian's packages go by before they start a service; the machine is to get none.
+    environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
+    try:
+        done = subprocess.run(  # noqa: S603  # the commands above
+            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+        )
+    except OSError as error:
+        raise DockerFailed(f"{step} failed: {command[0]}: {error.strerror}") from error
+    if done.returncode:
+        lines = done.stdout.strip().splitlines() or ["no output"]
+        raise DockerFailed(f"{step} failed: {lines[-1].strip()}")
+
+
+@contextlib.contextmanager
+def dockerd(home: Path) -> Iterator[str]:
+    """Run Docker with all that it keeps under `home` until the block ends; give its address.
+
+    Raises:
+        DockerFailed: It does not start.
+    """
+    for folder in filter(os.path.isdir, OTHERS):
+        _run("hiding the machine's Docker", "mount", "-t", "tmpfs", "tmpfs", folder)
+    _run("starting the loopback interface", "busybox", "ip", "link", "set", "lo", "up")
+    address, log = f"unix://{home}/socket", home / "log"
+    command = ["dockerd", "--host", address, "--pidfile", f"{home}/pid"]
+    command += ["--data-root", f"{home}/data", "--exec-root", f"{home}/exec", "--bip", f"{BRIDGE}/24"]
+    command += [
+        "--ip",
+        "127.0.0.1",
+        *(f"--{name}=false" for name in ("iptables", "ip6tables", "ip-forward", "ip-masq")),
+    ]
+    with (
+        log.open("wb") as output,
+        subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT) as daemon,  # noqa: S603  # the command above
+    ):
+        try:
+            _wait(daemon, home / "socket", log)
+            yield address
+        finally:
+            daemon.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                daemon.wait(timeout=20)
+            daemon.kill()
+
+
+def _wait(daemon: "subprocess.Popen[bytes]", socket: Path, log: Path) -> None:
+    """Return once it answers."""
+    deadline = time.monotonic() + STARTS_WITHIN
+    while True:
+        if socket.exists():
+            with contextlib.suppress(httpx.TransportError), _client(socket) as client:
+                client.get("/_ping").raise_for_status()
+                return
+        if daemon.poll() is not None or time.monotonic() > deadline:
+            lines = log.read_text(errors="replace").strip().splitlines() or ["it says nothing"]
+            raise DockerFailed(f"dockerd does not start: {lines[-1]}")
+        time.sleep(0.1)
+
+
+def _client(socket: Path) -> httpx.Client:
+    return httpx.Client(base_url="http://docker", transport=httpx.HTTPTransport(uds=str(socket)), timeout=STARTS_WITHIN)
+
+
+def load(socket: Path) -> None:
+    """Give Docker the image that stands in for AWS's, under its name.
+
+    Raises:
+        DockerFailed: Docker does not take it.
+    """
+    with tempfile.TemporaryFile() as archive, _client(socket) as client:
+        image.write(archive)
+        archive.seek(0)
+        source = {"fromSrc": "-", "repo": image.REPOSITORY, "tag": image.TAG, "changes": image.CONFIGURATION}
+        answer = client.post("/images/create", params=source, content=archive)
+        # It says what goes wrong on the way in the body of a 200.
+        if answer.is_error or "error" in answer.text:
+            raise DockerFailed(f"loading the image failed: {answer.text.strip()}")
+
+
+def inside(home: Path, command: list[str]) -> int:
+    """In the new namespaces: run a command beside Docker, and return its exit status."""
+    with dockerd(home) as address:
+        load(home / "socket")
+        return subprocess.run(command, env=os.environ | {"DOCKER_HOST": address}, check=False).returncode  # noqa: S603  # the user's own
+
+
+def main() -> int:
+    """Run the command line's command beside Docker and return its exit status."""
+    if sys.argv[1:2] == ["--inside"]:
+        return inside(Path(sys.argv[2]), sys.argv[3:])
+    bring()
+    # Short, as a socket's path has to be.
+    with tempfile.TemporaryDirectory(prefix="docker-", dir="/tmp") as home:  # a folder of its own
+        again = [*UNSHARE, sys.executable, "-m", "tests.sam_local.docker", "--inside", home, *sys.argv[1:]]
+        return subprocess.run(again, check=False).returncode  # noqa: S603  # the same
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except DockerFailed as error:
+        sys.exit(f"sam-local: {error}")

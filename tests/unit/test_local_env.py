@@ -1,0 +1,44 @@
+"""What `sam local` is told of this machine, held against what `make run` starts and what the template declares."""
+
+import inspect
+import json
+import tomllib
+from typing import Any
+
+import pytest
+from botocore.session import Session
+
+from cli.main import serve
+from cli.serve import REGION
+from cli.tables import TEMPLATE, read
+
+ROOT = TEMPLATE.parent
+VARIABLES: dict[str, str] = json.loads((ROOT / "local-env.json").read_text())["Parameters"]
+CONFIGURED: dict[str, Any] = tomllib.loads((ROOT / "samconfig.toml").read_text())["default"]
+
+
+@pytest.mark.parametrize("function", ["ProgressFunction", "RevisionFunction"])
+def test_each_variable_is_declared_and_empty_where_deployed(function: str) -> None:
+    """`sam local` sets no variable that the template does not declare."""
+    declared = read()["Resources"][function]["Properties"]["Environment"]["Variables"]
+    assert dict.fromkeys(VARIABLES, "") == {name: declared[name] for name in VARIABLES}
+
+
+def test_an_empty_endpoint_is_the_region_s_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The deployed function has the variable too."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL_DYNAMODB", "")
+    client = Session().create_client("dynamodb", REGION, aws_access_key_id="none", aws_secret_access_key="none")
+    assert f"https://dynamodb.{REGION}.amazonaws.com" == client.meta.endpoint_url
+
+
+def test_a_container_asks_the_port_and_region_of_the_local_server() -> None:
+    """By a name that `sam local` gives the machine."""
+    port = inspect.signature(serve).parameters["port"].default
+    assert {"AWS_ENDPOINT_URL_DYNAMODB": f"http://host.docker.internal:{port}"} == VARIABLES
+
+
+@pytest.mark.parametrize("command", ["local_invoke", "local_start_api", "local_start_lambda"])
+def test_each_command_is_told_the_same(command: str) -> None:
+    told = CONFIGURED[command]["parameters"]
+    assert (REGION, "local-env.json") == (told["region"], told["env_vars"])
+    assert ["host.docker.internal:host-gateway"] == told["add_host"]
