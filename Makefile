@@ -123,7 +123,7 @@ bench: setup setup-sam ## measure this handler beside a straightforward one and 
 bench-forecast: setup ## measure the forecast on synthetic batches (DURATIONS=file.jsonl for your own history)
 	$(BIN)/python -m benchmarks.forecast $(if $(DURATIONS),--durations $(DURATIONS))
 
-faults: setup ## break the line to DynamoDB in every way and look at each answer (7 minutes)
+faults: setup ## break the line to DynamoDB in every way and look at each answer (4 minutes)
 	$(BIN)/python -m tests.engines.dynamodb_local $(BIN)/python -m benchmarks.faults
 
 CASES ?= 20000
@@ -137,6 +137,7 @@ load: setup ## poll 1,000 batches while workers write, and hold each answer to i
 
 performance: setup
 	@$(BIN)/python -m benchmarks.report
+	@$(BIN)/python -m benchmarks.security
 	@$(BIN)/python -m benchmarks.cost
 
 openapi: setup ## write docs/openapi.json from the code's own models

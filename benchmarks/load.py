@@ -331,12 +331,13 @@ async def campaign(address: str, pids: list[int], truths: list[Truth]) -> tuple[
     return clients, workers, memory
 
 
-def logged(log: Path) -> dict[str, Any]:
+def logged(folder: Path) -> dict[str, Any]:
     """Return what the functions' own lines say: outcomes, reads, read units."""
+    written = "".join(log.read_text(encoding="utf-8", errors="replace") for log in folder.glob("*.log"))
     outcomes: Counter[str] = Counter()
     units = 0.0
     handler: list[float] = []
-    for line in log.read_text(encoding="utf-8", errors="replace").splitlines():
+    for line in written.splitlines():
         if '"message":"request"' in line:
             told = json.loads(line)
             outcomes[told["outcome"]] += 1
@@ -347,7 +348,7 @@ def logged(log: Path) -> dict[str, Any]:
         "read_units": units,
         "read_units_per_request": round(units / max(outcomes.total(), 1), 3),
         "handler_p50_ms": round(median(handler), 1),
-        "tracebacks": len(re.findall(r'"level":"ERROR"|Traceback', log.read_text(encoding="utf-8", errors="replace"))),
+        "tracebacks": len(re.findall(r'"level":"ERROR"|Traceback', written)),
     }
 
 
@@ -384,10 +385,10 @@ def main() -> None:
     fill(faults.client(endpoint))
     truths = [Truth() for _ in range(BATCHES)]
     with tempfile.TemporaryDirectory() as folder:
-        log, stream_log = Path(folder, "log"), Path(folder, "stream")
+        stream_log = Path(folder, "stream")
         with (
             stream_log.open("wb") as output,
-            serving(PROCESSES, {}, log) as (address, pids),
+            serving(PROCESSES, {}, Path(folder)) as (address, pids),
             subprocess.Popen(
                 [sys.executable, "-m", "benchmarks.stream"], cwd=ROOT, stdout=output, stderr=output
             ) as stream,
@@ -401,7 +402,7 @@ def main() -> None:
                 stream.terminate()
         if not alive:
             sys.exit(f"load: the stream's function ended: {stream_log.read_text(encoding='utf-8')[-500:]}")
-        told = logged(log)
+        told = logged(Path(folder))
     cuts = [round(cut * 1_000, 1) for cut in quantiles(clients.seconds, n=100)]
     requests = clients.statuses.total()
     results: dict[str, Any] = {

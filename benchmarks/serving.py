@@ -4,6 +4,7 @@ They share a listening socket. Each answers one request at a time, as Lambda has
 """
 
 import contextlib
+import io
 import os
 import socket
 import subprocess
@@ -21,17 +22,17 @@ ROOT: Final = Path(__file__).resolve().parent.parent
 
 
 @contextlib.contextmanager
-def serving(processes: int, environment: dict[str, str], log: Path) -> Iterator[tuple[str, list[int]]]:
+def serving(processes: int, environment: dict[str, str], folder: Path) -> Iterator[tuple[str, list[int]]]:
     """Serve for as long as the block takes; give the address and the processes' ids.
 
     Args:
         processes: How many.
         environment: The variables that they have beside this process's.
-        log: Where their output goes.
+        folder: Where the output of each goes, to a file of its own.
     """
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(socket.create_server((HOST, 0), backlog=1_024))
-        output = stack.enter_context(log.open("ab"))
+        outputs = [stack.enter_context((folder / f"{number}.log").open("wb")) for number in range(processes)]
         command = [sys.executable, "-m", "benchmarks.serving", str(listener.fileno())]
         running = [
             stack.enter_context(
@@ -44,7 +45,7 @@ def serving(processes: int, environment: dict[str, str], log: Path) -> Iterator[
                     stderr=subprocess.STDOUT,
                 )
             )
-            for _ in range(processes)
+            for output in outputs
         ]
         try:
             yield f"http://{HOST}:{listener.getsockname()[1]}", [process.pid for process in running]
@@ -64,6 +65,9 @@ def ready(address: str) -> None:
 
 def main() -> None:
     """Serve on the socket of the descriptor that the command line names, until terminated."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # It is terminated, and what was logged shall be there.
+        sys.stdout.reconfigure(line_buffering=True)
     from functions.progress.app import handler  # noqa: PLC0415  # this process alone is an execution environment
 
     one_at_a_time = threading.Lock()

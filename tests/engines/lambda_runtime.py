@@ -119,8 +119,9 @@ def emulator(
         "AWS_LAMBDA_FUNCTION_TIMEOUT": str(timeout or properties["Timeout"]),
         "LAMBDA_TASK_ROOT": str(task_root),
         "PYTHONPATH": os.pathsep.join(map(str, (task_root, build / "BatchProgressLayer/python", *path))),
-        "AWS_ENDPOINT_URL_DYNAMODB": dynamodb,
         **_variables(template, function, tables),
+        # Last: the template names no engine.
+        "AWS_ENDPOINT_URL_DYNAMODB": dynamodb,
     }
     with (
         tempfile.NamedTemporaryFile() as log,

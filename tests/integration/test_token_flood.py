@@ -26,6 +26,10 @@ class Table:
         item = msgspec.Raw(b'{"owner_id": {"S": "demo"}}') if knows else msgspec.Raw()
         self._answer = {"Answer": wire.GetAnswer(item)}
 
+    def revoke(self) -> None:
+        item = msgspec.Raw(b'{"owner_id": {"S": "demo"}, "revoked_at": {"S": "2024-12-16T10:30:02.123Z"}}')
+        self._answer = {"Answer": wire.GetAnswer(item)}
+
     def get_item(self, **_: object) -> dict[str, Any]:
         self.reads += 1
         return self._answer
@@ -85,6 +89,17 @@ def test_a_known_token_outlives_a_flood() -> None:
     assert all(refused(tokens, f"a-token-{number}", 1) for number in range(2_000))
     assert not refused(tokens, "good-token", REMEMBERED_SECONDS - 1)
     assert (1, 2_000) == (known.reads, unknown.reads)
+
+
+def test_a_revoked_token_is_refused_within_its_time() -> None:
+    """It is looked up anew once the 30 seconds are over, however often it is shown meanwhile."""
+    table = Table(knows=True)
+    tokens = TokenStore(table, "tokens")
+    assert not refused(tokens, "good-token", 0)
+    table.revoke()
+    assert [False, False, True] == [
+        refused(tokens, "good-token", now) for now in (1, REMEMBERED_SECONDS - 1, REMEMBERED_SECONDS)
+    ]
 
 
 def test_a_token_issued_a_second_ago_works_at_once(world: World) -> None:

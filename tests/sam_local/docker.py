@@ -24,6 +24,8 @@ BRIDGE: Final = "172.30.77.1"
 STARTS_WITHIN: Final = 60.0
 # command: Debian's package that brings it
 NEEDS: Final = {"dockerd": "docker.io", "busybox": "busybox-static"}
+# Where a machine's Docker has its sockets and its settings.
+OTHERS: Final = ("/run", "/etc/docker")
 # Whatever is started in there ends with the first process.
 UNSHARE: Final = ("unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
 
@@ -52,9 +54,12 @@ def bring() -> None:
 def _run(step: str, *command: str) -> None:
     # RUNLEVEL: what Debian's packages go by before they start a service; the machine is to get none.
     environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
-    done = subprocess.run(  # noqa: S603  # the commands above
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
-    )
+    try:
+        done = subprocess.run(  # noqa: S603  # the commands above
+            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+        )
+    except OSError as error:
+        raise DockerFailed(f"{step} failed: {command[0]}: {error.strerror}") from error
     if done.returncode:
         lines = done.stdout.strip().splitlines() or ["no output"]
         raise DockerFailed(f"{step} failed: {lines[-1].strip()}")
@@ -67,11 +72,11 @@ def dockerd(home: Path) -> Iterator[str]:
     Raises:
         DockerFailed: It does not start.
     """
-    _run("hiding the machine's Docker", "mount", "-t", "tmpfs", "tmpfs", "/run")
+    for folder in filter(os.path.isdir, OTHERS):
+        _run("hiding the machine's Docker", "mount", "-t", "tmpfs", "tmpfs", folder)
     _run("starting the loopback interface", "busybox", "ip", "link", "set", "lo", "up")
-    (home / "daemon.json").write_text("{}")  # not the machine's
     address, log = f"unix://{home}/socket", home / "log"
-    command = ["dockerd", "--config-file", f"{home}/daemon.json", "--host", address, "--pidfile", f"{home}/pid"]
+    command = ["dockerd", "--host", address, "--pidfile", f"{home}/pid"]
     command += ["--data-root", f"{home}/data", "--exec-root", f"{home}/exec", "--bip", f"{BRIDGE}/24"]
     command += [
         "--ip",
@@ -96,9 +101,10 @@ def _wait(daemon: "subprocess.Popen[bytes]", socket: Path, log: Path) -> None:
     """Return once it answers."""
     deadline = time.monotonic() + STARTS_WITHIN
     while True:
-        with contextlib.suppress(httpx.TransportError), _client(socket) as client:
-            client.get("/_ping").raise_for_status()
-            return
+        if socket.exists():
+            with contextlib.suppress(httpx.TransportError), _client(socket) as client:
+                client.get("/_ping").raise_for_status()
+                return
         if daemon.poll() is not None or time.monotonic() > deadline:
             lines = log.read_text(errors="replace").strip().splitlines() or ["it says nothing"]
             raise DockerFailed(f"dockerd does not start: {lines[-1]}")

@@ -1,4 +1,4 @@
-"""Every event, by the real `sam local invoke`: what README and docs/containers.md tell a newcomer to try."""
+"""Every event, by the real `sam local invoke`: what docs/containers.md tells a newcomer to try."""
 
 import json
 import re
@@ -33,7 +33,7 @@ DETAILS = {"unknown_batch": ["batch_id"], "direct_bad_batch_id": ["batch_id"]}
 
 
 def sam(event: str) -> str:
-    """Return README's command for an event, for this machine."""
+    """Return what `make invoke` runs for an event, for this machine."""
     command = f"sam local invoke ProgressFunction -e events/{event}.json"
     return f".venv-sam/bin/{command} --parameter-overrides Arch={ARCHITECTURE}"
 

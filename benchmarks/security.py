@@ -1,0 +1,77 @@
+"""Write what was measured into docs/security.md, from the results of `make faults`, `make fuzz` and `make load`."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+_HERE: Final = Path(__file__).resolve().parent
+PAGE: Final = _HERE.parent / "docs" / "security.md"
+BEGIN: Final = "<!-- figures: begin -->"
+END: Final = "<!-- figures: end -->"
+
+
+def _results(name: str) -> dict[str, Any]:
+    results: dict[str, Any] = json.loads((_HERE / f"{name}.json").read_text(encoding="utf-8"))
+    return results
+
+
+def figures() -> str:
+    """Return the paragraphs between the page's markers."""
+    faults, abuse, load = _results("faults"), _results("abuse"), _results("load")
+    setting, ms, late = load["setting"], load["ms"], load["late_304"]
+    progress, revision = (_sums(faults[function]) for function in ("progress", "revision"))
+    kinds = ", ".join(f"{row['cases']:,} {kind}" for kind, row in abuse["kinds"].items())
+    memory = ", ".join(f"{row['start_mb']:.0f} → {row['end_mb']:.0f} MB" for row in load["memory"])
+    rates = sorted({row["rate"] for row in faults["progress"]})
+    modes = ", ".join(dict.fromkeys(row["mode"] for row in faults["progress"]))
+    percents = ", ".join(f"{rate:.0%}" for rate in rates)
+    machine = f"{load['machine']['cpu']}, {load['machine']['cores']} cores for all of it, the engine and the clients"
+    told = (
+        (
+            f"`make faults` ({faults['date']}): {modes}, at {percents} of what DynamoDB says.",
+            f"{progress['answers']:,} answers, {progress['spoilt']:,} of DynamoDB's spoilt:",
+            f"{progress['right']:,} as on a good line, {progress['unavailable']:,} `503`, {progress['wrong']} wrong;",
+            f"{progress['recovered']:,} of the `503` were right at the next call.",
+            f"The slowest took {progress['max_ms'] / 1_000:.1f} s of the function's 10.",
+            f"The stream's function: {revision['answers']:,} deliveries, {revision['unavailable']:,} handed back,",
+            f"{revision['wrong']} changes lost.",
+        ),
+        (
+            f"`make fuzz` ({abuse['date']}, seed {abuse['seed']}): {abuse['cases']:,} cases ({kinds});",
+            f"findings: {abuse['bad']}.",
+        ),
+        (
+            f"`make load` ({load['date']}; {machine}):",
+            f"{setting['clients']} clients, {setting['batches']:,} batches, {setting['seconds']:g} s,",
+            f"{load['jobs_ended']:,} jobs ended meanwhile. {load['requests']:,} answers,",
+            f"{load['share_304']:.0%} of them `304`, {load['wrong']} wrong, {load['server_errors']} `5xx`;",
+            f"p50 {ms['p50']:.0f} ms, p99 {ms['p99']:.0f} ms. The latest `304` was {late['max_s']} s behind.",
+            f"Memory of the processes: {memory}.",
+        ),
+    )
+    return "\n\n".join(" ".join(lines) for lines in told)
+
+
+def _sums(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    names = ("answers", "spoilt", "right", "unavailable", "recovered", "wrong")
+    return {name: sum(row[name] for row in rows) for name in names} | {"max_ms": max(row["max_ms"] for row in rows)}
+
+
+def page(written: str) -> str:
+    """Return the page with the figures between its markers."""
+    before, _, rest = written.partition(BEGIN)
+    after = rest.partition(END)[2]
+    return f"{before}{BEGIN}\n{figures()}\n{END}{after}"
+
+
+def main() -> None:
+    """Write the page's figures."""
+    missing = [name for name in ("faults", "abuse", "load") if not (_HERE / f"{name}.json").exists()]
+    if missing:
+        sys.exit(f"security: there is no benchmarks/{missing[0]}.json; run make faults, make fuzz and make load")
+    PAGE.write_text(page(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
