@@ -190,6 +190,14 @@ def test_a_quota_of_retries_that_is_used_up_lets_no_damage_through(
     assert 1 == faulty.calls[place]
 
 
+@pytest.mark.usefixtures("faulty")
+def test_a_page_has_no_details_unless_they_are_asked_for(rig: Rig) -> None:
+    """Each call by itself: what the one before asked for does not linger."""
+    asked = [{"detailed": True}, {}, {"detailed": False}]
+    kinds = [type(wire.query(rig.ours, **QUERY, **more).items[0]) for more in asked]
+    assert [wire.DetailedItem, wire.Item, wire.Item] == kinds
+
+
 # What a caller is told
 
 
