@@ -313,6 +313,19 @@ def test_a_body_that_trickles_in_is_not_waited_for(
     assert 1 == function.calls[place]
 
 
+def test_a_body_that_trickles_in_ends_with_the_last_attempt(
+    rig: Rig, faulty: Faulty, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No piece is begun so late that waiting for it could go beyond."""
+    monkeypatch.setattr(wire, "READ_TIMEOUT_SECONDS", 2.0)
+    monkeypatch.setattr(wire, "LAST_ATTEMPT_SECONDS", 2.5)
+    faulty.forever["batch"] = Reply(body=good("batch").body, drip=0.1)
+    at = time.monotonic() + 0.3
+    with wire.deadline(at), pytest.raises(ServiceUnavailable):
+        read(rig.ours, "batch")
+    assert at < time.monotonic() < at + wire.LAST_ATTEMPT_SECONDS
+
+
 def test_a_slow_body_that_comes_in_time_is_an_answer(function: Faulty) -> None:
     function.forever["token"] = Reply(body=good("token").body, drip=0.002)
     assert 200 == ask("token").status
