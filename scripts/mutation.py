@@ -170,7 +170,6 @@ def main(arguments: list[str]) -> None:
     modules = [one for one in arguments if one != "--again"] or list(TESTS)
     if unknown := set(modules) - TESTS.keys():
         sys.exit(f"mutation: no module is called {', '.join(unknown)}; there are: {', '.join(TESTS)}")
-    kept = json.loads(FIGURES.read_text(encoding="utf-8")) if FIGURES.exists() else {}
     reasons = REASONS.read_text(encoding="utf-8") if REASONS.exists() else ""
     faults = []
     for module in modules:
@@ -183,7 +182,9 @@ def main(arguments: list[str]) -> None:
         else:
             place, names = stage(module), []
         run(module, place, names)
-        found = kept[module] = figures(place)
+        found = figures(place)
+        kept = json.loads(FIGURES.read_text(encoding="utf-8")) if FIGURES.exists() else {}
+        kept = {one: found if one == module else kept[one] for one in TESTS if one in kept or one == module}
         FIGURES.write_text(json.dumps(kept, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         print(f"{module}: {found['killed']} of {found['mutants']} killed, {found['share']:.1%}")
         if found["share"] < LEAST_SHARE:
