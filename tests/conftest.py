@@ -16,5 +16,6 @@ settings.register_profile(
 )
 settings.load_profile("untimed")
 
-# Some tests end a command by Ctrl-C. Whoever is started in the background may have been told to ignore it, and hands that on.
+# Some tests end a command by Ctrl-C. What is started in the background may have been told to ignore that, and hands it
+# on to what it starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
