@@ -152,8 +152,8 @@ sbom: setup-supply ## write docs/sbom.json and docs/licences.md: what the layer 
 audit: setup-supply ## ask the public services what is known to be wrong with the layer's packages
 	@$(SUPPLY)/python scripts/audit.py
 
-mutation: setup ## test the tests: change the code in small ways and see that one fails (MODULE=forecast; an hour in all)
-	@nice -n 15 $(BIN)/python scripts/mutation.py $(MODULE)
+mutation: setup ## test the tests: change the code in small ways and see that one fails (MODULE=forecast; AGAIN=1 those that lived; an hour in all)
+	@nice -n 15 $(BIN)/python scripts/mutation.py $(if $(AGAIN),--again) $(MODULE)
 
 lock: setup ## resolve the dependencies anew into the hash-pinned lock files
 	@UV=$$(command -v uv || echo .venv-uv/bin/uv); \

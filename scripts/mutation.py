@@ -1,7 +1,8 @@
 """Mutation testing: `mutation.py [MODULE ...]` changes a module of the layer in every small way that mutmut knows.
 
-A change that no test notices is a survivor. Each must stand with its reason in docs/mutation.md, and at least
-nine of ten changes must be noticed; else the exit status is 1. The figures go into benchmarks/mutation.json.
+A change that no test notices is a survivor. Each must stand with its reason in docs/mutation.md, and at least nine of
+ten changes must be noticed; else the exit status is 1. The figures go into benchmarks/mutation.json.
+`mutation.py --again [MODULE ...]` tries only what survived, with the tests as they are now.
 
 mutmut passes decorated functions over, and takes a module's name from its path, of which it knows `src/` alone. So it
 works on a copy in which `@cache def f` is `f = cache(f)`, in `mutants/MODULE/src`. It changes functions alone:
@@ -121,10 +122,10 @@ def mutmut(place: Path, *arguments: str) -> str:
     return output
 
 
-def run(module: str, place: Path) -> None:
-    """Let mutmut run."""
+def run(module: str, place: Path, names: list[str]) -> None:
+    """Let mutmut run; on those mutants alone that are named, where any are."""
     children = ["--max-children", os.environ.get("CHILDREN", "2")]
-    mutmut(place, "run", *children)
+    mutmut(place, "run", *children, *names)
     if module in ONCE:
         name = f"{PACKAGE}.{module}.{ONCE[module]}"
         file = place / "mutants" / "mutmut-stats.json"
@@ -134,14 +135,21 @@ def run(module: str, place: Path) -> None:
         mutmut(place, "run", *children, f"{name}__mutmut_*")
 
 
+def ends(place: Path) -> dict[str, str]:
+    """Return what became of each mutant."""
+    lines = mutmut(place, "results", "--all", "true").splitlines()
+    return dict(line.strip().split(": ") for line in lines if "__mutmut_" in line)
+
+
 def figures(place: Path) -> dict[str, Any]:
-    """Read what became of each mutant."""
-    ends = [line.split(": ") for line in mutmut(place, "results", "--all", "true").split("\n") if "__mutmut_" in line]
-    survivors = [name.strip() for name, end in ends if end not in _KILLED]
+    """Sum up."""
+    found = ends(place)
+    survivors = [name for name, end in found.items() if end not in _KILLED]
     return {
-        "mutants": len(ends),
-        "killed": len(ends) - len(survivors),
-        "share": round(1 - len(survivors) / len(ends), 4),
+        "mutants": len(found),
+        "killed": len(found) - len(survivors),
+        "timed_out": sum(end == "timeout" for end in found.values()),
+        "share": round(1 - len(survivors) / len(found), 4),
         "survivors": [_change(place, name) for name in survivors],
     }
 
@@ -153,19 +161,28 @@ def _change(place: Path, name: str) -> dict[str, str]:
         " ".join(line[1:].strip() for line in diff if re.match(sign, line)) for sign in (r"-(?!-)", r"\+(?!\+)")
     )
     function = re.sub(r"^.*?\.x[_ǁ]", "", name.partition("__mutmut_")[0]).replace("ǁ", ".")
-    return {"in": function, "was": was, "now": now, "name": name}
+    return {"in": function, "was": was, "now": now or f"without {was}"}
 
 
-def main(modules: list[str]) -> None:
+def main(arguments: list[str]) -> None:
     """Test the modules named, or all; report and keep what was found."""
+    again = "--again" in arguments
+    modules = [one for one in arguments if one != "--again"] or list(TESTS)
     if unknown := set(modules) - TESTS.keys():
         sys.exit(f"mutation: no module is called {', '.join(unknown)}; there are: {', '.join(TESTS)}")
     kept = json.loads(FIGURES.read_text(encoding="utf-8")) if FIGURES.exists() else {}
     reasons = REASONS.read_text(encoding="utf-8") if REASONS.exists() else ""
     faults = []
-    for module in modules or list(TESTS):
-        place = stage(module)
-        run(module, place)
+    for module in modules:
+        if again:
+            place = MUTANTS / module
+            if not (place / "mutants" / "mutmut-stats.json").exists():
+                sys.exit(f"mutation: nothing to do again; run make mutation MODULE={module} first")
+            names = [name for name, end in ends(place).items() if end != "killed"]
+            (place / "mutants" / "mutmut-stats.json").unlink()
+        else:
+            place, names = stage(module), []
+        run(module, place, names)
         found = kept[module] = figures(place)
         FIGURES.write_text(json.dumps(kept, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         print(f"{module}: {found['killed']} of {found['mutants']} killed, {found['share']:.1%}")
@@ -174,7 +191,7 @@ def main(modules: list[str]) -> None:
         faults += [
             f"{module}: docs/mutation.md does not say why this survives, in {one['in']}: {one['now']}"
             for one in found["survivors"]
-            if one["now"] not in reasons
+            if f"`{one['in']}`, `{one['now']}`" not in reasons
         ]
     if faults:
         sys.exit("\n".join(f"mutation: {fault}" for fault in faults))

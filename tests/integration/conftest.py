@@ -11,7 +11,9 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
+from batch_progress.settings import settings
 from cli.tables import tables
+from functions.progress import app
 from tests.integration.world import World
 
 SETTINGS = {
@@ -67,6 +69,9 @@ def world(dynamodb_endpoint: str) -> Iterator[World]:
             dynamodb.create_table(**table | {"TableName": names[table["TableName"]]})
         for table_id, variable in VARIABLES.items():
             environment.setenv(variable, names[table_id])
+        # A process in which tests are run more than once knows the tables of the run before.
+        for known in (settings, app._client, app._store, app._tokens):
+            known.cache_clear()
         yield World(dynamodb, names["JobsTable"], names["TokensTable"])
         for name in names.values():
             dynamodb.delete_table(TableName=name)

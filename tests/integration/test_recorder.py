@@ -169,6 +169,50 @@ def test_jobs_that_an_expired_batch_left_are_not_taken_over(world: World, record
     assert {} == stored(world, batch_id, "BATCH")
 
 
+@pytest.mark.parametrize("left", [{}, {"expires_at": int(time.time()) + 3600}], ids=["for ever", "for an hour"])
+def test_jobs_that_have_not_expired_are_taken_over(world: World, recorder: BatchRecorder, left: dict[str, int]) -> None:
+    """Another writer's that has put jobs before their batch."""
+    batch_id = unique("batch")
+    world.put_job(batch_id, "job_000003", status="completed", **left)
+    recorder.create(batch_id, "demo", URLS)
+    assert (3, 1) == tuple(world.get(batch_id).data[name] for name in ("total_urls", "completed"))
+
+
+class Watched:
+    """A client that takes down its calls."""
+
+    def __init__(self, client: Any) -> None:  # noqa: ANN401  # botocore ships no types
+        self._client = client
+        self.calls: list[tuple[str, dict[str, Any]]] = []
+
+    def __getattr__(self, name: str) -> Callable[..., object]:
+        def call(**arguments: Any) -> object:  # noqa: ANN401  # botocore's
+            self.calls.append((name, arguments))
+            answer: object = getattr(self._client, name)(**arguments)
+            return answer
+
+        return call
+
+
+def test_every_read_sees_what_was_just_written(world: World) -> None:
+    """Or a job of a batch made a second ago would be of no batch, and a rerun would write all jobs again."""
+    client, batch_id = Watched(world.dynamodb), unique("batch")
+    recorder = BatchRecorder(world.jobs_table, client)
+    recorder.create(batch_id, "demo", URLS)
+    recorder.cancel_batch(batch_id)
+    with pytest.raises(JobNotFound):
+        recorder.start(batch_id, "no-such-job")
+    reads = [arguments for name, arguments in client.calls if name in ("query", "get_item")]
+    assert [True] * 3 == [arguments.get("ConsistentRead") for arguments in reads]
+
+
+def test_its_own_client_gives_up_within_a_minute(world: World) -> None:
+    """Four tries, each with two seconds for a connection and ten for an answer."""
+    config = BatchRecorder(world.jobs_table)._client.meta.config
+    assert (2, 10) == (config.connect_timeout, config.read_timeout)
+    assert {"mode": "standard", "total_max_attempts": 4} == config.retries
+
+
 def test_more_than_a_page_of_jobs(recorder: BatchRecorder) -> None:
     """A rerun and a cancellation read every page: a URL may have 2,048 characters, a page 1 MB."""
     batch_id = unique("batch")
@@ -408,12 +452,22 @@ def test_a_job_without_a_status_is_pending(world: World, recorder: BatchRecorder
     assert "processing" == job(world, batch_id, "bare")["status"]
 
 
+def test_a_job_without_a_count_has_found_nothing(world: World, recorder: BatchRecorder) -> None:
+    """Another writer's that ended so: the same end again is no other one."""
+    batch_id = world.put_batch()
+    world.put_job(batch_id, "bare", status="completed")
+    recorder.complete(batch_id, "bare", 0)
+    with pytest.raises(IllegalTransition):
+        recorder.complete(batch_id, "bare", 1)
+
+
 @pytest.mark.parametrize("call", CALLS)
 def test_unknown_batch_and_job(world: World, recorder: BatchRecorder, call: str) -> None:
     """Neither is made by a call that names it."""
     missing, batch_id = unique("missing"), world.put_batch()
-    with pytest.raises(BatchNotFound):
+    with pytest.raises(BatchNotFound) as not_found:
         CALLS[call](recorder, missing, "job_000001")
+    assert {"batch_id": missing} == not_found.value.details
     with pytest.raises(JobNotFound) as raised:
         CALLS[call](recorder, batch_id, "nobody")
     assert {"batch_id": batch_id, "job_id": "nobody"} == raised.value.details
@@ -433,12 +487,23 @@ def test_cancel_batch(world: World, recorder: BatchRecorder) -> None:
     assert TIME.fullmatch(job(world, batch_id, "job_000001")["finished_at"])
 
 
+def test_cancel_batch_writes_nothing_for_what_has_ended(world: World) -> None:
+    """It looks first. A job without a state, another writer's, is pending."""
+    client, batch_id = Watched(world.dynamodb), world.put_batch(total_urls=6)
+    world.put_jobs(batch_id, STATES)
+    world.put_job(batch_id, "stateless", status=None)
+    assert 3 == BatchRecorder(world.jobs_table, client).cancel_batch(batch_id)
+    updated = {arguments["Key"]["sk"]["S"] for name, arguments in client.calls if name == "update_item"}
+    assert {"JOB#job_000001", "JOB#job_000002", "JOB#stateless"} == updated
+
+
 def test_cancel_batch_that_is_not_there(world: World, recorder: BatchRecorder) -> None:
     orphaned = unique("batch")
     world.put_job(orphaned, "job_000001")
     for batch_id in (unique("missing"), orphaned):
-        with pytest.raises(BatchNotFound):
+        with pytest.raises(BatchNotFound) as raised:
             recorder.cancel_batch(batch_id)
+        assert {"batch_id": batch_id} == raised.value.details
 
 
 # The block
@@ -448,6 +513,7 @@ def test_a_block_that_ends(world: World, recorder: BatchRecorder) -> None:
     batch_id = unique("batch")
     (job_id,) = recorder.create(batch_id, "demo", URLS[:1])
     with recorder.job(batch_id, job_id) as running:
+        assert (batch_id, job_id, 0) == (running.batch_id, running.job_id, running.items_extracted)
         assert "processing" == job(world, batch_id, job_id)["status"]
         running.items_extracted += 2
         running.items_extracted += 3

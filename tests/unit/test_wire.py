@@ -212,3 +212,11 @@ def test_many_large_pages_at_once() -> None:
 def test_timestamps(text: str, moment: datetime | None) -> None:
     """A moment has an offset; without one nobody knows when it was."""
     assert moment == wire.timestamp(text)
+
+
+def test_a_client_waits_seconds_and_tries_three_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second for a connection and two for each piece: three attempts fit into the function's time."""
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
+    config = wire.dynamodb().meta.config
+    assert (1, 2) == (config.connect_timeout, config.read_timeout)
+    assert {"mode": "standard", "total_max_attempts": 3} == config.retries
