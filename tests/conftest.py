@@ -1,5 +1,7 @@
 """What all tests share."""
 
+import signal
+
 from hypothesis import HealthCheck, Phase, settings
 
 # A property is about values; how long an example takes depends on what else the machine does.
@@ -13,3 +15,7 @@ settings.register_profile(
     phases=[Phase.explicit, Phase.generate],
 )
 settings.load_profile("untimed")
+
+# Some tests end a command by Ctrl-C. What is started in the background may have been told to ignore that, and hands it
+# on to what it starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)

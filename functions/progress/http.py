@@ -19,7 +19,7 @@ class Request:
 
     Attributes:
         method: In capitals.
-        path: Without the stage.
+        path: Without the stage, and without the base path that a custom domain maps to it.
         parameters: The query string; of a repeated parameter the last value.
         request_id: API Gateway's id of the request.
     """
@@ -27,7 +27,7 @@ class Request:
     def __init__(self, event: Mapping[str, Any]) -> None:
         """Read `event`; what is missing or of an odd type counts as absent."""
         self.method = _text(event.get("httpMethod")).upper()
-        self.path = _text(event.get("path"))
+        self.path = _path(event)
         self.parameters = {
             name: values[-1]
             for name, values in _multiple(event, "queryStringParameters", "multiValueQueryStringParameters").items()
@@ -89,6 +89,19 @@ def trace_id(request_id: str) -> str:
     """Return the id of the current X-Ray trace, `request_id` where there is none."""
     root = _TRACE_ROOT.search(os.environ.get("_X_AMZN_TRACE_ID", ""))
     return root[1] if root else request_id
+
+
+def _path(event: Mapping[str, Any]) -> str:
+    """Return the path as the API's resources see it.
+
+    API Gateway leaves in `path` the base path at which a custom domain has the API, and tells what it matched below it.
+    """
+    path, resource, parameters = _text(event.get("path")), _text(event.get("resource")), event.get("pathParameters")
+    if resource == "/{proxy+}":
+        below = _text(parameters.get("proxy")) if isinstance(parameters, dict) else ""
+        return f"/{below}" if below and path.rstrip("/").endswith("/" + below.rstrip("/")) else path
+    segments = resource.count("/")
+    return "/" + "/".join(path.strip("/").split("/")[-segments:]) if segments > 1 else path
 
 
 def _text(value: object) -> str:

@@ -26,6 +26,40 @@ def test_an_odd_event_is_an_empty_request(event: dict[str, object]) -> None:
     assert one.header("accept-encoding") is None
 
 
+LONG, SHORT = "/api/v1/scrape/batch/{batch_id}/progress", "/v1/scrape/batch/{batch_id}/progress"
+
+
+@pytest.mark.parametrize(
+    ("resource", "sent", "proxy", "path"),
+    [
+        (LONG, "/api/v1/scrape/batch/b/progress", None, "/api/v1/scrape/batch/b/progress"),
+        (LONG, "/scraper/api/v1/scrape/batch/b/progress", None, "/api/v1/scrape/batch/b/progress"),
+        (SHORT, "/api/v1/scrape/batch/b/progress/", None, "/v1/scrape/batch/b/progress"),
+        (SHORT, "/a/b/c/v1/scrape/batch/x%2Fy/progress", None, "/v1/scrape/batch/x%2Fy/progress"),
+        (SHORT, "/short", None, "/short"),
+        ("/{proxy+}", "/scraper/watch/b", "watch/b", "/watch/b"),
+        ("/{proxy+}", "/scraper/watch/b/", "watch/b/", "/watch/b/"),
+        (
+            "/{proxy+}",
+            "/evil/v1/scrape/batch/b/progress",
+            "evil/v1/scrape/batch/b/progress",
+            "/evil/v1/scrape/batch/b/progress",
+        ),
+        ("/{proxy+}", "/watch/b", None, "/watch/b"),
+        ("/{proxy+}", "/watch/b", 7, "/watch/b"),
+        ("/", "/", None, "/"),
+        ("/", "/scraper", None, "/scraper"),
+        (None, "/watch/b", "b", "/watch/b"),
+    ],
+)
+def test_the_base_path_of_a_custom_domain_is_no_part_of_the_path(
+    resource: str | None, sent: str, proxy: object, path: str
+) -> None:
+    """API Gateway leaves it in `path` and takes it out of the resource that it matched."""
+    parameters = None if proxy is None else {"proxy": proxy}
+    assert path == Request({"resource": resource, "path": sent, "pathParameters": parameters}).path
+
+
 @pytest.mark.parametrize("form", ["headers", "multiValueHeaders"])
 def test_both_forms_of_headers_are_read_whatever_their_case(form: str) -> None:
     value = "token-of-eight" if form == "headers" else ["token-of-eight"]
