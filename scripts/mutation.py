@@ -164,7 +164,7 @@ def _change(place: Path, name: str) -> dict[str, str]:
         " ".join(line[1:].strip() for line in diff if re.match(sign, line)) for sign in (r"-(?!-)", r"\+(?!\+)")
     )
     function = re.sub(r"^.*?\.x[_ǁ]", "", name.partition("__mutmut_")[0]).replace("ǁ", ".")
-    return {"in": function, "was": was, "now": now or f"without {was}"}
+    return {"in": function, "was": was, "now": now if re.search(r"\w", now) else f"without {was}"}
 
 
 def main(arguments: list[str]) -> None:

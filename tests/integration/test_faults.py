@@ -168,6 +168,31 @@ def test_a_damaged_answer_is_no_answer(rig: Rig, faulty: Faulty, place: str, nam
 
 
 @pytest.mark.usefixtures("_at_once")
+def test_a_body_that_stops_coming_is_asked_for_again(rig: Rig, faulty: Faulty) -> None:
+    """A piece that is waited for in vain is a fault that passes, like an answer that does not begin."""
+    right = good("batch")
+    stopping = replace(right, body=right.body[:9], promised=len(right.body), stall=2 * READ_TIMEOUT)
+    faulty.once["batch"] = stopping
+    with wire.deadline(time.monotonic() + 60):
+        assert bytes(wire.get_item(rig.ours, **GET).item)
+    faulty.forever["batch"] = stopping
+    with wire.deadline(time.monotonic() + 60), pytest.raises(ServiceUnavailable):
+        wire.get_item(rig.ours, **GET)
+    assert 2 + wire.ATTEMPTS == faulty.calls["batch"]
+
+
+@pytest.mark.parametrize("name", ["good", "no object"])
+@pytest.mark.usefixtures("_at_once")
+def test_an_answer_has_what_botocore_adds_to_every_one(rig: Rig, faulty: Faulty, name: str) -> None:
+    """Its status, its headers, and how often it was asked for, also where it is damaged to the last."""
+    faulty.forever["batch"] = good("batch") if name == "good" else fault(name, "batch")
+    metadata = rig.ours.get_item(**GET)["ResponseMetadata"]
+    expected = (200, 0 if name == "good" else wire.ATTEMPTS - 1)
+    assert expected == (metadata["HTTPStatusCode"], metadata["RetryAttempts"])
+    assert "content-length" in metadata["HTTPHeaders"]
+
+
+@pytest.mark.usefixtures("_at_once")
 def test_an_update_whose_answer_is_damaged_is_none(rig: Rig, faulty: Faulty) -> None:
     """Nor is one that is refused in passing."""
     revisions = Revisions(rig.ours, "JobsTable")

@@ -9,10 +9,12 @@ from typing import Any
 
 import msgspec
 import pytest
+from botocore.exceptions import ClientError
 from hypothesis import given
 from hypothesis import strategies as st
 
 from batch_progress import wire
+from batch_progress.errors import ServiceUnavailable
 
 JOB: dict[str, Any] = {
     "sk": {"S": "JOB#a"},
@@ -230,6 +232,41 @@ def test_a_client_waits_seconds_and_tries_three_times(monkeypatch: pytest.Monkey
     config = wire.dynamodb().meta.config
     assert (1, 2) == (config.connect_timeout, config.read_timeout)
     assert {"mode": "standard", "total_max_attempts": 3} == config.retries
+
+
+def test_a_client_leaves_out_what_no_call_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Putting together a name for statistics and an endpoint for the account took a tenth of a small answer."""
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
+    config = wire.dynamodb().meta.config
+    assert ("batch-progress", "disabled") == (config.user_agent, config.account_id_endpoint_mode)
+
+
+def test_another_protocol_is_botocores_own() -> None:
+    """A session makes a client of another service where it needs one for its credentials."""
+    assert {"json": True, "query": False} == {
+        protocol: isinstance(wire.WireParserFactory().create_parser(protocol), wire.WireParser)
+        for protocol in ("json", "query")
+    }
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "passing"),
+    [
+        (500, {"Code": "Novelty"}, True),
+        (400, {"Code": "Novelty"}, False),
+        (400, {"Code": "ThrottlingException"}, True),
+        (400, {"Code": "413"}, True),
+        (400, {}, False),
+    ],
+)
+def test_what_passes(status: int, error: dict[str, str], *, passing: bool) -> None:
+    """A server's error whatever it is called, what will do better later, and what DynamoDB did not write itself."""
+
+    def refuse() -> dict[str, Any]:
+        raise ClientError({"Error": error, "ResponseMetadata": {"HTTPStatusCode": status}}, "Query")
+
+    with pytest.raises(ServiceUnavailable if passing else ClientError):
+        wire.call(refuse, {})
 
 
 def test_what_is_left_of_the_time() -> None:
