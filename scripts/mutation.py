@@ -42,7 +42,14 @@ TESTS: Final = {
         "not ((slow or stalls) and (token or later or batch))",  # seconds each, and the same as for the first page
     ],
     "recorder": ["tests/integration/test_recorder.py"],
-    "tokens": ["tests/integration/test_tokens.py", "tests/integration/test_session_tokens.py"],
+    "tokens": [
+        "tests/unit/test_tokens.py",
+        "tests/integration/test_tokens.py",
+        "tests/integration/test_token_flood.py",
+        "tests/integration/test_session_tokens.py",
+    ],
+    "jwt": ["tests/integration/test_session_tokens.py"],
+    "jwks": ["tests/integration/test_session_tokens.py"],
 }
 # What a fixture calls once for many tests; mutmut would know the first of them alone.
 ONCE: Final = {"wire": "x_dynamodb"}

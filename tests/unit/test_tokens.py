@@ -1,0 +1,96 @@
+"""The tokens table as it is read: how, what is made of an item, and for how long it is remembered."""
+
+import hashlib
+from typing import Any
+
+import msgspec
+import pytest
+
+from batch_progress import wire
+from batch_progress.errors import TokenExpired, TokenInvalid
+from batch_progress.tokens import Credential, Scheme, TokenStore
+
+GOOD = {"owner_id": {"S": "demo"}}
+# The contract's: a revoked token is refused everywhere within this time.
+REMEMBERED_SECONDS = 30
+KEPT = 1_024
+
+
+class Table:
+    """A tokens table in which every token has the same item; it takes down how it is read."""
+
+    def __init__(self, item: dict[str, Any]) -> None:
+        self._answer = {"Answer": wire.GetAnswer(msgspec.Raw(msgspec.json.encode(item)))}
+        self.asked: list[dict[str, Any]] = []
+
+    def get_item(self, **arguments: object) -> dict[str, Any]:
+        self.asked.append(arguments)
+        return self._answer
+
+
+def show(tokens: TokenStore, now: float, *numbers: int) -> list[str]:
+    return [tokens.owner(Credential(Scheme.BEARER, f"good-token-{number}"), now) for number in numbers]
+
+
+def test_a_token_is_read_by_its_hash_as_of_now() -> None:
+    """One issued a second ago works at once, one revoked is refused: a read that lags would know neither."""
+    table = Table(GOOD)
+    assert ["demo"] == show(TokenStore(table, "tokens"), 0, 1)
+    key = {"token_hash": {"S": hashlib.sha256(b"good-token-1").hexdigest()}}
+    assert [{"TableName": "tokens", "Key": key, "ConsistentRead": True}] == table.asked
+
+
+@pytest.mark.parametrize(("later", "reads"), [(0, 1), (0.5, 1), (29.9, 1), (REMEMBERED_SECONDS, 2), (1e9, 2), (-1, 2)])
+def test_a_token_is_remembered_for_half_a_minute(later: float, reads: int) -> None:
+    """No longer, and not by a clock that went back: nobody knows then how old it is."""
+    table = Table(GOOD)
+    tokens = TokenStore(table, "tokens")
+    show(tokens, 1_000, 1)
+    show(tokens, 1_000 + later, 1)
+    assert reads == len(table.asked)
+
+
+def test_the_one_that_was_read_longest_ago_is_forgotten_first() -> None:
+    """1,024 are remembered; one that is read anew counts from then."""
+    table = Table(GOOD)
+    tokens = TokenStore(table, "tokens")
+    everyone = range(KEPT)
+    show(tokens, 0, *everyone, *everyone)
+    assert KEPT == len(table.asked)
+    show(tokens, REMEMBERED_SECONDS, 0)
+    show(tokens, REMEMBERED_SECONDS - 1, KEPT)
+    table.asked.clear()
+    show(tokens, REMEMBERED_SECONDS - 1, *range(2, KEPT + 1))
+    show(tokens, REMEMBERED_SECONDS, 0)
+    assert [] == table.asked
+    show(tokens, REMEMBERED_SECONDS - 1, 1)
+    assert 1 == len(table.asked)
+
+
+@pytest.mark.parametrize("now", [99.9, 100, 100.1])
+def test_a_token_is_expired_from_its_last_second_on(now: float) -> None:
+    tokens = TokenStore(Table(GOOD | {"expires_at": {"N": "100"}}), "tokens")
+    if now < 100:
+        assert ["demo"] == show(tokens, now, 1)
+    else:
+        with pytest.raises(TokenExpired):
+            show(tokens, now, 1)
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        {},
+        {"owner_id": {"S": ""}},
+        {"owner_id": {"N": "1"}},
+        GOOD | {"expires_at": {"S": "never"}},
+        GOOD | {"expires_at": {"N": "-1"}},
+        GOOD | {"revoked_at": "yesterday"},
+        GOOD | {"issuer": {"BOOL": True}},
+    ],
+    ids=str,
+)
+def test_an_item_that_is_wrong_in_one_thing_opens_nothing(item: dict[str, Any]) -> None:
+    """Whatever else it says: an expiry that can't be read may have passed."""
+    with pytest.raises(TokenInvalid):
+        show(TokenStore(Table(item), "tokens"), 0, 1)
