@@ -190,6 +190,14 @@ def test_a_quota_of_retries_that_is_used_up_lets_no_damage_through(
     assert 1 == faulty.calls[place]
 
 
+@pytest.mark.usefixtures("faulty")
+def test_a_page_has_no_details_unless_they_are_asked_for(rig: Rig) -> None:
+    """Each call by itself: what the one before asked for does not linger."""
+    asked = [{"detailed": True}, {}, {"detailed": False}]
+    kinds = [type(wire.query(rig.ours, **QUERY, **more).items[0]) for more in asked]
+    assert [wire.DetailedItem, wire.Item, wire.Item] == kinds
+
+
 # What a caller is told
 
 
@@ -303,6 +311,19 @@ def test_a_body_that_trickles_in_is_not_waited_for(
     answer = within(3, place, Context(3.8))
     assert (503, "SERVICE_UNAVAILABLE") == answer.outcome
     assert 1 == function.calls[place]
+
+
+def test_a_body_that_trickles_in_ends_with_the_last_attempt(
+    rig: Rig, faulty: Faulty, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No piece is begun so late that waiting for it could go beyond."""
+    monkeypatch.setattr(wire, "READ_TIMEOUT_SECONDS", 2.0)
+    monkeypatch.setattr(wire, "LAST_ATTEMPT_SECONDS", 2.5)
+    faulty.forever["batch"] = Reply(body=good("batch").body, drip=0.1)
+    at = time.monotonic() + 0.3
+    with wire.deadline(at), pytest.raises(ServiceUnavailable):
+        read(rig.ours, "batch")
+    assert at < time.monotonic() < at + wire.LAST_ATTEMPT_SECONDS
 
 
 def test_a_slow_body_that_comes_in_time_is_an_answer(function: Faulty) -> None:

@@ -1,7 +1,9 @@
 """Pages and items as they come over the wire: what decodes, what does not, and what that costs."""
 
 import json
+import math
 import threading
+import time
 from datetime import UTC, datetime
 from typing import Any
 
@@ -67,6 +69,14 @@ def test_a_detailed_item_keeps_its_times_as_they_were_recorded() -> None:
     (item,) = decoded(page(JOB | extra), detailed=True).items
     assert ("yesterday", "2024-12-16T10:30:09.456Z") == (item.started_at.S, item.finished_at.S)
     assert ("TIMEOUT", "…") == (item.error_code.S, item.error_message.S)
+
+
+@pytest.mark.parametrize("odd", [{}, {"url": {"N": "1"}}], ids=["all well", "one odd attribute"])
+def test_a_detailed_page_has_what_details_show(odd: dict[str, Any]) -> None:
+    """In full, whether or not an attribute of it is of the wrong type."""
+    failure = {"error_code": {"S": "TIMEOUT"}, "error_message": {"S": "…"}}
+    (item,) = decoded(page(JOB | failure | odd), detailed=True).items
+    assert ("TIMEOUT", "…", "2024-12-16T10:30:02.123Z") == (item.error_code.S, item.error_message.S, item.started_at.S)
 
 
 def test_what_is_absent_is_none_and_what_is_unknown_is_passed_over() -> None:
@@ -220,3 +230,11 @@ def test_a_client_waits_seconds_and_tries_three_times(monkeypatch: pytest.Monkey
     config = wire.dynamodb().meta.config
     assert (1, 2) == (config.connect_timeout, config.read_timeout)
     assert {"mode": "standard", "total_max_attempts": 3} == config.retries
+
+
+def test_what_is_left_of_the_time() -> None:
+    """Until the deadline, less as time passes; without one there is no end of it."""
+    assert math.inf == wire.seconds_left()
+    with wire.deadline(time.monotonic() + 100):
+        assert 99 < wire.seconds_left() <= 100
+    assert math.inf == wire.seconds_left()
