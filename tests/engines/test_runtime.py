@@ -8,10 +8,8 @@ import json
 import os
 import random
 import signal
-import statistics
 import string
 import sysconfig
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,17 +118,12 @@ def test_nothing_is_imported_from_elsewhere(build: Path, tmp_path: Path) -> None
 
 
 def test_a_warm_start_goes_on_where_the_cold_one_ended(build: Path) -> None:
-    """The same process answers, with the token that it knows already, in a fraction of the first answer's time."""
+    """The same process answers, with the token that it knows already."""
     question = json.loads((test_events.EVENTS / "bearer.json").read_text())
     with serving() as faulty, emulator(build, "ProgressFunction", faulty.address, CANNED) as running:
-        seconds = []
-        for _ in range(21):
-            began = time.perf_counter()
-            assert 200 == running.invoke(question)["statusCode"]
-            seconds.append(time.perf_counter() - began)
+        answers = [(running.invoke(question)["statusCode"], running.function_pid()) for _ in range(21)]
+        assert [(200, running.function_pid())] * 21 == answers
         assert (1, 21) == (faulty.calls["token"], faulty.calls["first page"])
-    cold, *warm = seconds
-    assert cold > 5 * statistics.median(warm)
 
 
 def test_a_process_that_dies_takes_nothing_with_it(build: Path) -> None:
