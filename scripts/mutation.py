@@ -49,7 +49,7 @@ TESTS: Final = {
         "tests/integration/test_session_tokens.py",
     ],
     "jwt": ["tests/integration/test_session_tokens.py"],
-    "jwks": ["tests/integration/test_session_tokens.py"],
+    "jwks": ["tests/unit/test_jwks.py", "tests/integration/test_session_tokens.py"],
 }
 # What a fixture calls once for many tests; mutmut would know the first of them alone.
 ONCE: Final = {"wire": "x_dynamodb"}

