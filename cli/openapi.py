@@ -10,10 +10,10 @@ import msgspec
 
 from batch_progress import errors
 from batch_progress.model import DetailedJob, Job
+from batch_progress.table import ID_PATTERN
 from cli.tables import read
 from functions.progress import envelope
-from functions.progress.parameters import HttpParameters
-from functions.progress.query import BATCH_ID, MOST_JOBS
+from functions.progress.parameters import MOST_JOBS, HttpParameters
 from functions.progress.schema import ErrorAnswer, ProgressAnswer
 
 ROOT = Path(__file__).parent.parent
@@ -140,7 +140,7 @@ def _parameters() -> list[dict[str, Any]]:
     texts = {name: field["description"] for name, field in fields.items()}
     statuses = _ref("Job", "properties", "status", "enum")
     return [
-        _parameter("batch_id", "path", texts, {"type": "string", "pattern": f"^{BATCH_ID}$"}, example="batch_xyz789"),
+        _parameter("batch_id", "path", texts, {"type": "string", "pattern": f"^{ID_PATTERN}$"}, example="batch_xyz789"),
         _parameter(
             "status", "query", texts, {"type": "array", "minItems": 1, "items": {"type": "string", "enum": statuses}}
         ),

@@ -35,8 +35,9 @@ MOST_MEMORY: Final = 4 * 2**30
 TESTS: Final = {
     "progress": ["tests/unit/test_progress.py"],
     "forecast": ["tests/unit/test_forecast.py"],
-    "wire": [
-        "tests/unit/test_wire.py",
+    "decode": ["tests/unit/test_decode.py", "tests/integration/test_malformed.py"],
+    "dynamodb": [
+        "tests/unit/test_decode.py",
         "tests/integration/test_faults.py",
         "-k",
         "not ((slow or stalls) and (token or later or batch))",  # seconds each, and the same as for the first page
@@ -52,7 +53,7 @@ TESTS: Final = {
     "jwks": ["tests/unit/test_jwks.py", "tests/integration/test_session_tokens.py"],
 }
 # What a fixture calls once for many tests; mutmut would know the first of them alone.
-ONCE: Final = {"wire": "x_dynamodb"}
+ONCE: Final = {"dynamodb": "x_client"}
 
 # One process, the same examples each time and none made smaller; without what only costs time when each mutant is a
 # run of its own.

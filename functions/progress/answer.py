@@ -1,4 +1,4 @@
-"""Making an answer: read the batch, add it up, forecast its end, write the body."""
+"""Making an answer: read the batch, count its jobs, forecast its end, write the body."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import msgspec
 
 from batch_progress.model import Batch, DetailedJob, Job, Page
 from batch_progress.progress import CONFIDENCE, Counts, Estimate, Tally, estimate, poll_after, poll_again
-from batch_progress.store import BatchStore, ReadLog
+from batch_progress.store import BatchStore, ReadStats
 from functions.progress.coding import ROOM, Coding, Written
 from functions.progress.cursor import Cursor
 from functions.progress.envelope import rfc3339
@@ -17,62 +17,60 @@ from functions.progress.schema import EstimateView, ProgressAnswer, ProgressView
 from functions.progress.tag import Tag, digest, tags, trusted
 
 _encoder: Final = msgspec.json.Encoder()
-# Names of fields and, at most, as many values.
+# The number of strings in a job at most: its field names and as many values.
 _STRINGS: Final = {kind: 2 * len(kind.__struct_fields__) for kind in (Job, DetailedJob)}
-# The envelope without its jobs; the longest cursor is most of it.
-_ROUND_JOBS: Final = 8_192
-# A next try at fitting is a little smaller than in proportion, so that a second one is rare.
+# Bytes of the envelope around the jobs; the longest cursor is most of them.
+_AROUND_JOBS: Final = 8_192
+# Each further attempt at fitting is a little smaller than in proportion, so that a third one is rare.
 _CLOSER: Final = 0.98
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A successful answer, before it is put on a wire.
+    """A successful answer, before it becomes a response.
 
     Attributes:
-        body: The envelope, as it goes on the wire.
-        batch: The batch as it was read, before any of its jobs.
-        counts: How far it is.
-        estimate: When it will be done.
-        poll_after: Seconds until a poll is worth it, `None` when the batch is finished.
-        next_cursor: Where the next page goes on, `None` when there is none.
-        jobs: How many jobs are in the body.
+        body: The encoded envelope.
+        batch: The `BATCH` item, which is read before any job.
+        estimate: When the batch will be done.
+        poll_after: Seconds until the next poll is worthwhile, `None` when the batch is finished.
+        next_cursor: The cursor of the next page, `None` when there is none.
+        jobs: The number of jobs in the body.
     """
 
     body: Written
     batch: Batch
-    counts: Counts
     estimate: Estimate
     poll_after: int | None
     next_cursor: str | None
     jobs: int
 
 
-def answer(
+def full_answer(
     store: BatchStore,
     query: Query,
     owner_id: str | None,
     now: float,
-    log: ReadLog,
+    stats: ReadStats,
     coding: Coding,
 ) -> Answer:
     """Answer `query`.
 
     Args:
-        store: Where batches are.
-        query: What is asked.
-        owner_id: Who asks; `None` is trusted with every batch.
+        store: The jobs table.
+        query: The question.
+        owner_id: The owner who asks; `None` may see every batch.
         now: Epoch seconds.
-        log: Takes down what was read.
-        coding: How the body is put on the wire.
+        stats: Counts what is read.
+        coding: The encoding of the body.
 
     Raises:
         BatchNotFound: The caller has no such batch.
-        ServiceUnavailable: DynamoDB gave no whole answer in time.
+        ServiceUnavailable: DynamoDB returned no complete response in time.
     """
     listing = Listing(query, coding)
     if query.cursor is None:
-        batch, pages = store.read(query.batch_id, owner_id, now, log, detailed=query.details)
+        batch, pages = store.read(query.batch_id, owner_id, now, stats, detailed=query.details)
         tally = Tally(batch)
         for page in pages:
             tally.add(page)
@@ -80,9 +78,9 @@ def answer(
         counts = tally.counts()
         expected = estimate(batch, counts, tally.observed(), now)
     else:
-        batch = store.batch(query.batch_id, owner_id, now, log)
+        batch = store.batch(query.batch_id, owner_id, now, stats)
         counts, expected = query.cursor.counts, query.cursor.estimate
-        for page in _later_pages(store, query, query.cursor, log):
+        for page in _later_pages(store, query, query.cursor, stats):
             listing.add(page)
             if listing.full:
                 break
@@ -90,7 +88,6 @@ def answer(
     return Answer(
         body=body,
         batch=batch,
-        counts=counts,
         estimate=expected,
         poll_after=poll_after(counts, expected, now),
         next_cursor=next_cursor,
@@ -98,77 +95,76 @@ def answer(
     )
 
 
-def _later_pages(store: BatchStore, query: Query, cursor: Cursor, log: ReadLog) -> Iterable[Page]:
+def _later_pages(store: BatchStore, query: Query, cursor: Cursor, stats: ReadStats) -> Iterable[Page]:
     if query.limit == 0:
         return ()
-    # One job more than asked for tells whether there is a next page; a filter needs as many as it takes.
+    # One more job than requested shows whether there is a next page. A filter may need any number of jobs.
     limit = None if query.limit is None or query.status is not None else query.limit + 1
-    return store.jobs_after(query.batch_id, cursor.after, log, detailed=query.details, limit=limit)
+    return store.jobs_after(query.batch_id, cursor.after, stats, detailed=query.details, limit=limit)
 
 
 @dataclass(frozen=True, slots=True)
-class Unchanged:
-    """Nothing is known to have changed since the answer with this tag.
+class NotModified:
+    """Nothing is known to have changed since the client's answer.
 
     Attributes:
-        tag: The tag that holds.
-        poll_after: Seconds until a poll is worth it, `None` when the batch is finished.
+        tag: The tag to send back.
+        poll_after: Seconds until the next poll is worthwhile, `None` when the batch is finished.
     """
 
     tag: Tag
     poll_after: int | None
 
 
-def unchanged(
+def not_modified(
     store: BatchStore,
     query: Query,
     owner_id: str | None,
     if_none_match: str,
     *,
     now: float,
-    log: ReadLog,
+    stats: ReadStats,
     gzip: bool,
-) -> Unchanged | None:
-    """Tell whether a client's answer still holds, with one small read; `None` where a full answer is due.
+) -> NotModified | None:
+    """Check with one small read whether a client's answer is still current; return `None` where a full answer is due.
 
-    Arguments and errors are those of `answer`; `if_none_match` is the header's value.
+    Arguments and errors are those of `full_answer`; `if_none_match` is the header's value.
     """
     everything = if_none_match.strip() == "*"
     candidates = [tag for tag in tags(if_none_match) if trusted(tag, now)]
     if not candidates and not everything:
         return None
-    batch = store.batch(query.batch_id, owner_id, now, log)
+    batch = store.batch(query.batch_id, owner_id, now, stats)
     running = digest(batch, query, gzip=gzip, finished=False)
     finished = digest(batch, query, gzip=gzip, finished=True)
     for tag in candidates:
         if tag.digest == finished:
-            return Unchanged(tag, None)
+            return NotModified(tag, None)
         if tag.digest == running:
-            return Unchanged(tag, poll_again(tag.eta - now if tag.eta else None))
-    # Whoever sends `*` holds some answer, from whenever: the tag it gets is one that never holds again.
-    return Unchanged(Tag(0, 0, running), poll_again(None)) if everything else None
+            return NotModified(tag, poll_again(tag.eta - now if tag.eta else None))
+    # `If-None-Match: *` matches anything: answer 304, with a tag that will never match again.
+    return NotModified(Tag(0, 0, running), poll_again(None)) if everything else None
 
 
 class Listing:
-    """The jobs of an answer, encoded as they come and cut where the page or Lambda's limit ends.
+    """The jobs of an answer: encoded as they arrive, and cut at the page's limit or Lambda's.
 
     Attributes:
-        jobs: How many it holds.
-        full: Whether there are more jobs than it takes.
+        jobs: The number of jobs it holds.
+        full: Whether there are more jobs than it holds.
     """
 
     def __init__(self, query: Query, coding: Coding) -> None:
-        """Hold nothing yet."""
         self._query = query
         self._coding = coding
         self._chunks: list[bytes] = []
-        self._room = ROOM - _ROUND_JOBS
+        self._room = ROOM - _AROUND_JOBS
         self._last: str | None = None
         self.jobs = 0
         self.full = False
 
     def add(self, page: Page) -> None:
-        """Take what fits of the next page's jobs."""
+        """Add the jobs of the next page that fit."""
         if self.full or self._query.limit == 0:
             return
         jobs = page.jobs
@@ -193,7 +189,7 @@ class Listing:
         self.jobs += len(jobs)
 
     def written(self, counts: Counts, expected: Estimate) -> tuple[Written, str | None]:
-        """Return the envelope with as many of the jobs as fit, and the cursor of the next page."""
+        """Return the envelope with the jobs that fit, and the cursor of the next page."""
         while True:
             cursor = None
             if self.full and self._last is not None:
@@ -204,7 +200,7 @@ class Listing:
             self._keep(int(self.jobs * ROOM / len(written.text) * _CLOSER))
 
     def _keep(self, most: int) -> None:
-        """Drop all but the first `most` jobs: compressed, they take more than was hoped for."""
+        """Drop all but the first `most` jobs, which compressed worse than estimated."""
         kind: type[list[Job] | list[DetailedJob]] = list[DetailedJob] if self._query.details else list[Job]
         jobs = msgspec.json.decode(b"[" + b",".join(self._chunks) + b"]", type=kind)[:most]
         self._chunks = [_encoder.encode(jobs)[1:-1]]

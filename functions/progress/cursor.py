@@ -1,11 +1,17 @@
-"""Where a page ended, as an opaque text that holds for its batch.
+"""The end of a page, as an opaque text that is valid for its batch.
 
-It carries the counts and the estimate of the walk's first page, so that all pages agree and a later one reads
-only its own jobs. The checksum tells a damaged or foreign cursor from a good one; it is no signature, and need not
-be: whoever forges a cursor deceives only itself, since whose the batch is gets checked on every page.
+A cursor carries the counts and the estimate of the walk's first page, so that all pages agree and a later page reads
+only its own jobs. Its checksum detects damage and cursors of other batches. It is not a signature and need not be: a
+forged cursor misleads only the client that forged it, because every page checks who owns the batch.
+
+The content is a JSON array whose first element is the version. To add a field, append it with a default and leave
+`VERSION` alone: a deployment that does not know the field ignores it, and a cursor without it gets the default, so
+that cursors survive a deployment, a rollback and a canary. Raise `VERSION` only when the meaning of an existing field
+changes; `decode` then refuses the other version and says why.
 """
 
 import base64
+import binascii
 import hashlib
 import re
 from typing import Annotated, ClassVar, Final, Self
@@ -13,21 +19,35 @@ from typing import Annotated, ClassVar, Final, Self
 import msgspec
 
 from batch_progress.progress import Basis, Counts, Estimate
+from batch_progress.table import LAST_SECOND, LONGEST_JOB_ID_BYTES
 
+VERSION: Final = 1
 _CHECKSUM_BYTES: Final = 8
-# A sort key has at most 1,024 bytes, `JOB#` among them.
-_LONGEST_JOB_ID: Final = 1_020
 _CURSOR: Final = re.compile("[A-Za-z0-9_-]{1,4096}")
 
 _Natural = Annotated[int, msgspec.Meta(ge=0)]
-_Second = Annotated[int, msgspec.Meta(ge=0, le=253_402_300_799)]
+_Second = Annotated[int, msgspec.Meta(ge=0, le=LAST_SECOND)]
 
 
-class Cursor(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """Go on behind the job `after`; the other values are the first page's."""
+class InvalidCursor(ValueError):
+    """The text is not a cursor of this batch; the message says so to the client."""
+
+
+class _Head(msgspec.Struct, array_like=True):
+    """The first element of every version; the others are ignored."""
+
+    version: int
+
+
+class Cursor(msgspec.Struct, frozen=True, array_like=True):
+    """Go on after the job `after`; the other values are those of the walk's first page."""
 
     RULE: ClassVar[str] = "must be the 'next_cursor' of a page of this batch"
+    OTHER_VERSION: ClassVar[str] = (
+        "was made by another version of this service that this one cannot read; start again without 'cursor'"
+    )
 
+    version: int
     after: str
     total_urls: _Natural
     completed: _Natural
@@ -42,6 +62,7 @@ class Cursor(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
     def behind(cls, job_id: str, counts: Counts, estimate: Estimate) -> Self:
         """Make the cursor of a page that ended with the job `job_id`."""
         return cls(
+            VERSION,
             job_id,
             counts.total_urls,
             counts.completed,
@@ -64,29 +85,39 @@ class Cursor(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
         return Estimate(self.basis, self.completion, self.earliest, self.latest)
 
     def encode(self, batch_id: str) -> str:
-        """Return the text that `decode` takes, of `A-Za-z0-9_-` alone."""
-        content = msgspec.json.encode(self)
-        return base64.urlsafe_b64encode(_checksum(batch_id, content) + content).rstrip(b"=").decode()
+        """Return the text that `decode` accepts, which consists of `A-Za-z0-9_-`."""
+        return _encode(batch_id, msgspec.json.encode(self))
 
     @classmethod
     def decode(cls, text: str, batch_id: str) -> Self:
-        """Return the cursor that a text stands for.
+        """Parse a cursor.
 
         Raises:
-            ValueError: It is none, or another batch's.
+            InvalidCursor: The text is not a cursor of this batch, or is of a version that this one cannot read.
         """
         if not _CURSOR.fullmatch(text):
-            raise ValueError("not of a cursor's letters")
-        raw = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
-        checksum, content = raw[:_CHECKSUM_BYTES], raw[_CHECKSUM_BYTES:]
-        if checksum != _checksum(batch_id, content):
-            raise ValueError("not whole, or not of this batch")
-        cursor = msgspec.json.decode(content, type=cls)
-        made_here = len(cursor.after.encode()) <= _LONGEST_JOB_ID and cursor.counts.pending >= 0
-        if not made_here or cursor.encode(batch_id) != text:
-            raise ValueError("not as encode writes it")
+            raise InvalidCursor(cls.RULE)
+        try:
+            content = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))[_CHECKSUM_BYTES:]
+        except binascii.Error:
+            raise InvalidCursor(cls.RULE) from None
+        # Comparing texts rather than checksums also refuses a text whose last letter has spare bits set.
+        if _encode(batch_id, content) != text:
+            raise InvalidCursor(cls.RULE)
+        try:
+            if content.startswith(b'["'):
+                # Before there were versions, the array began with `after`.
+                content = b"[1," + content[1:]
+            if msgspec.json.decode(content, type=_Head).version != VERSION:
+                raise InvalidCursor(cls.OTHER_VERSION)
+            cursor = msgspec.json.decode(content, type=cls)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            raise InvalidCursor(cls.RULE) from None
+        if len(cursor.after.encode()) > LONGEST_JOB_ID_BYTES or cursor.counts.pending < 0:
+            raise InvalidCursor(cls.RULE)
         return cursor
 
 
-def _checksum(batch_id: str, content: bytes) -> bytes:
-    return hashlib.blake2b(batch_id.encode() + b"\0" + content, digest_size=_CHECKSUM_BYTES).digest()
+def _encode(batch_id: str, content: bytes) -> str:
+    checksum = hashlib.blake2b(batch_id.encode() + b"\0" + content, digest_size=_CHECKSUM_BYTES).digest()
+    return base64.urlsafe_b64encode(checksum + content).rstrip(b"=").decode()

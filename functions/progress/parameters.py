@@ -1,4 +1,4 @@
-"""The shapes of what callers send, as pydantic models."""
+"""The requests of callers, as pydantic models."""
 
 import re
 from collections.abc import Mapping
@@ -8,14 +8,16 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidat
 from pydantic_core import PydanticCustomError
 
 from batch_progress.errors import InvalidRequest
-from batch_progress.model import JobStatus
-from functions.progress.cursor import Cursor
-from functions.progress.query import BATCH_ID, BATCH_ID_RULE, MOST_JOBS, Query
+from batch_progress.table import ID_PATTERN, ID_RULE, JobStatus
+from functions.progress.cursor import Cursor, InvalidCursor
+from functions.progress.query import Query
+
+MOST_JOBS: Final = 1_000
 
 _INCLUDES: Final = ("details", "estimate")
 _LIMIT_RULE: Final = f"must be a whole number from 0 to {MOST_JOBS}"
 _limit = re.compile(r"[0-9]{1,4}\Z")
-# More bad fields than this are not worth telling.
+# An answer lists at most this many invalid fields.
 _MOST_REASONS: Final = 20
 
 
@@ -24,13 +26,13 @@ def _refuse(rule: str) -> PydanticCustomError:
 
 
 def _batch_id(value: object) -> str:
-    if not isinstance(value, str) or not re.fullmatch(BATCH_ID, value):
-        raise _refuse(BATCH_ID_RULE)
+    if not isinstance(value, str) or not re.fullmatch(ID_PATTERN, value):
+        raise _refuse(ID_RULE)
     return value
 
 
 def _chosen(value: object, names: tuple[str, ...]) -> frozenset[str]:
-    """Return the names in a list, or in a text with commas."""
+    """Return the names of a list, or of a comma-separated text."""
     chosen = value.split(",") if isinstance(value, str) else value
     if (
         not isinstance(chosen, list)
@@ -60,14 +62,14 @@ def _most_jobs(value: object) -> int:
 def _cursor(value: object, info: ValidationInfo) -> Cursor | None:
     batch_id = info.data.get("batch_id")
     if batch_id is None:
-        # The batch is not good, and told so; what a cursor of it would be nobody knows.
+        # The batch id is invalid and reported; a cursor is only valid for its batch.
         return None
     if not isinstance(value, str):
         raise _refuse(Cursor.RULE)
     try:
         return Cursor.decode(value, batch_id)
-    except ValueError:
-        raise _refuse(Cursor.RULE) from None
+    except InvalidCursor as error:
+        raise _refuse(str(error)) from None
 
 
 def _owner_id(value: object) -> str:
@@ -81,7 +83,7 @@ class HttpParameters(BaseModel):
 
     model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
 
-    batch_id: Annotated[str, BeforeValidator(_batch_id), Field(description="The batch.", pattern=f"^{BATCH_ID}$")]
+    batch_id: Annotated[str, BeforeValidator(_batch_id), Field(description="The batch.", pattern=f"^{ID_PATTERN}$")]
     status: Annotated[
         frozenset[JobStatus] | None,
         BeforeValidator(_statuses),
@@ -90,12 +92,12 @@ class HttpParameters(BaseModel):
     limit: Annotated[
         int | None,
         BeforeValidator(_most_jobs),
-        Field(description="At most so many jobs in `jobs`; 0 asks for the counts alone.", ge=0, le=MOST_JOBS),
+        Field(description="At most this many jobs in `jobs`; 0 asks for the counts alone.", ge=0, le=MOST_JOBS),
     ] = None
     cursor: Annotated[
         Cursor | None,
         PlainValidator(_cursor, json_schema_input_type=str),
-        Field(description="Go on where the page before ended: its `next_cursor`."),
+        Field(description="Go on where the previous page ended: its `next_cursor`."),
     ] = None
     include: Annotated[
         frozenset[str],
@@ -104,7 +106,7 @@ class HttpParameters(BaseModel):
     ] = frozenset()
 
     def query(self) -> Query:
-        """Return the question that these parameters ask."""
+        """Return the parameters as a query."""
         return Query(
             batch_id=self.batch_id,
             status=self.status,
@@ -116,7 +118,7 @@ class HttpParameters(BaseModel):
 
 
 class DirectEvent(HttpParameters):
-    """What another Lambda sends; IAM is its credential."""
+    """The event of another Lambda; IAM authenticates it."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -128,10 +130,10 @@ class DirectEvent(HttpParameters):
 
 
 def validated[ModelT: BaseModel](model: type[ModelT], values: Mapping[str, Any]) -> ModelT:
-    """Check `values` against `model`.
+    """Validate `values`.
 
     Raises:
-        InvalidRequest: `details` has the reason of each field that is not good.
+        InvalidRequest: `details` has a reason for each invalid field.
     """
     try:
         return model.model_validate(values)

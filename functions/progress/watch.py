@@ -16,13 +16,13 @@ from urllib.parse import unquote
 from aws_lambda_powertools.event_handler import Response
 
 from batch_progress.errors import ConfigurationError, InvalidRequest
+from batch_progress.table import ID_PATTERN, ID_RULE
 from functions.progress.coding import Gzip, Identity
 from functions.progress.envelope import MethodNotAllowed, RouteNotFound
 from functions.progress.http import Request
-from functions.progress.query import BATCH_ID, BATCH_ID_RULE
 
 _ROUTE: Final = re.compile(r"/watch/([^/]+)/?")
-_BATCH_ID: Final = re.compile(BATCH_ID)
+_BATCH_ID: Final = re.compile(ID_PATTERN)
 _INLINE: Final = re.compile(rb"<(script|style)>(.*?)</\1>", re.DOTALL)
 
 
@@ -40,7 +40,7 @@ def page(request: Request) -> Response[str]:
     if request.method not in {"GET", "HEAD"}:
         raise MethodNotAllowed
     if not _BATCH_ID.fullmatch(unquote(match[1])):
-        raise InvalidRequest(batch_id=BATCH_ID_RULE)
+        raise InvalidRequest(batch_id=ID_RULE)
     written = (Gzip() if request.accepts_gzip() else Identity()).write(_content())
     coding = {"Content-Encoding": "gzip"} if written.compressed else {}
     response = Response(HTTPStatus.OK, "text/html; charset=utf-8", written.text, headers={**_headers(), **coding})

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from batch_progress import wire
+from batch_progress import dynamodb
 from functions.progress import app
 from tests.integration.world import SIX_MEGABYTES, Answer, Context, World, attributes, event, progress_path
 
@@ -22,7 +22,7 @@ def _patient() -> Iterator[None]:
     """A function that waits for the engine."""
     factories = (app._store, app._tokens, app._client)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(wire, "READ_TIMEOUT_SECONDS", PAGE_TIMEOUT)
+        patch.setattr(dynamodb, "READ_TIMEOUT_SECONDS", PAGE_TIMEOUT)
         for factory in factories:
             factory.cache_clear()
         yield

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 from botocore.retries.standard import ExponentialBackoff
 
-from batch_progress import wire
+from batch_progress import dynamodb
 from benchmarks import line as bad
 from benchmarks.faults import Progress, Revision, Row, fill
 from benchmarks.line import Line, Mode, bad_line
@@ -23,7 +23,7 @@ TURNS = 4
 def line(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[Line]:
     """A line between the functions and the tables, good as yet, on which nobody waits for long."""
     del world  # its tables are those that the functions know
-    monkeypatch.setattr(wire, "READ_TIMEOUT_SECONDS", 0.5)
+    monkeypatch.setattr(dynamodb, "READ_TIMEOUT_SECONDS", 0.5)
     monkeypatch.setattr(bad, "_SILENT_SECONDS", 0.7)
     monkeypatch.setattr(bad, "_LATE_SECONDS", 0.05)
     monkeypatch.setattr(ExponentialBackoff, "delay_amount", lambda *_: 0)

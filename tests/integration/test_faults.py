@@ -13,7 +13,7 @@ from botocore.exceptions import ClientError
 from botocore.retries.quota import RetryQuota
 from botocore.retries.standard import ExponentialBackoff
 
-from batch_progress import wire
+from batch_progress import decode, dynamodb
 from batch_progress.errors import ServiceUnavailable
 from batch_progress.revision import Revisions
 from batch_progress.store import BatchStore
@@ -84,16 +84,16 @@ def rig() -> Iterator[Rig]:
             "AWS_ENDPOINT_URL_DYNAMODB": server.address,
         }.items():
             patch.setenv(name, value)
-        patch.setattr(wire, "READ_TIMEOUT_SECONDS", READ_TIMEOUT)
+        patch.setattr(dynamodb, "READ_TIMEOUT_SECONDS", READ_TIMEOUT)
         # What everybody has, with our timeouts.
         config = Config(
-            connect_timeout=wire.CONNECT_TIMEOUT_SECONDS,
+            connect_timeout=dynamodb.CONNECT_TIMEOUT_SECONDS,
             read_timeout=READ_TIMEOUT,
-            retries={"mode": "standard", "total_max_attempts": wire.ATTEMPTS},
+            retries={"mode": "standard", "total_max_attempts": dynamodb.ATTEMPTS},
         )
         # A client that has failed much tries less often; here each test is the first.
         patch.setattr(RetryQuota, "acquire", lambda *_: True)
-        yield Rig(server, wire.dynamodb(), botocore.session.Session().create_client("dynamodb", config=config))
+        yield Rig(server, dynamodb.client(), botocore.session.Session().create_client("dynamodb", config=config))
 
 
 @pytest.fixture
@@ -120,7 +120,7 @@ def function(rig: Rig, faulty: Faulty, monkeypatch: pytest.MonkeyPatch) -> Fault
 
 def read(client: Any, place: str) -> object:  # noqa: ANN401  # botocore ships no types
     """Read by our own means."""
-    return wire.get_item(client, **GET) if place == "batch" else wire.query(client, **QUERY)
+    return dynamodb.get_item(client, **GET) if place == "batch" else dynamodb.query(client, **QUERY)
 
 
 def outcome(call: Callable[[], object]) -> tuple[str, str] | None:
@@ -162,9 +162,9 @@ def test_a_fault_is_what_it_is_to_the_stock_client(rig: Rig, faulty: Faulty, pla
 def test_a_damaged_answer_is_no_answer(rig: Rig, faulty: Faulty, place: str, name: str, *, bounded: bool) -> None:
     """It is tried again as often as any, and never taken for good."""
     faulty.forever[place] = fault(name, place)
-    with wire.deadline(time.monotonic() + 60) if bounded else nullcontext(), pytest.raises(ServiceUnavailable):
+    with dynamodb.deadline(time.monotonic() + 60) if bounded else nullcontext(), pytest.raises(ServiceUnavailable):
         read(rig.ours, place)
-    assert wire.ATTEMPTS == faulty.calls[place]
+    assert dynamodb.ATTEMPTS == faulty.calls[place]
 
 
 @pytest.mark.usefixtures("_at_once")
@@ -173,12 +173,12 @@ def test_a_body_that_stops_coming_is_asked_for_again(rig: Rig, faulty: Faulty) -
     right = good("batch")
     stopping = replace(right, body=right.body[:9], promised=len(right.body), stall=2 * READ_TIMEOUT)
     faulty.once["batch"] = stopping
-    with wire.deadline(time.monotonic() + 60):
-        assert bytes(wire.get_item(rig.ours, **GET).item)
+    with dynamodb.deadline(time.monotonic() + 60):
+        assert bytes(dynamodb.get_item(rig.ours, **GET).raw)
     faulty.forever["batch"] = stopping
-    with wire.deadline(time.monotonic() + 60), pytest.raises(ServiceUnavailable):
-        wire.get_item(rig.ours, **GET)
-    assert 2 + wire.ATTEMPTS == faulty.calls["batch"]
+    with dynamodb.deadline(time.monotonic() + 60), pytest.raises(ServiceUnavailable):
+        dynamodb.get_item(rig.ours, **GET)
+    assert 2 + dynamodb.ATTEMPTS == faulty.calls["batch"]
 
 
 @pytest.mark.parametrize("name", ["good", "no object"])
@@ -187,7 +187,7 @@ def test_an_answer_has_what_botocore_adds_to_every_one(rig: Rig, faulty: Faulty,
     """Its status, its headers, and how often it was asked for, also where it is damaged to the last."""
     faulty.forever["batch"] = good("batch") if name == "good" else fault(name, "batch")
     metadata = rig.ours.get_item(**GET)["ResponseMetadata"]
-    expected = (200, 0 if name == "good" else wire.ATTEMPTS - 1)
+    expected = (200, 0 if name == "good" else dynamodb.ATTEMPTS - 1)
     assert expected == (metadata["HTTPStatusCode"], metadata["RetryAttempts"])
     assert "content-length" in metadata["HTTPHeaders"]
 
@@ -200,7 +200,7 @@ def test_an_update_whose_answer_is_damaged_is_none(rig: Rig, faulty: Faulty) -> 
         faulty.forever["first page"] = reply
         with pytest.raises(ServiceUnavailable):
             revisions.count("batch")
-    assert 2 * wire.ATTEMPTS == faulty.calls["first page"]
+    assert 2 * dynamodb.ATTEMPTS == faulty.calls["first page"]
 
 
 @pytest.mark.parametrize("place", ["batch", "first page"])
@@ -219,8 +219,8 @@ def test_a_quota_of_retries_that_is_used_up_lets_no_damage_through(
 def test_a_page_has_no_details_unless_they_are_asked_for(rig: Rig) -> None:
     """Each call by itself: what the one before asked for does not linger."""
     asked = [{"detailed": True}, {}, {"detailed": False}]
-    kinds = [type(wire.query(rig.ours, **QUERY, **more).items[0]) for more in asked]
-    assert [wire.DetailedItem, wire.Item, wire.Item] == kinds
+    kinds = [type(dynamodb.query(rig.ours, **QUERY, **more).items[0]) for more in asked]
+    assert [decode.DetailedItem, decode.Item, decode.Item] == kinds
 
 
 # What a caller is told
@@ -331,7 +331,7 @@ def test_a_body_that_trickles_in_is_not_waited_for(
     function: Faulty, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
     """Each byte comes in time and the last one would not."""
-    monkeypatch.setattr(wire, "LAST_ATTEMPT_SECONDS", 0.5)
+    monkeypatch.setattr(dynamodb, "LAST_ATTEMPT_SECONDS", 0.5)
     function.forever[place] = Reply(body=good(place).body, drip=0.1)
     answer = within(3, place, Context(3.8))
     assert (503, "SERVICE_UNAVAILABLE") == answer.outcome
@@ -342,13 +342,13 @@ def test_a_body_that_trickles_in_ends_with_the_last_attempt(
     rig: Rig, faulty: Faulty, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No piece is begun so late that waiting for it could go beyond."""
-    monkeypatch.setattr(wire, "READ_TIMEOUT_SECONDS", 2.0)
-    monkeypatch.setattr(wire, "LAST_ATTEMPT_SECONDS", 2.5)
+    monkeypatch.setattr(dynamodb, "READ_TIMEOUT_SECONDS", 2.0)
+    monkeypatch.setattr(dynamodb, "LAST_ATTEMPT_SECONDS", 2.5)
     faulty.forever["batch"] = Reply(body=good("batch").body, drip=0.1)
     at = time.monotonic() + 0.3
-    with wire.deadline(at), pytest.raises(ServiceUnavailable):
+    with dynamodb.deadline(at), pytest.raises(ServiceUnavailable):
         read(rig.ours, "batch")
-    assert at < time.monotonic() < at + wire.LAST_ATTEMPT_SECONDS
+    assert at < time.monotonic() < at + dynamodb.LAST_ATTEMPT_SECONDS
 
 
 def test_a_slow_body_that_comes_in_time_is_an_answer(function: Faulty) -> None:

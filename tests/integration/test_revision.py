@@ -11,7 +11,7 @@ from botocore.exceptions import ClientError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from batch_progress import wire
+from batch_progress import dynamodb
 from batch_progress.revision import Revisions
 from functions.revision import app
 from tests.integration.world import Answer, Context, World, attributes, batch_item, now, unique
@@ -81,7 +81,7 @@ class Broken(Revisions):
     """Revisions of which some batches can't be counted."""
 
     def __init__(self, world: World, errors: dict[str, Exception]) -> None:
-        super().__init__(wire.dynamodb(), world.jobs_table)
+        super().__init__(dynamodb.client(), world.jobs_table)
         self.errors = errors
 
     def count(self, batch_id: str) -> bool:
@@ -183,7 +183,7 @@ def test_a_batch_that_never_takes_a_count_holds_nothing_up(world: World) -> None
 def test_a_fault_of_ours_is_kept_as_evidence(monkeypatch: pytest.MonkeyPatch, world: World) -> None:
     """A missing table or permission is reported, so that the records end up in the queue rather than nowhere."""
     batch_id = world.put_batch()
-    missing = Revisions(wire.dynamodb(), "NoSuchTable")
+    missing = Revisions(dynamodb.client(), "NoSuchTable")
     monkeypatch.setattr(app, "_revisions", lambda: missing)
     one = record(batch_id)
     assert [number(one)] == deliver([one])

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from batch_progress import wire
+from batch_progress import decode
 from batch_progress.errors import CredentialRefused
 from batch_progress.tokens import Credential, Scheme, TokenStore
 from functions.progress import app
@@ -24,11 +24,11 @@ class Table:
     def __init__(self, *, knows: bool) -> None:
         self.reads = 0
         item = msgspec.Raw(b'{"owner_id": {"S": "demo"}}') if knows else msgspec.Raw()
-        self._answer = {"Answer": wire.GetAnswer(item)}
+        self._answer = {"Answer": decode.GetResult(item)}
 
     def revoke(self) -> None:
         item = msgspec.Raw(b'{"owner_id": {"S": "demo"}, "revoked_at": {"S": "2024-12-16T10:30:02.123Z"}}')
-        self._answer = {"Answer": wire.GetAnswer(item)}
+        self._answer = {"Answer": decode.GetResult(item)}
 
     def get_item(self, **_: object) -> dict[str, Any]:
         self.reads += 1

@@ -1,18 +1,21 @@
 """Cursors: what goes in comes out, and nothing else gets in."""
 
 import base64
+import json
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from batch_progress.progress import Basis, Counts, Estimate
-from functions.progress.cursor import Cursor
+from batch_progress.table import LAST_SECOND
+from functions.progress.cursor import VERSION, Cursor, InvalidCursor, _encode
 
 NATURAL = st.integers(0, 2**63 - 1)
-SECOND = st.integers(0, 253_402_300_799)
+SECOND = st.integers(0, LAST_SECOND)
 CURSOR = Cursor.behind("job_a", Counts(10, 7, 1, 245), Estimate(Basis.OBSERVED, 300, 200, 400))
 TEXT = CURSOR.encode("batch")
+LEGACY = "KsMe4itHf1JbImpvYl9hIiwxMCw3LDEsMjQ1LCJvYnNlcnZlZCIsMzAwLDIwMCw0MDBd"
 
 
 @given(
@@ -39,24 +42,24 @@ def test_a_damaged_cursor_is_none(data: st.DataObject) -> None:
     letter = data.draw(st.sampled_from("Aa0-_=/ é"))
     for damaged in (TEXT[:at] + letter + TEXT[at + 1 :], TEXT[:at] + TEXT[at + 1 :], TEXT[:at], TEXT + letter):
         if damaged != TEXT:
-            with pytest.raises(ValueError):  # noqa: PT011  # whichever check it fails
+            with pytest.raises(InvalidCursor):  # whichever check it fails
                 Cursor.decode(damaged, "batch")
 
 
 def test_a_cursor_is_of_its_batch() -> None:
-    with pytest.raises(ValueError, match="not of this batch"):
+    with pytest.raises(InvalidCursor, match="of this batch"):
         Cursor.decode(TEXT, "other")
 
 
 @pytest.mark.parametrize("job_id", ["x" * 1_021, "é" * 511])
 def test_a_key_longer_than_dynamodb_takes_is_none_of_ours(job_id: str) -> None:
-    with pytest.raises(ValueError, match="not as encode writes it"):
+    with pytest.raises(InvalidCursor, match="of this batch"):
         Cursor.decode(Cursor.behind(job_id, CURSOR.counts, CURSOR.estimate).encode("batch"), "batch")
 
 
 def test_counts_that_do_not_add_up_are_none_of_ours() -> None:
     forged = Cursor.behind("a", Counts(1, 1, 1, 0), CURSOR.estimate)
-    with pytest.raises(ValueError, match="not as encode writes it"):
+    with pytest.raises(InvalidCursor, match="of this batch"):
         Cursor.decode(forged.encode("batch"), "batch")
 
 
@@ -68,5 +71,38 @@ def test_spare_bits_of_the_last_letter_are_not_taken() -> None:
         for letter in "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdef0123":
             other = text[:-1] + letter
             if other != text and base64.urlsafe_b64decode(other + "=" * (-len(other) % 4)) == raw:
-                with pytest.raises(ValueError, match="not as encode writes it"):
+                with pytest.raises(InvalidCursor, match="of this batch"):
                     Cursor.decode(other, "batch")
+
+
+def text_of(*content: object) -> str:
+    """Return the text of a cursor with this content, whichever version wrote it."""
+    return _encode("batch", json.dumps(content, separators=(",", ":")).encode())
+
+
+VALUES = ("job_a", 10, 7, 1, 245, "observed", 300, 200, 400)
+
+
+def test_a_cursor_from_before_there_were_versions_goes_on() -> None:
+    """This text was handed out by a deployment of 2026-11-25."""
+    assert Cursor.decode(LEGACY, "batch") == CURSOR
+
+
+def test_a_cursor_of_a_later_deployment_goes_on() -> None:
+    """The other side of a canary may have appended fields: an older deployment ignores them."""
+    assert Cursor.decode(text_of(VERSION, *VALUES, {"novelty": [1]}, None), "batch") == CURSOR
+
+
+@pytest.mark.parametrize("version", [0, VERSION + 1, 10**6, -1])
+def test_a_cursor_of_a_version_that_cannot_be_read_says_so(version: int) -> None:
+    """Whatever else that version holds; the client is asked to start again."""
+    with pytest.raises(InvalidCursor, match="another version of this service"):
+        Cursor.decode(text_of(version, {"anything": "else"}), "batch")
+
+
+@pytest.mark.parametrize(
+    "content", [[], [None], [True], [1.5], [VERSION], [VERSION, *VALUES[:-1]], [VERSION, 1, *VALUES[1:]]]
+)
+def test_content_that_no_version_wrote_is_refused(content: list[object]) -> None:
+    with pytest.raises(InvalidCursor, match="of this batch"):
+        Cursor.decode(text_of(*content), "batch")

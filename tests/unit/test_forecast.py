@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batch_progress.forecast import DEFAULT_TIMEOUT, Forecast, time_left
+from batch_progress.forecast import Forecast, time_left
+from batch_progress.table import DEFAULT_TIMEOUT_SECONDS
 
 SECONDS = st.floats(min_value=0, max_value=1e5)
 ANYTHING = st.one_of(st.floats(), st.sampled_from([0.0, -1.0, -math.inf, math.inf, math.nan, 1e308, 5e-324]))
@@ -165,7 +166,9 @@ def test_before_anything_ended_the_timeout_is_the_prior() -> None:
     long = time_left([], [0.1] * 3, 20, workers=3, timeout=120)
     assert short.median < long.median
     undeclared = time_left([], [], 20, workers=3, timeout=None)
-    assert time_left([], [], 20, workers=3, timeout=DEFAULT_TIMEOUT).median == pytest.approx(undeclared.median, rel=0.2)
+    assert time_left([], [], 20, workers=3, timeout=DEFAULT_TIMEOUT_SECONDS).median == pytest.approx(
+        undeclared.median, rel=0.2
+    )
 
 
 def test_before_anything_ended_parallelism_shares_out_the_work() -> None:

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from batch_progress import wire
+from batch_progress import dynamodb
 from batch_progress.errors import ServiceUnavailable
 from batch_progress.jwks import IssuerKeys
 
@@ -49,6 +49,6 @@ def test_keys_of_another_host_may_be_asked_for() -> None:
 def test_a_request_that_is_out_of_time_does_not_begin_to_ask(caplog: pytest.LogCaptureFixture) -> None:
     """The function's own deadline is the issuer's, too: a 503 in time, not a 504."""
     keys = IssuerKeys("http://127.0.0.1:1")
-    with wire.deadline(time.monotonic() - 1), pytest.raises(ServiceUnavailable):
+    with dynamodb.deadline(time.monotonic() - 1), pytest.raises(ServiceUnavailable):
         keys.find("kid", "RS256", time.time())
     assert "no time is left to ask it" in caplog.text

@@ -8,13 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batch_progress.forecast import time_left
-from batch_progress.model import Batch, Job, JobStatus, Page
+from batch_progress.model import Batch, Job, Page
 from batch_progress.progress import Basis, Counts, Estimate, Observed, Tally, estimate, poll_after, poll_again
+from batch_progress.table import LAST_SECOND, JobStatus
 
 CREATED = datetime(2024, 12, 16, 10, 0, tzinfo=UTC)
 BATCH = Batch("b", "demo", created_at=CREATED)
 NOW = CREATED.timestamp() + 100
-LAST_SECOND = 253_402_300_799
 
 
 def at(seconds: float | None) -> datetime | None:

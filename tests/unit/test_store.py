@@ -6,9 +6,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from batch_progress import wire
+from batch_progress import decode
 from batch_progress.errors import BatchNotFound
-from batch_progress.store import BatchStore, ReadLog
+from batch_progress.store import BatchStore, ReadStats
 
 BATCH = {"sk": {"S": "BATCH"}, "owner_id": {"S": "demo"}}
 KEY = {"batch_id": {"S": "b"}, "sk": {"S": "BATCH"}}
@@ -21,7 +21,7 @@ def job(name: str, **values: dict[str, str]) -> dict[str, Any]:
 def answer(*items: dict[str, Any], more: bool = True, units: float = 1.5) -> dict[str, Any]:
     body = {"Items": items, "Count": len(items), "ConsumedCapacity": {"CapacityUnits": units}}
     return {
-        "Answer": wire.decode_query(
+        "Answer": decode.query_page(
             msgspec.json.encode(body | ({"LastEvaluatedKey": KEY} if more else {})), detailed=False
         )
     }
@@ -39,9 +39,9 @@ class Client:
         return next(self._answers)
 
 
-def read(*answers: dict[str, Any]) -> tuple[list[list[str]], ReadLog, Client]:
+def read(*answers: dict[str, Any]) -> tuple[list[list[str]], ReadStats, Client]:
     """Read a batch; return the ids page by page, what was taken down, and the client."""
-    client, log = Client(*answers), ReadLog()
+    client, log = Client(*answers), ReadStats()
     _, pages = BatchStore(client, "jobs").read("b", "demo", 0, log)
     return [[one.job_id for one in page.jobs] for page in pages], log, client
 
@@ -62,7 +62,7 @@ def test_an_empty_page_is_not_the_last() -> None:
 
 
 def test_a_stranger_costs_one_page() -> None:
-    client, log = Client(answer(BATCH, job("a")), answer(job("b"), more=False)), ReadLog()
+    client, log = Client(answer(BATCH, job("a")), answer(job("b"), more=False)), ReadStats()
     with pytest.raises(BatchNotFound):
         BatchStore(client, "jobs").read("b", "stranger", 0, log)
     assert (1, 1) == (log.pages, len(client.asked))

@@ -5,8 +5,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from batch_progress.model import Batch, JobStatus
+from batch_progress.model import Batch
 from batch_progress.progress import Basis, Counts, Estimate
+from batch_progress.table import JobStatus
 from functions.progress.cursor import Cursor
 from functions.progress.query import Query
 from functions.progress.tag import TRUSTED_SECONDS, Tag, digest, tags, trusted

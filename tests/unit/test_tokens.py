@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from batch_progress import wire
+from batch_progress import decode
 from batch_progress.errors import TokenExpired, TokenInvalid
 from batch_progress.tokens import Credential, Scheme, TokenStore
 
@@ -20,7 +20,7 @@ class Table:
     """A tokens table in which every token has the same item; it takes down how it is read."""
 
     def __init__(self, item: dict[str, Any]) -> None:
-        self._answer = {"Answer": wire.GetAnswer(msgspec.Raw(msgspec.json.encode(item)))}
+        self._answer = {"Answer": decode.GetResult(msgspec.Raw(msgspec.json.encode(item)))}
         self.asked: list[dict[str, Any]] = []
 
     def get_item(self, **arguments: object) -> dict[str, Any]:

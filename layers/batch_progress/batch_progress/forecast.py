@@ -26,6 +26,8 @@ from functools import cache
 from heapq import heapify, heapreplace
 from typing import Final, NamedTuple
 
+from batch_progress.table import DEFAULT_TIMEOUT_SECONDS, DEFAULT_WORKERS
+
 
 class Forecast(NamedTuple):
     """Seconds until the last job of a batch has ended."""
@@ -88,8 +90,6 @@ FITTED: Final = Constants(
     doubt_later=0.43,
 )
 
-DEFAULT_TIMEOUT: Final = 30.0  # seconds; what the platform allows a job where nothing is declared
-DEFAULT_WORKERS: Final = 3  # what the platform runs at once where nothing is declared
 SHORTEST: Final = 1e-3  # seconds; also what a job gets that ended before it started
 LONGEST: Final = 1e8  # seconds, three years
 
@@ -146,7 +146,7 @@ def time_left(
     if busy > PLAYED:  # the end of each part, so that the oldest is among them
         ages = [ages[(i + 1) * busy // PLAYED - 1] for i in range(PLAYED)]
 
-    centre, width = _prior(ended, ages, limit or DEFAULT_TIMEOUT)
+    centre, width = _prior(ended, ages, limit or DEFAULT_TIMEOUT_SECONDS)
     durations = _durations(ended, known, ages, busy, (centre, width))
     if limit:
         durations = [min(seconds, limit) for seconds in durations]

@@ -15,7 +15,7 @@ import msgspec
 import urllib3
 from jwt import PyJWK, PyJWKSet
 
-from batch_progress import wire
+from batch_progress import dynamodb
 from batch_progress.errors import ServiceUnavailable, TokenInvalid
 
 # Once there are keys, the issuer is asked for newer ones at most so often, whatever tokens say, ...
@@ -103,7 +103,7 @@ class IssuerKeys:
             _logger.warning("The token issuer %s did not hand out its keys, %s: %s", self._issuer, state, reason)
 
     def _fetch(self) -> list[PyJWK]:
-        until = monotonic() + min(FETCH_SECONDS, wire.seconds_left())
+        until = monotonic() + min(FETCH_SECONDS, dynamodb.seconds_left())
         address = self._issuer.removesuffix("/") + "/.well-known/openid-configuration"
         found = msgspec.json.decode(self._get(address, until), type=Discovery)
         if found.issuer != self._issuer:

@@ -6,20 +6,11 @@ is made and encoded several times faster (docs/decisions/0002-msgspec-beside-pyd
 
 from dataclasses import dataclass
 from datetime import datetime
-from enum import StrEnum
 from typing import Annotated
 
 import msgspec
 
-
-class JobStatus(StrEnum):
-    """Where a job is: `pending` → `processing` → one of the three ends."""
-
-    PENDING = "pending"
-    PROCESSING = "processing"
-    COMPLETED = "completed"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
+from batch_progress.table import JobStatus
 
 
 class Job(msgspec.Struct, frozen=True, gc=False):

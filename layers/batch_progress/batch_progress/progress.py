@@ -7,20 +7,17 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from itertools import islice
 from math import ceil, floor
-from typing import Final
+from typing import Final, assert_never
 
 from batch_progress.forecast import time_left
-from batch_progress.model import Batch, JobStatus, Page
+from batch_progress.model import Batch, Page
+from batch_progress.table import DEFAULT_TIMEOUT_SECONDS, LAST_SECOND, JobStatus
 
 # How likely a batch ends between `earliest` and `latest`.
 CONFIDENCE: Final = 0.8
-# The platform's own limit on one job in seconds, where a batch declares none.
-DEFAULT_TIMEOUT: Final = 30.0
 # Durations of so many ended jobs tell the forecast all that more of them would.
 _SAMPLE: Final = 1_000
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-# 9999-12-31T23:59:59Z, the last second that RFC 3339 can write.
-_LAST_SECOND: Final = 253_402_300_799
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,10 +99,13 @@ class Tally:
 
     def counts(self) -> Counts:
         """Return the counts of what was added."""
+        counted: Counter[str] = Counter()
+        for status, jobs in self._statuses.items():
+            counted[JobStatus(status).counted_as] += jobs
         return Counts(
-            total_urls=max(self._batch.total_urls, self._statuses.total()),
-            completed=self._statuses[JobStatus.COMPLETED],
-            failed=self._statuses[JobStatus.FAILED] + self._statuses[JobStatus.CANCELLED],
+            total_urls=max(self._batch.total_urls, counted.total()),
+            completed=counted["completed"],
+            failed=counted["failed"],
             total_items_extracted=self._items,
         )
 
@@ -119,7 +119,18 @@ class Tally:
         )
 
 
-_RAN: Final = frozenset({JobStatus.COMPLETED, JobStatus.FAILED})
+def _ran(status: JobStatus) -> bool:
+    """Whether the time from start to end of a job of this status is how long a job takes."""
+    match status:
+        case JobStatus.COMPLETED | JobStatus.FAILED:
+            return True
+        case JobStatus.PENDING | JobStatus.PROCESSING | JobStatus.CANCELLED:
+            return False
+        case _:
+            assert_never(status)
+
+
+_RAN: Final = frozenset(filter(_ran, JobStatus))
 
 
 def _latest(moments: Iterable[datetime | None]) -> datetime | None:
@@ -185,7 +196,7 @@ def estimate(batch: Batch, counts: Counts, observed: Observed, now: float) -> Es
 def _stalled(batch: Batch, observed: Observed, now: float) -> bool:
     """Tell whether nothing has moved for longer than a job may take."""
     moved = observed.last_moved or batch.created_at
-    longest = batch.timeout_per_url or max(DEFAULT_TIMEOUT, max(observed.durations, default=0.0))
+    longest = batch.timeout_per_url or max(DEFAULT_TIMEOUT_SECONDS, max(observed.durations, default=0.0))
     return moved is not None and now - _epoch(moved) > longest
 
 
@@ -195,7 +206,7 @@ def _epoch(moment: datetime) -> float:
 
 def _second(epoch: int) -> int:
     """Keep within what RFC 3339 can write."""
-    return min(max(epoch, 0), _LAST_SECOND)
+    return min(max(epoch, 0), LAST_SECOND)
 
 
 def poll_after(counts: Counts, expected: Estimate, now: float) -> int | None:

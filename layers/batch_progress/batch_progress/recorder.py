@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import batched
 from time import time
-from typing import Annotated, Any, Final, Self
+from typing import Annotated, Any, Final, Self, assert_never
 
 import botocore.session
 import msgspec
@@ -35,19 +35,22 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from batch_progress import wire
+from batch_progress import dynamodb, table
 from batch_progress.errors import BatchConflict, BatchNotFound, IllegalTransition, JobNotFound
-from batch_progress.model import JobStatus
-
-_BATCH_KEY: Final = "BATCH"
-_JOB_PREFIX: Final = "JOB#"
-# The first sort key after every job's.
-_AFTER_JOBS: Final = "JOB$"
+from batch_progress.table import (
+    AFTER_JOBS,
+    BATCH_KEY,
+    DEFAULT_TIMEOUT_SECONDS,
+    DEFAULT_WORKERS,
+    ENDED,
+    JOB_PREFIX,
+    LARGEST_NUMBER,
+    Item,
+    JobStatus,
+)
 
 LONGEST_URL: Final = 2_048
 LONGEST_ERROR: Final = 1_024
-# 9999-12-31T23:59:59Z: what is later is a time in milliseconds.
-_LAST_SECOND: Final = 253_402_300_799
 # Of default ids; a batch of more jobs has longer ones, all of one length, so that they sort as they were given.
 _LEAST_DIGITS: Final = 6
 
@@ -77,22 +80,20 @@ def _epoch(value: object) -> object:
     return int(value.timestamp()) if isinstance(value, datetime) and value.tzinfo else value
 
 
-Id = Annotated[str, Field(strict=True, pattern=r"^[A-Za-z0-9_-]{1,128}$")]
+Id = Annotated[str, Field(strict=True, pattern=f"^{table.ID_PATTERN}$")]
 OwnerId = Annotated[str, Field(strict=True, min_length=1, max_length=256)]
 Url = Annotated[
     str,
     Field(strict=True, max_length=LONGEST_URL, pattern=r"^(?i:https?)://[^\s\x00-\x1f\x7f]+$"),
     AfterValidator(_is_url),
 ]
-Count = Annotated[int, Field(strict=True, ge=0, le=wire.LARGEST_NUMBER)]
-Workers = Annotated[int, Field(strict=True, ge=1, le=wire.LARGEST_NUMBER)]
-Timeout = Annotated[float, Field(strict=True, ge=1, le=wire.LARGEST_NUMBER)]
+Count = Annotated[int, Field(strict=True, ge=0, le=LARGEST_NUMBER)]
+Workers = Annotated[int, Field(strict=True, ge=1, le=LARGEST_NUMBER)]
+Timeout = Annotated[float, Field(strict=True, ge=1, le=LARGEST_NUMBER)]
 ErrorCode = Annotated[str, Field(strict=True, min_length=1), BeforeValidator(_cut)]
 ErrorText = Annotated[str, Field(strict=True), BeforeValidator(_cut)]
 Flag = Annotated[bool, Field(strict=True)]
-Expiry = Annotated[int, Field(strict=True, ge=1, le=_LAST_SECOND), BeforeValidator(_epoch)]
-
-type Item = dict[str, dict[str, str]]
+Expiry = Annotated[int, Field(strict=True, ge=1, le=table.LAST_SECOND), BeforeValidator(_epoch)]
 
 
 class _NewBatch(BaseModel):
@@ -127,28 +128,28 @@ class _NewBatch(BaseModel):
 
     def item(self, now: str) -> Item:
         """Return its `BATCH` item."""
-        item = {
-            "batch_id": {"S": self.batch_id},
-            "sk": {"S": _BATCH_KEY},
-            "owner_id": {"S": self.owner_id},
-            "total_urls": {"N": str(len(self.urls))},
-            "created_at": {"S": now},
-            "parallel_jobs": {"N": str(self.parallel_jobs)},
-            "timeout_per_url": {"N": repr(self.timeout_per_url).removesuffix(".0")},
-            "made_from": {"S": self._digest()},
-        }
-        return item if self.expires_at is None else item | {"expires_at": {"N": str(self.expires_at)}}
+        return table.item(
+            batch_id=self.batch_id,
+            sk=BATCH_KEY,
+            owner_id=self.owner_id,
+            total_urls=len(self.urls),
+            created_at=now,
+            parallel_jobs=self.parallel_jobs,
+            timeout_per_url=self.timeout_per_url,
+            made_from=self._digest(),
+            expires_at=self.expires_at,
+        )
 
     def jobs(self, expires_at: dict[str, str] | None) -> Iterator[Item]:
         """Yield its `JOB#` items, which expire with the batch as it is stored."""
         for job_id, url in zip(self.job_ids, self.urls, strict=True):
-            item = {
-                "batch_id": {"S": self.batch_id},
-                "sk": {"S": _JOB_PREFIX + job_id},
-                "url": {"S": url},
-                "status": {"S": JobStatus.PENDING.value},
-                "items_extracted": {"N": "0"},
-            }
+            item = table.item(
+                batch_id=self.batch_id,
+                sk=JOB_PREFIX + job_id,
+                url=url,
+                status=JobStatus.PENDING,
+                items_extracted=0,
+            )
             yield item if expires_at is None else item | {"expires_at": expires_at}
 
     def is_stored_as(self, item: Item) -> bool:
@@ -176,16 +177,21 @@ class RunningJob:
     items_extracted: int = 0
 
 
-_ENDS: Final = (JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED)
-# What makes two calls the same, beside the state; a time does not.
-_SAME: Final[dict[str, tuple[str, ...]]] = {
-    JobStatus.PROCESSING: (),
-    JobStatus.COMPLETED: ("items_extracted",),
-    JobStatus.FAILED: ("items_extracted", "error_code", "error_message"),
-    JobStatus.CANCELLED: (),
-}
-# What a job has that says nothing of it.
-_ABSENT: Final = {"items_extracted": {"N": "0"}}
+def _compared(status: JobStatus) -> tuple[str, ...]:
+    """Return the attributes that make a repeated call the same call; times differ and do not count."""
+    match status:
+        case JobStatus.PENDING | JobStatus.PROCESSING | JobStatus.CANCELLED:
+            return ()
+        case JobStatus.COMPLETED:
+            return ("items_extracted",)
+        case JobStatus.FAILED:
+            return ("items_extracted", "error_code", "error_message")
+        case _:
+            assert_never(status)
+
+
+# The value of an absent attribute.
+_ABSENT: Final = table.item(items_extracted=0)
 _NEW: Final = "attribute_not_exists(sk)"
 
 # One partition takes 1,000 writes a second, whatever the table's mode, and one process about as many: more connections
@@ -229,8 +235,8 @@ class BatchRecorder:
         urls: Iterable[str],
         *,
         job_ids: Iterable[str] | None = None,
-        parallel_jobs: int = 3,
-        timeout_per_url: float = 30,
+        parallel_jobs: int = DEFAULT_WORKERS,
+        timeout_per_url: float = DEFAULT_TIMEOUT_SECONDS,
         expires_at: datetime | int | None = None,
     ) -> list[str]:
         """Make a batch of pending jobs, or what is still missing of it.
@@ -301,9 +307,9 @@ class BatchRecorder:
             BatchNotFound: There is no such batch.
             JobNotFound: There is no such job in it.
         """
-        barred = {JobStatus.PROCESSING, *_ENDS} - ({JobStatus.FAILED} if retry else set())
-        at = {"started_at": {"S": self._now()}}
-        self._move(batch_id, job_id, JobStatus.PROCESSING, {"items_extracted": {"N": "0"}}, at, barred)
+        barred = {JobStatus.PROCESSING, *ENDED} - ({JobStatus.FAILED} if retry else set())
+        at = table.item(started_at=self._now())
+        self._move(batch_id, job_id, JobStatus.PROCESSING, table.item(items_extracted=0), at, barred)
 
     @validate_call
     def complete(self, batch_id: Id, job_id: Id, items_extracted: Count) -> None:
@@ -314,7 +320,7 @@ class BatchRecorder:
             BatchNotFound: There is no such batch.
             JobNotFound: There is no such job in it.
         """
-        self._end(batch_id, job_id, JobStatus.COMPLETED, {"items_extracted": {"N": str(items_extracted)}})
+        self._end(batch_id, job_id, JobStatus.COMPLETED, table.item(items_extracted=items_extracted))
 
     @validate_call
     def fail(
@@ -340,9 +346,7 @@ class BatchRecorder:
             BatchNotFound: There is no such batch.
             JobNotFound: There is no such job in it.
         """
-        values = {"items_extracted": {"N": str(items_extracted)}, "error_code": {"S": error_code}}
-        if error_message:
-            values["error_message"] = {"S": error_message}
+        values = table.item(items_extracted=items_extracted, error_code=error_code, error_message=error_message or None)
         self._end(batch_id, job_id, JobStatus.FAILED, values)
 
     @validate_call
@@ -367,11 +371,11 @@ class BatchRecorder:
             BatchNotFound: There is no such batch.
         """
         items = self._query(batch_id, "sk, #status", {"#status": "status"})
-        if next(items, {}).get("sk") != {"S": _BATCH_KEY}:
+        if next(items, {}).get("sk") != {"S": BATCH_KEY}:
             raise BatchNotFound(batch_id)
-        alive = (item["sk"]["S"] for item in items if item.get("status", {}).get("S") not in _ENDS)
-        values = {"finished_at": {"S": self._now()}}
-        updates = (_update(batch_id, sort_key, JobStatus.CANCELLED, values, _ENDS) for sort_key in alive)
+        alive = (item["sk"]["S"] for item in items if item.get("status", {}).get("S") not in ENDED)
+        values = table.item(finished_at=self._now())
+        updates = (_update(batch_id, sort_key, JobStatus.CANCELLED, values, ENDED) for sort_key in alive)
         return self._write_all(self._client.update_item, updates)
 
     @contextmanager
@@ -398,11 +402,10 @@ class BatchRecorder:
 
     @staticmethod
     def _now() -> str:
-        """Return the time as the table keeps it: RFC 3339, UTC, milliseconds."""
-        return datetime.now(UTC).isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
+        return table.timestamp(datetime.now(UTC))
 
     def _end(self, batch_id: str, job_id: str, end: JobStatus, values: Item) -> None:
-        self._move(batch_id, job_id, end, values, {"finished_at": {"S": self._now()}}, _ENDS)
+        self._move(batch_id, job_id, end, values, table.item(finished_at=self._now()), ENDED)
 
     def _move(
         self,
@@ -417,27 +420,27 @@ class BatchRecorder:
 
         Nothing happens where its state is `to` with the same `values`: then it has been done already, at another time.
         """
-        update = _update(batch_id, _JOB_PREFIX + job_id, to, values | at, barred)
+        update = _update(batch_id, JOB_PREFIX + job_id, to, values | at, barred)
         found = self._write(self._client.update_item, update)
         if found is None:
             return
         if not found:
             raise self._missing(batch_id, job_id)
         current = found["status"]["S"]
-        if current != to or any(found.get(name, _ABSENT.get(name)) != values.get(name) for name in _SAME[to]):
+        if current != to or any(found.get(name, _ABSENT.get(name)) != values.get(name) for name in _compared(to)):
             raise IllegalTransition(batch_id, job_id, current, to)
 
     def _missing(self, batch_id: str, job_id: str) -> BatchNotFound | JobNotFound:
         """Return what is to be told of a job that is not there."""
-        key = {"batch_id": {"S": batch_id}, "sk": {"S": _BATCH_KEY}}
-        answer = wire.call(self._client.get_item, {"TableName": self._table, "Key": key, "ConsistentRead": True})
+        arguments = {"TableName": self._table, "Key": table.batch_key(batch_id), "ConsistentRead": True}
+        answer = dynamodb.call(self._client.get_item, arguments)
         return JobNotFound(batch_id, job_id) if "Item" in answer else BatchNotFound(batch_id)
 
     def _write(self, operation: Any, arguments: dict[str, Any]) -> Item | None:  # noqa: ANN401  # botocore's
         """Write on a condition; return `None`, or the item in the way of it, which is empty when there is none."""
         arguments = arguments | {"TableName": self._table, "ReturnValuesOnConditionCheckFailure": "ALL_OLD"}
         try:
-            wire.call(operation, arguments)
+            dynamodb.call(operation, arguments)
         except ClientError as error:
             if error.response["Error"]["Code"] != "ConditionalCheckFailedException":
                 raise
@@ -461,8 +464,8 @@ class BatchRecorder:
             "KeyConditionExpression": "batch_id = :batch_id AND sk BETWEEN :from AND :to",
             "ExpressionAttributeValues": {
                 ":batch_id": {"S": batch_id},
-                ":from": {"S": _BATCH_KEY},
-                ":to": {"S": _AFTER_JOBS},
+                ":from": {"S": BATCH_KEY},
+                ":to": {"S": AFTER_JOBS},
             },
             "ProjectionExpression": attributes,
             "ConsistentRead": True,
@@ -470,16 +473,16 @@ class BatchRecorder:
         if names:
             arguments["ExpressionAttributeNames"] = names
         while True:
-            page = wire.call(self._client.query, arguments)
+            page = dynamodb.call(self._client.query, arguments)
             # Something else may stand between the two.
-            yield from (item for item in page["Items"] if _is_job(item) or item["sk"]["S"] == _BATCH_KEY)
+            yield from (item for item in page["Items"] if _is_job(item) or item["sk"]["S"] == BATCH_KEY)
             if "LastEvaluatedKey" not in page:
                 return
             arguments["ExclusiveStartKey"] = page["LastEvaluatedKey"]
 
 
 def _is_job(item: Item) -> bool:
-    return item["sk"]["S"].startswith(_JOB_PREFIX)
+    return item["sk"]["S"].startswith(JOB_PREFIX)
 
 
 def _has_expired(item: Item) -> bool:
@@ -488,14 +491,14 @@ def _has_expired(item: Item) -> bool:
 
 def _update(batch_id: str, sort_key: str, to: JobStatus, values: Item, barred: Collection[JobStatus]) -> dict[str, Any]:
     """Return the update of a job to state `to` unless its state is one of `barred`; a job without one is pending."""
-    sets = {"status": {"S": to.value}, **values}
-    removed = [] if to in _ENDS else ["finished_at", "error_code", "error_message"]
+    sets = {**table.item(status=to), **values}
+    removed = [] if to in ENDED else ["finished_at", "error_code", "error_message"]
     expression = "SET " + ", ".join(f"#{name} = :{name}" for name in sets)
     if removed:
         expression += " REMOVE " + ", ".join(f"#{name}" for name in removed)
     states = {f":{state.value}_": {"S": state.value} for state in barred}
     return {
-        "Key": {"batch_id": {"S": batch_id}, "sk": {"S": sort_key}},
+        "Key": table.item(batch_id=batch_id, sk=sort_key),
         "UpdateExpression": expression,
         "ConditionExpression": f"attribute_exists(sk) AND NOT #status IN ({', '.join(states)})",
         "ExpressionAttributeNames": {f"#{name}": name for name in (*sets, *removed)},

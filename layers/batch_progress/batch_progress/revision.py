@@ -8,8 +8,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from batch_progress import wire
-from batch_progress.store import BATCH_KEY
+from batch_progress import dynamodb, table
 
 
 class NotCountable(Exception):
@@ -20,7 +19,7 @@ class Revisions:
     """The revisions of batches, for counting up."""
 
     def __init__(self, client: Any, table: str) -> None:  # noqa: ANN401  # botocore ships no types
-        """Take a client from `wire.dynamodb` and the name of the jobs table."""
+        """Take a client from `dynamodb.client` and the name of the jobs table."""
         self._client = client
         self._table = table
 
@@ -32,10 +31,10 @@ class Revisions:
             ServiceUnavailable: DynamoDB gave no answer in time.
         """
         try:
-            wire.update_item(
+            dynamodb.update_item(
                 self._client,
                 TableName=self._table,
-                Key={"batch_id": {"S": batch_id}, "sk": {"S": BATCH_KEY}},
+                Key=table.batch_key(batch_id),
                 UpdateExpression="ADD #revision :one",
                 # A batch that has expired must not rise again as an item with nothing but a revision.
                 ConditionExpression="attribute_exists(#owner_id)",

@@ -6,29 +6,15 @@ from datetime import datetime
 from itertools import chain
 from typing import Any, Final
 
-from batch_progress import wire
+from batch_progress import decode, dynamodb, table
 from batch_progress.errors import BatchNotFound
-from batch_progress.model import Batch, DetailedJob, Job, JobStatus, Page
+from batch_progress.model import Batch, DetailedJob, Job, Page
+from batch_progress.table import AFTER_JOBS, BATCH_KEY, DETAIL_ATTRIBUTES, JOB_PREFIX, JobStatus
 
-BATCH_KEY: Final = "BATCH"
-JOB_PREFIX: Final = "JOB#"
 _PREFIX_LENGTH: Final = len(JOB_PREFIX)
-# The first sort key after every job's.
-_AFTER_JOBS: Final = "JOB$"
-
-_BATCH_ATTRIBUTES: Final = (
-    "sk",
-    "owner_id",
-    "total_urls",
-    "created_at",
-    "parallel_jobs",
-    "timeout_per_url",
-    "revision",
-    "expires_at",
-)
-_JOB_ATTRIBUTES: Final = ("sk", "url", "status", "items_extracted", "started_at", "finished_at")
-_DETAILS: Final = ("error_code", "error_message")
-_JOB_VALUES: Final = frozenset((*_JOB_ATTRIBUTES, *_DETAILS))
+_BATCH_ATTRIBUTES: Final = ("sk", *table.BATCH_ATTRIBUTES)
+_JOB_ATTRIBUTES: Final = ("sk", *table.JOB_ATTRIBUTES)
+_JOB_VALUES: Final = frozenset((*_JOB_ATTRIBUTES, *DETAIL_ATTRIBUTES))
 
 
 def _projection(*attributes: str) -> dict[str, Any]:
@@ -39,12 +25,12 @@ def _projection(*attributes: str) -> dict[str, Any]:
 
 _BATCH_ALONE: Final = _projection(*_BATCH_ATTRIBUTES)
 _WHOLE_BATCH: Final = _projection(*_BATCH_ATTRIBUTES, *_JOB_ATTRIBUTES)
-_WHOLE_BATCH_DETAILED: Final = _projection(*_BATCH_ATTRIBUTES, *_JOB_ATTRIBUTES, *_DETAILS)
+_WHOLE_BATCH_DETAILED: Final = _projection(*_BATCH_ATTRIBUTES, *_JOB_ATTRIBUTES, *DETAIL_ATTRIBUTES)
 _JOBS_ALONE: Final = _projection(*_JOB_ATTRIBUTES)
-_JOBS_ALONE_DETAILED: Final = _projection(*_JOB_ATTRIBUTES, *_DETAILS)
+_JOBS_ALONE_DETAILED: Final = _projection(*_JOB_ATTRIBUTES, *DETAIL_ATTRIBUTES)
 
 
-class ReadLog:
+class ReadStats:
     """What one request read, for its log line and metrics.
 
     Attributes:
@@ -64,36 +50,36 @@ class BatchStore:
     """The jobs table, for reading."""
 
     def __init__(self, client: Any, table: str) -> None:  # noqa: ANN401  # botocore ships no types
-        """Take a client from `wire.dynamodb` and the name of the jobs table."""
+        """Take a client from `dynamodb.client` and the name of the jobs table."""
         self._client = client
         self._table = table
 
-    def batch(self, batch_id: str, owner_id: str | None, now: float, log: ReadLog) -> Batch:
+    def batch(self, batch_id: str, owner_id: str | None, now: float, stats: ReadStats) -> Batch:
         """Read what a batch declares of itself, with one small read.
 
         Args:
             batch_id: The batch.
             owner_id: Who asks; `None` is trusted with every batch.
             now: Epoch seconds.
-            log: Takes down what was read.
+            stats: Counts what is read.
 
         Raises:
             BatchNotFound: It is not there, has expired or is another owner's.
             ServiceUnavailable: DynamoDB gave no whole answer in time.
         """
-        answer = wire.get_item(
+        answer = dynamodb.get_item(
             self._client,
             TableName=self._table,
-            Key={"batch_id": {"S": batch_id}, "sk": {"S": BATCH_KEY}},
+            Key=table.batch_key(batch_id),
             ReturnConsumedCapacity="TOTAL",
             **_BATCH_ALONE,
         )
-        log.read_units += answer.consumed.units
-        if not bytes(answer.item):
+        stats.read_units += answer.consumed.units
+        if not bytes(answer.raw):
             raise BatchNotFound(batch_id)
-        item, bad = wire.decode_item(answer.item, wire.Item)
+        item, bad = decode.item(answer.raw, decode.Item)
         if bad:
-            log.malformed.add(BATCH_KEY)
+            stats.malformed.add(BATCH_KEY)
         return _visible(item, batch_id, owner_id, now)
 
     def read(
@@ -101,7 +87,7 @@ class BatchStore:
         batch_id: str,
         owner_id: str | None,
         now: float,
-        log: ReadLog,
+        stats: ReadStats,
         *,
         detailed: bool = False,
     ) -> tuple[Batch, Iterator[Page]]:
@@ -112,9 +98,9 @@ class BatchStore:
         """
         answers = self._query(
             "#batch_id = :batch_id AND #sk BETWEEN :from AND :to",
-            {":batch_id": batch_id, ":from": BATCH_KEY, ":to": _AFTER_JOBS},
+            {":batch_id": batch_id, ":from": BATCH_KEY, ":to": AFTER_JOBS},
             _WHOLE_BATCH_DETAILED if detailed else _WHOLE_BATCH,
-            log,
+            stats,
             detailed=detailed,
         )
         # A page may be empty and not the last.
@@ -122,15 +108,15 @@ class BatchStore:
         if not first.items or first.items[0].sk.S != BATCH_KEY:
             raise BatchNotFound(batch_id)
         if BATCH_KEY in first.malformed:
-            log.malformed.add(BATCH_KEY)
+            stats.malformed.add(BATCH_KEY)
         batch = _visible(first.items[0], batch_id, owner_id, now)
-        return batch, (_page(answer, log, detailed=detailed) for answer in chain((first,), answers))
+        return batch, (_page(answer, stats, detailed=detailed) for answer in chain((first,), answers))
 
     def jobs_after(
         self,
         batch_id: str,
         job_id: str,
-        log: ReadLog,
+        stats: ReadStats,
         *,
         detailed: bool = False,
         limit: int | None = None,
@@ -140,7 +126,7 @@ class BatchStore:
         Args:
             batch_id: The batch; whose it is has been checked.
             job_id: Where to go on; it need not exist any more.
-            log: Takes down what was read.
+            stats: Counts what is read.
             detailed: Whether `DetailedJob`s come.
             limit: At most so many jobs on one page.
 
@@ -151,24 +137,24 @@ class BatchStore:
             "#batch_id = :batch_id AND begins_with(#sk, :jobs)",
             {":batch_id": batch_id, ":jobs": JOB_PREFIX},
             _JOBS_ALONE_DETAILED if detailed else _JOBS_ALONE,
-            log,
+            stats,
             detailed=detailed,
-            start={"batch_id": {"S": batch_id}, "sk": {"S": JOB_PREFIX + job_id}},
+            start=table.job_key(batch_id, job_id),
             limit=limit,
         )
-        return (_page(answer, log, detailed=detailed) for answer in answers)
+        return (_page(answer, stats, detailed=detailed) for answer in answers)
 
     def _query(
         self,
         condition: str,
         values: dict[str, str],
         projection: dict[str, Any],
-        log: ReadLog,
+        stats: ReadStats,
         *,
         detailed: bool,
         start: dict[str, Any] | None = None,
         limit: int | None = None,
-    ) -> Iterator[wire.QueryAnswer[Any]]:
+    ) -> Iterator[decode.QueryPage[Any]]:
         arguments: dict[str, Any] = {
             "TableName": self._table,
             "KeyConditionExpression": condition,
@@ -182,16 +168,16 @@ class BatchStore:
         while True:
             if start is not None:
                 arguments["ExclusiveStartKey"] = start
-            answer = wire.query(self._client, detailed=detailed, **arguments)
-            log.pages += 1
-            log.read_units += answer.consumed.units
+            answer = dynamodb.query(self._client, detailed=detailed, **arguments)
+            stats.pages += 1
+            stats.read_units += answer.consumed.units
             yield answer
             start = answer.last_key
             if start is None:
                 return
 
 
-def _visible(item: wire.Item, batch_id: str, owner_id: str | None, now: float) -> Batch:
+def _visible(item: decode.Item, batch_id: str, owner_id: str | None, now: float) -> Batch:
     """Return the batch of a `BATCH` item where the caller may see it.
 
     Raises:
@@ -213,17 +199,17 @@ def _visible(item: wire.Item, batch_id: str, owner_id: str | None, now: float) -
     return batch
 
 
-def _page(answer: wire.QueryAnswer[Any], log: ReadLog, *, detailed: bool) -> Page:
+def _page(answer: decode.QueryPage[Any], stats: ReadStats, *, detailed: bool) -> Page:
     """Return the jobs of an answer; what is malformed has its default and is taken down."""
     # All jobs stand together: items are in the order of the sort key.
     begin = bisect_left(answer.items, JOB_PREFIX, key=_sort_key)
-    end = bisect_left(answer.items, _AFTER_JOBS, begin, key=_sort_key)
+    end = bisect_left(answer.items, AFTER_JOBS, begin, key=_sort_key)
     items = answer.items[begin:end]
-    log.malformed.update(
+    stats.malformed.update(
         key for key, bad in answer.malformed.items() if key.startswith(JOB_PREFIX) and bad & _JOB_VALUES
     )
     if detailed:
-        return _detailed_page(items, log)
+        return _detailed_page(items, stats)
     try:
         jobs = [
             Job(
@@ -235,7 +221,7 @@ def _page(answer: wire.QueryAnswer[Any], log: ReadLog, *, detailed: bool) -> Pag
             for item in items
         ]
     except AttributeError:
-        jobs = [_with_defaults(item, log) for item in items]
+        jobs = [_with_defaults(item, stats) for item in items]
     return Page(
         jobs,
         [item.started_at and item.started_at.S for item in items],
@@ -243,14 +229,14 @@ def _page(answer: wire.QueryAnswer[Any], log: ReadLog, *, detailed: bool) -> Pag
     )
 
 
-def _sort_key(item: wire.Item) -> str:
+def _sort_key(item: decode.Item) -> str:
     return item.sk.S
 
 
-def _with_defaults(item: wire.Item, log: ReadLog) -> Job:
+def _with_defaults(item: decode.Item, stats: ReadStats) -> Job:
     """Return a job that may lack what each must have; it is taken down where it does."""
     if item.url is None or item.status is None:
-        log.malformed.add(item.sk.S)
+        stats.malformed.add(item.sk.S)
     return Job(
         item.sk.S[_PREFIX_LENGTH:],
         item.url.S if item.url else "",
@@ -259,18 +245,18 @@ def _with_defaults(item: wire.Item, log: ReadLog) -> Job:
     )
 
 
-def _detailed_page(items: list[wire.DetailedItem], log: ReadLog) -> Page:
+def _detailed_page(items: list[decode.DetailedItem], stats: ReadStats) -> Page:
     jobs: list[Job] = []
     started: list[datetime | None] = []
     finished: list[datetime | None] = []
     for item in items:
-        started_at = wire.timestamp(item.started_at.S) if item.started_at else None
-        finished_at = wire.timestamp(item.finished_at.S) if item.finished_at else None
+        started_at = decode.moment(item.started_at.S) if item.started_at else None
+        finished_at = decode.moment(item.finished_at.S) if item.finished_at else None
         if (item.started_at and not started_at) or (item.finished_at and not finished_at):
-            log.malformed.add(item.sk.S)
+            stats.malformed.add(item.sk.S)
         started.append(started_at)
         finished.append(finished_at)
-        job = _with_defaults(item, log)
+        job = _with_defaults(item, stats)
         jobs.append(
             DetailedJob(
                 job.job_id,

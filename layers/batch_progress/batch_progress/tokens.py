@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from batch_progress import wire
+from batch_progress import decode, dynamodb
 from batch_progress.errors import (
     ApiKeyDeactivated,
     ApiKeyExpired,
@@ -65,9 +65,9 @@ class Credential:
 class TokenItem(msgspec.Struct, frozen=True):
     """An item of the tokens table."""
 
-    owner_id: wire.Text | None = None
-    issuer: wire.Text | None = None
-    expires_at: wire.Seconds | None = None
+    owner_id: decode.Text | None = None
+    issuer: decode.Text | None = None
+    expires_at: decode.Seconds | None = None
     revoked_at: dict[str, Any] | None = None
 
 
@@ -98,7 +98,7 @@ class TokenStore:
     """The tokens table, for reading. Known tokens are kept for `CACHE_SECONDS`, unknown ones never."""
 
     def __init__(self, client: Any, table: str) -> None:  # noqa: ANN401  # botocore ships no types
-        """Take a client from `wire.dynamodb` and the name of the tokens table."""
+        """Take a client from `dynamodb.client` and the name of the tokens table."""
         self._client = client
         self._table = table
         self._known: OrderedDict[str, _Known] = OrderedDict()
@@ -131,16 +131,16 @@ class TokenStore:
         return known.owner_id
 
     def _read(self, token_hash: str, now: float) -> _Known | None:
-        answer = wire.get_item(
+        answer = dynamodb.get_item(
             self._client,
             TableName=self._table,
             Key={"token_hash": {"S": token_hash}},
             # A token that was issued a second ago works at once, one that was revoked is refused.
             ConsistentRead=True,
         )
-        if not bytes(answer.item):
+        if not bytes(answer.raw):
             return None
-        item, bad = wire.decode_item(answer.item, TokenItem)
+        item, bad = decode.item(answer.raw, TokenItem)
         if bad or item.owner_id is None or not item.owner_id.S:
             # An entry that can't be trusted in one thing is trusted in none.
             return None

@@ -1,4 +1,4 @@
-"""What is told of a request: one line in the log, a handful of metrics."""
+"""The log line and the metrics of a request."""
 
 import itertools
 import os
@@ -10,52 +10,51 @@ from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 
 from batch_progress.errors import BatchProgressError, ConfigurationError
-from batch_progress.store import ReadLog
+from batch_progress.store import ReadStats
 
-# A log line names so many malformed items; the metric counts all.
+# A log line lists at most this many keys of malformed items; the metric counts all of them.
 _MOST_KEYS = 20
-# How many requests this process has taken down: the first is the one that waited for it to start.
+# Counts the requests of this process: the first one is the cold start.
 _requests: Final = itertools.count()
 
 
-class Record:
-    """Takes down one request.
+class RequestLog:
+    """What is logged about one request, gathered while it is answered.
 
     Attributes:
         kind: `http` or `direct`.
         request_id: API Gateway's id, or Lambda's for a direct call.
         now: Epoch seconds at which the request is answered.
-        reads: What was read of the jobs table.
-        batch_id: The batch asked for, once its id is known to be one.
-        jobs: How many jobs the answer lists.
-        error_code: What the caller was told went wrong, `None` when nothing.
+        reads: What was read from the jobs table.
+        batch_id: The requested batch, `None` until its id is known to be valid.
+        jobs: The number of jobs that the answer lists.
+        error_code: The code of the error in the answer, `None` for a success.
     """
 
     def __init__(self, kind: str, request_id: str, now: float) -> None:
-        """Begin."""
         self.kind = kind
         self.request_id = request_id
         self.now = now
-        self.reads = ReadLog()
+        self.reads = ReadStats()
         self.batch_id: str | None = None
         self.jobs = 0
         self.error_code: str | None = None
         self._began = time.perf_counter()
 
     def failure(self, error: Exception, logger: Logger) -> BatchProgressError:
-        """Take down a failure and return what the caller is told; a fault of ours is logged with its traceback."""
-        told = error if isinstance(error, BatchProgressError) else BatchProgressError()
-        self.error_code = told.code
+        """Return the error that the caller sees; a fault of ours is logged with its traceback."""
+        visible = error if isinstance(error, BatchProgressError) else BatchProgressError()
+        self.error_code = visible.code
         if not isinstance(error, BatchProgressError) or isinstance(error, ConfigurationError):
             logger.error(
                 str(error) or "Unexpected failure",
                 exc_info=(type(error), error, error.__traceback__),
                 extra={"request_id": self.request_id},
             )
-        return told
+        return visible
 
     def write(self, logger: Logger, metrics: Metrics, status: int) -> None:
-        """Write the request's line and metrics."""
+        """Write the request's log line and metrics."""
         malformed = sorted(self.reads.malformed)
         if malformed:
             logger.warning(
@@ -79,12 +78,12 @@ class Record:
             },
         )
         metrics.add_dimension("kind", self.kind)
-        # So that an alarm of one stack does not hear another's in the same account.
+        # Keeps the metrics of two stacks in one account apart.
         metrics.add_dimension("function_name", os.environ.get("AWS_LAMBDA_FUNCTION_NAME", "local"))
         metrics.add_metric(f"Status{status}", MetricUnit.Count, 1)
         metrics.add_metric("Latency", MetricUnit.Milliseconds, milliseconds)
         metrics.add_metric("ColdStart", MetricUnit.Count, 0 if next(_requests) else 1)
-        # Of answers alone, so that an average is not one of errors and of what has not changed too.
+        # Only of full answers, so that the average does not include errors and 304s.
         if status == HTTPStatus.OK and self.batch_id is not None:
             metrics.add_metric("Jobs", MetricUnit.Count, self.jobs)
         metrics.add_metric("ReadUnits", MetricUnit.Count, self.reads.read_units)

@@ -8,14 +8,13 @@ match its checksum is retried and never taken for good, where the stock client t
 the last as it is once its retries are used up (docs/decisions/0004-wire.md).
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from datetime import datetime
 from functools import partial
 from math import inf
 from time import monotonic
-from typing import Annotated, Any, Final, Literal
+from typing import Any, Final
 
 import botocore.session
 import msgspec
@@ -27,10 +26,8 @@ from botocore.parsers import PROTOCOL_PARSERS, JSONParser, ResponseParserFactory
 from isal.isal_zlib import crc32
 from urllib3.exceptions import HTTPError
 
+from batch_progress import decode
 from batch_progress.errors import ServiceUnavailable
-
-# The largest integer that most clients' languages hold.
-LARGEST_NUMBER: Final = 2**63 - 1
 
 # One attempt; `Deadline` bounds them all together.
 CONNECT_TIMEOUT_SECONDS: Final = 1
@@ -39,180 +36,9 @@ ATTEMPTS: Final = 3
 # A last attempt may begin just before the deadline and take this long.
 LAST_ATTEMPT_SECONDS: Final = CONNECT_TIMEOUT_SECONDS + READ_TIMEOUT_SECONDS
 
-Number = Annotated[int, msgspec.Meta(ge=0, le=LARGEST_NUMBER)]
-Timestamp = Annotated[datetime, msgspec.Meta(tz=True)]
-
-
-class Text(msgspec.Struct, gc=False, frozen=True):
-    """An attribute value of type S."""
-
-    S: str
-
-
-class Time(msgspec.Struct, gc=False, frozen=True):
-    """An attribute value of type S that is an RFC 3339 timestamp."""
-
-    S: Timestamp
-
-
-class Status(msgspec.Struct, gc=False, frozen=True):
-    """An attribute value of type S that is a job's status."""
-
-    S: Literal["pending", "processing", "completed", "failed", "cancelled"]
-
-
-class Count(msgspec.Struct, gc=False, frozen=True):
-    """An attribute value of type N that is a whole number from 0 up."""
-
-    N: Number
-
-
-class Seconds(msgspec.Struct, gc=False, frozen=True):
-    """An attribute value of type N that is a number from 0 up."""
-
-    N: Annotated[float, msgspec.Meta(ge=0, le=LARGEST_NUMBER)]
-
-
-class Item(msgspec.Struct, gc=False, frozen=True, kw_only=True):
-    """An item of the jobs table: a `BATCH` or a `JOB#`; what is absent is `None`."""
-
-    sk: Text
-    url: Text | None = None
-    status: Status | None = None
-    items_extracted: Count | None = None
-    started_at: Time | None = None
-    finished_at: Time | None = None
-    owner_id: Text | None = None
-    total_urls: Count | None = None
-    created_at: Time | None = None
-    parallel_jobs: Count | None = None
-    timeout_per_url: Seconds | None = None
-    revision: Count | None = None
-    expires_at: Seconds | None = None
-
-
-class DetailedItem(Item, gc=False, frozen=True, kw_only=True):
-    """An item with what `include=details` shows; its times keep the text that was recorded."""
-
-    started_at: Text | None = None  # type: ignore[assignment]  # the same attribute, undecoded
-    finished_at: Text | None = None  # type: ignore[assignment]  # the same
-    error_code: Text | None = None
-    error_message: Text | None = None
-
-
-class Consumed(msgspec.Struct, frozen=True):
-    """What a read cost.
-
-    Attributes:
-        units: Read request units, 0 when the engine does not say.
-    """
-
-    units: float = msgspec.field(name="CapacityUnits", default=0.0)
-
-
-class QueryAnswer[ItemT](msgspec.Struct, frozen=True):
-    """A page of a query.
-
-    Attributes:
-        items: In the order of the sort key.
-        count: How many items DynamoDB says there are.
-        last_key: Where the next page goes on, `None` on the last one.
-        consumed: What it cost.
-        malformed: Names of the attributes that were not of their types, by sort key; those are absent in `items`.
-    """
-
-    items: list[ItemT] = msgspec.field(name="Items")
-    count: int = msgspec.field(name="Count")
-    last_key: dict[str, dict[str, str]] | None = msgspec.field(name="LastEvaluatedKey", default=None)
-    consumed: Consumed = msgspec.field(name="ConsumedCapacity", default=Consumed())
-    malformed: Mapping[str, frozenset[str]] = msgspec.field(name="", default={})
-
-
-class GetAnswer(msgspec.Struct, frozen=True):
-    """The answer to a `GetItem`; `item` is empty when there is none."""
-
-    item: msgspec.Raw = msgspec.field(name="Item", default=msgspec.Raw())
-    consumed: Consumed = msgspec.field(name="ConsumedCapacity", default=Consumed())
-
-
-# Numbers arrive as strings: `strict=False` lets "25" be 25.
-_items = msgspec.json.Decoder(QueryAnswer[Item], strict=False)
-_detailed_items = msgspec.json.Decoder(QueryAnswer[DetailedItem], strict=False)
-_raw_items = msgspec.json.Decoder(QueryAnswer[msgspec.Raw])
-_answer_to_get = msgspec.json.Decoder(GetAnswer)
-_attributes = msgspec.json.Decoder(dict[str, dict[str, Any]])
-
 # What the next query decodes to; set by `query`, read by the parser that botocore calls inside it.
 _detailed: ContextVar[bool] = ContextVar("detailed", default=False)
 _deadline: ContextVar[float | None] = ContextVar("deadline", default=None)
-
-
-def decode_query(body: bytes, *, detailed: bool) -> QueryAnswer[Any]:
-    """Decode a page of a query; one item of the wrong types costs that item's time, not the page's.
-
-    Raises:
-        msgspec.DecodeError: The body is cut, is no JSON, or is no page.
-    """
-    try:
-        answer: QueryAnswer[Any] = (_detailed_items if detailed else _items).decode(body)
-    except msgspec.ValidationError:
-        answer = _mended(_raw_items.decode(body), DetailedItem if detailed else Item)
-    if answer.count != len(answer.items):
-        raise msgspec.DecodeError("The page has another number of items than it says")
-    return answer
-
-
-def decode_get(body: bytes) -> GetAnswer:
-    """Decode the answer to a `GetItem`, whose item is one, whatever its attributes are.
-
-    Raises:
-        msgspec.DecodeError: The body is cut, is no JSON, or is no such answer.
-    """
-    answer = _answer_to_get.decode(body)
-    if bytes(answer.item):
-        _attributes.decode(answer.item)
-    return answer
-
-
-def _mended(answer: QueryAnswer[msgspec.Raw], kind: type[Item]) -> QueryAnswer[Item]:
-    items, malformed = [], {}
-    for raw in answer.items:
-        item, bad = decode_item(raw, kind)
-        items.append(item)
-        if bad:
-            malformed[item.sk.S] = bad
-    return QueryAnswer(items, answer.count, answer.last_key, answer.consumed, malformed)
-
-
-def decode_item[ItemT: msgspec.Struct](raw: msgspec.Raw, kind: type[ItemT]) -> tuple[ItemT, frozenset[str]]:
-    """Decode one item, leaving out each attribute that is not of its type; return it with their names.
-
-    Raises:
-        msgspec.ValidationError: Its key is not of its type, which DynamoDB never stores.
-    """
-    try:
-        return msgspec.json.decode(raw, type=kind, strict=False), frozenset()
-    except msgspec.ValidationError:
-        attributes = msgspec.json.decode(raw, type=dict[str, Any])
-    types = {field.name: field.type for field in msgspec.structs.fields(kind) if field.name in attributes}
-    good = {name: attributes[name] for name, type_ in types.items() if _fits(attributes[name], type_)}
-    return msgspec.convert(good, kind, strict=False), frozenset(types.keys() - good.keys())
-
-
-def _fits(value: object, type_: Any) -> bool:  # noqa: ANN401  # any type that msgspec knows
-    try:
-        msgspec.convert(value, type_, strict=False)
-    except msgspec.ValidationError:
-        return False
-    return True
-
-
-def timestamp(text: str) -> datetime | None:
-    """Return the moment that an RFC 3339 text with an offset names, `None` when it is no such text."""
-    try:
-        return msgspec.convert(text, Timestamp, strict=False)
-    except msgspec.ValidationError:
-        return None
 
 
 class WireParser(JSONParser):  # type: ignore[misc]  # botocore ships no types
@@ -229,9 +55,9 @@ class WireParser(JSONParser):  # type: ignore[misc]  # botocore ships no types
             return parsed
         try:
             if name == "QueryOutput":
-                answer: object = decode_query(response["body"], detailed=_detailed.get())
+                answer: object = decode.query_page(response["body"], detailed=_detailed.get())
             else:
-                answer = decode_get(response["body"])
+                answer = decode.get_result(response["body"])
         except (msgspec.DecodeError, UnicodeDecodeError):
             return {"Error": _DAMAGED, "ResponseMetadata": metadata}
         return {"Answer": answer, "ResponseMetadata": metadata}
@@ -283,7 +109,7 @@ def seconds_left() -> float:
     return inf if at is None else at - monotonic()
 
 
-def dynamodb() -> Any:  # noqa: ANN401  # botocore ships no types
+def client() -> Any:  # noqa: ANN401  # botocore ships no types
     """Make a DynamoDB client that decodes as this module says."""
     session = botocore.session.Session()
     session.register_component("response_parser_factory", WireParserFactory())
@@ -360,7 +186,7 @@ def _give_up(response: tuple[AWSResponse, dict[str, Any]] | None, **_: object) -
     return False if monotonic() >= at else None
 
 
-def query(client: Any, *, detailed: bool = False, **arguments: Any) -> QueryAnswer[Any]:  # noqa: ANN401  # botocore's arguments
+def query(client: Any, *, detailed: bool = False, **arguments: Any) -> decode.QueryPage[Any]:  # noqa: ANN401  # botocore's arguments
     """Read one page.
 
     Args:
@@ -374,15 +200,15 @@ def query(client: Any, *, detailed: bool = False, **arguments: Any) -> QueryAnsw
     """
     token = _detailed.set(detailed)
     try:
-        answer: QueryAnswer[Any] = _answer(client.query, arguments)
+        answer: decode.QueryPage[Any] = _answer(client.query, arguments)
     finally:
         _detailed.reset(token)
     return answer
 
 
-def get_item(client: Any, **arguments: Any) -> GetAnswer:  # noqa: ANN401  # botocore's arguments
+def get_item(client: Any, **arguments: Any) -> decode.GetResult:  # noqa: ANN401  # botocore's arguments
     """Read one item; raises as `query` does."""
-    answer: GetAnswer = _answer(client.get_item, arguments)
+    answer: decode.GetResult = _answer(client.get_item, arguments)
     return answer
 
 

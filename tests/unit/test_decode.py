@@ -13,7 +13,7 @@ from botocore.exceptions import ClientError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batch_progress import wire
+from batch_progress import decode, dynamodb
 from batch_progress.errors import ServiceUnavailable
 
 JOB: dict[str, Any] = {
@@ -46,20 +46,20 @@ def page(*items: object, **values: object) -> bytes:
     return json.dumps({"Items": items, "Count": len(items), "ScannedCount": len(items)} | values).encode()
 
 
-def decoded(body: bytes, *, detailed: bool = False) -> wire.QueryAnswer[Any]:
-    return wire.decode_query(body, detailed=detailed)
+def decoded(body: bytes, *, detailed: bool = False) -> decode.QueryPage[Any]:
+    return decode.query_page(body, detailed=detailed)
 
 
 def test_an_item() -> None:
     (item,) = decoded(page(JOB)).items
     assert (
-        wire.Item(
-            sk=wire.Text("JOB#a"),
-            url=wire.Text("https://example.com/a"),
-            status=wire.Status("completed"),
-            items_extracted=wire.Count(25),
-            started_at=wire.Time(datetime(2024, 12, 16, 10, 30, 2, 123_000, UTC)),
-            finished_at=wire.Time(datetime(2024, 12, 16, 10, 30, 9, 456_000, UTC)),
+        decode.Item(
+            sk=decode.Text("JOB#a"),
+            url=decode.Text("https://example.com/a"),
+            status=decode.Status("completed"),
+            items_extracted=decode.Count(25),
+            started_at=decode.Time(datetime(2024, 12, 16, 10, 30, 2, 123_000, UTC)),
+            finished_at=decode.Time(datetime(2024, 12, 16, 10, 30, 9, 456_000, UTC)),
         )
         == item
     )
@@ -84,7 +84,7 @@ def test_a_detailed_page_has_what_details_show(odd: dict[str, Any]) -> None:
 def test_what_is_absent_is_none_and_what_is_unknown_is_passed_over() -> None:
     """Two writers of different ages can use one table."""
     (item,) = decoded(page({"sk": {"S": "JOB#a"}, "novelty": {"M": {"deep": {"L": [{"NULL": True}]}}}})).items
-    assert wire.Item(sk=wire.Text("JOB#a")) == item
+    assert decode.Item(sk=decode.Text("JOB#a")) == item
 
 
 def test_of_a_page() -> None:
@@ -106,12 +106,12 @@ def test_an_attribute_of_the_wrong_type_costs_only_itself(name: str) -> None:
     assert {"JOB#b": frozenset({name})} == answer.malformed
     assert whole == mended
     assert ["JOB#a", "JOB#c"] == [before.sk.S, after.sk.S]
-    assert before.items_extracted == after.items_extracted == wire.Count(25)
+    assert before.items_extracted == after.items_extracted == decode.Count(25)
 
 
 def test_every_attribute_of_the_wrong_type() -> None:
     answer = decoded(page({"sk": {"S": "JOB#a"}} | BAD))
-    assert [wire.Item(sk=wire.Text("JOB#a"))] == answer.items
+    assert [decode.Item(sk=decode.Text("JOB#a"))] == answer.items
     assert {"JOB#a": frozenset(BAD)} == answer.malformed
 
 
@@ -173,11 +173,11 @@ def test_what_is_no_page(body: bytes) -> None:
 @pytest.mark.parametrize("body", [b"", b"null", b"[]", b'{"Item": []}', b'{"Item": null}', b'{"Item": {"sk": 1}}'])
 def test_what_is_no_answer_to_a_get(body: bytes) -> None:
     with pytest.raises(msgspec.DecodeError):
-        wire.decode_get(body)
+        decode.get_result(body)
 
 
 def test_no_item() -> None:
-    assert b"" == bytes(wire.decode_get(b"{}").item)
+    assert b"" == bytes(decode.get_result(b"{}").raw)
 
 
 def test_a_key_given_twice_counts_as_it_does_everywhere() -> None:
@@ -194,12 +194,12 @@ def test_many_large_pages_at_once() -> None:
         for number, bad in enumerate(odd)
     ]
     assert all(len(body) > 10**6 for body in bodies)
-    found: dict[int, wire.QueryAnswer[Any]] = {}
+    found: dict[int, decode.QueryPage[Any]] = {}
 
-    def decode(number: int) -> None:
+    def decode_page(number: int) -> None:
         found[number] = decoded(bodies[number])
 
-    threads = [threading.Thread(target=decode, args=(number,)) for number in range(4)]
+    threads = [threading.Thread(target=decode_page, args=(number,)) for number in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -223,13 +223,13 @@ def test_many_large_pages_at_once() -> None:
 )
 def test_timestamps(text: str, moment: datetime | None) -> None:
     """A moment has an offset; without one nobody knows when it was."""
-    assert moment == wire.timestamp(text)
+    assert moment == decode.moment(text)
 
 
 def test_a_client_waits_seconds_and_tries_three_times(monkeypatch: pytest.MonkeyPatch) -> None:
     """A second for a connection and two for each piece: three attempts fit into the function's time."""
     monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
-    config = wire.dynamodb().meta.config
+    config = dynamodb.client().meta.config
     assert (1, 2) == (config.connect_timeout, config.read_timeout)
     assert {"mode": "standard", "total_max_attempts": 3} == config.retries
 
@@ -237,14 +237,14 @@ def test_a_client_waits_seconds_and_tries_three_times(monkeypatch: pytest.Monkey
 def test_a_client_leaves_out_what_no_call_needs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Putting together a name for statistics and an endpoint for the account took a tenth of a small answer."""
     monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
-    config = wire.dynamodb().meta.config
+    config = dynamodb.client().meta.config
     assert ("batch-progress", "disabled") == (config.user_agent, config.account_id_endpoint_mode)
 
 
 def test_another_protocol_is_botocores_own() -> None:
     """A session makes a client of another service where it needs one for its credentials."""
     assert {"json": True, "query": False} == {
-        protocol: isinstance(wire.WireParserFactory().create_parser(protocol), wire.WireParser)
+        protocol: isinstance(dynamodb.WireParserFactory().create_parser(protocol), dynamodb.WireParser)
         for protocol in ("json", "query")
     }
 
@@ -266,12 +266,12 @@ def test_what_passes(status: int, error: dict[str, str], *, passing: bool) -> No
         raise ClientError({"Error": error, "ResponseMetadata": {"HTTPStatusCode": status}}, "Query")
 
     with pytest.raises(ServiceUnavailable if passing else ClientError):
-        wire.call(refuse, {})
+        dynamodb.call(refuse, {})
 
 
 def test_what_is_left_of_the_time() -> None:
     """Until the deadline, less as time passes; without one there is no end of it."""
-    assert math.inf == wire.seconds_left()
-    with wire.deadline(time.monotonic() + 100):
-        assert 99 < wire.seconds_left() <= 100
-    assert math.inf == wire.seconds_left()
+    assert math.inf == dynamodb.seconds_left()
+    with dynamodb.deadline(time.monotonic() + 100):
+        assert 99 < dynamodb.seconds_left() <= 100
+    assert math.inf == dynamodb.seconds_left()
