@@ -36,15 +36,15 @@ from werkzeug import Request, Response
 from werkzeug.serving import make_server
 
 from batch_progress.tokens import session_owner
+from batch_progress_cli.local_server import HOST
 from benchmarks import faults
 from benchmarks.invocation import environment
 from benchmarks.run import machine
 from benchmarks.serving import ready, serving
 from benchmarks.workload import JOBS_TABLE, OWNER, TOKENS_TABLE
-from cli.gateway import to_response
-from cli.issuer import LocalIssuer
-from cli.serve import HOST
-from cli.tables import tables
+from local_cloud.gateway import to_response
+from local_cloud.issuer import LocalIssuer
+from local_cloud.template import tables
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 RESULTS: Final = Path(__file__).with_name("abuse.json")

@@ -33,7 +33,7 @@ from benchmarks.invocation import environment, event
 from benchmarks.line import Line, Mode, bad_line
 from benchmarks.run import machine
 from benchmarks.workload import JOBS_TABLE, OWNER, TOKEN, TOKENS_TABLE
-from cli.tables import tables
+from local_cloud.template import tables
 
 RESULTS: Final = Path(__file__).with_name("faults.json")
 SEED: Final = 7

@@ -32,13 +32,13 @@ import httpx
 
 from batch_progress.errors import ServiceUnavailable
 from batch_progress.recorder import BatchRecorder
+from batch_progress_cli.timestamp import timestamp
 from benchmarks import faults
 from benchmarks.invocation import environment
 from benchmarks.run import machine
 from benchmarks.serving import ROOT, ready, serving
 from benchmarks.workload import JOBS_TABLE, OWNER, TOKEN, TOKENS_TABLE
-from cli.seed import timestamp
-from cli.tables import tables
+from local_cloud.template import tables
 
 RESULTS: Final = Path(__file__).with_name("load.json")
 JOBS: Final = 20

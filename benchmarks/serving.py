@@ -16,7 +16,9 @@ from typing import Final
 
 import httpx
 
-from cli.serve import HOST, Context, http_server
+from batch_progress_cli.local_server import HOST
+from local_cloud.http_server import http_server
+from local_cloud.lambda_context import Context
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 

@@ -65,7 +65,7 @@ _SETTINGS: Final = """
 [tool.mutmut]
 source_paths = ["src"]
 only_mutate = {files}
-also_copy = ["cli", "functions", "docs", "events", "template.yaml"]
+also_copy = ["batch_progress_cli", "local_cloud", "scripts", "functions", "docs", "events", "template.yaml"]
 pytest_add_cli_args = {arguments}
 pytest_add_cli_args_test_selection = {tests}
 # By the clock: on a busy machine a short one would count as killed what only waited.
@@ -108,7 +108,16 @@ def stage(module: str) -> Path:
     shutil.copytree(LAYER, place / "src" / PACKAGE, ignore=shutil.ignore_patterns("__pycache__"))
     file = place / "src" / PACKAGE / f"{module}.py"
     file.write_text(cst.parse_module(file.read_text(encoding="utf-8")).visit(_Undecorated()).code, encoding="utf-8")
-    for name in ("cli", "functions", "docs", "events", "tests", "template.yaml"):
+    for name in (
+        "batch_progress_cli",
+        "local_cloud",
+        "scripts",
+        "functions",
+        "docs",
+        "events",
+        "tests",
+        "template.yaml",
+    ):
         (place / name).symlink_to(ROOT / name)
     settings = _SETTINGS.format(
         files=json.dumps([f"src/{PACKAGE}/{module}.py"]),

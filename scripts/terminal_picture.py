@@ -11,8 +11,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from cli.watch import Estimate, Failure, Progress, State
-from cli.watch_views import picture
+from batch_progress_cli.api import Estimate, Failure, Progress
+from batch_progress_cli.follow import State
+from batch_progress_cli.views import picture
 
 NOW = datetime(2026, 11, 24, 10, 33, 20, tzinfo=UTC)
 FAILURES = (

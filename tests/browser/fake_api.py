@@ -12,9 +12,9 @@ from werkzeug import Request, Response
 from werkzeug.http import http_date
 from werkzeug.serving import WSGIRequestHandler, make_server
 
-from cli.gateway import respond
-from cli.serve import Context
 from functions.progress.app import handler
+from local_cloud.gateway import respond
+from local_cloud.lambda_context import Context
 
 TOKEN = "a-good-token"
 PAGE = "/watch/"

@@ -3,8 +3,8 @@
 from playwright.sync_api import Page, expect
 
 from batch_progress.recorder import BatchRecorder
-from cli import seed
-from cli.target import JOBS, Where, open_table
+from batch_progress_cli.target import JOBS, Where, open_table
+from local_cloud import seed
 from tests.browser.conftest import sign_in
 from tests.integration import server
 

@@ -19,7 +19,7 @@ from typing import Any, Final
 
 import httpx
 
-from cli.tables import read
+from local_cloud.template import read
 from tests.engines.starting import EngineFailed, until_it_listens
 
 ROOT: Final = Path(__file__).resolve().parents[2]

@@ -12,8 +12,8 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from batch_progress.settings import settings
-from cli.tables import tables
 from functions.progress import app
+from local_cloud.template import tables
 from tests.integration.world import World
 
 SETTINGS = {

@@ -16,7 +16,7 @@ import pytest
 from botocore import xform_name
 from botocore.model import ListShape, MapShape, Shape, StructureShape
 
-from cli.tables import read
+from local_cloud.template import read
 from tests.integration import server
 from tests.integration.server import COMMAND, LocalApi
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from cli.tables import read
 from functions.progress.envelope import STATUS
 from functions.revision import app as revision
+from local_cloud.template import read
 from tests.integration.world import Context, World, event, progress_path
 
 TEMPLATE = read()

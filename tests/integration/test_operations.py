@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from benchmarks.cost import LOGGED_BYTES, OPERATIONS
-from cli.tables import read
+from local_cloud.template import read
 from tests.integration.world import World, event, progress_path
 
 TEXT = OPERATIONS.read_text(encoding="utf-8")

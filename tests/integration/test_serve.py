@@ -14,7 +14,7 @@ import boto3
 import httpx
 import pytest
 
-from cli.main import app as _command  # noqa: F401  # a broken import says so here, not in a subprocess
+from batch_progress_cli.main import app as _command  # noqa: F401  # a broken import says so here, not in a subprocess
 from tests.integration import server
 from tests.integration.server import COMMAND, LocalApi
 

@@ -9,9 +9,9 @@ import httpx
 import pytest
 from typer.testing import CliRunner, Result
 
-from cli.live import LiveBatch
-from cli.main import app
-from cli.simulate import Workload
+from batch_progress_cli.main import app
+from batch_progress_cli.simulation import Workload
+from local_cloud.live_batch import LiveBatch
 from tests.integration import server
 from tests.integration.server import COMMAND, LocalApi
 from tests.integration.world import World, attributes, progress_path, unique

@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from batch_progress.tokens import session_owner
-from cli.main import app
+from batch_progress_cli.main import app
 from functions.progress import app as function
 from tests.integration import server
 from tests.integration.server import LocalApi

@@ -24,8 +24,8 @@ from botocore.config import Config
 from typer.testing import CliRunner
 
 from batch_progress.recorder import BatchRecorder
-from cli.main import app
-from cli.simulate import Crew, Task
+from batch_progress_cli.main import app
+from batch_progress_cli.simulation import Crew, Task
 from tests.integration import server
 from tests.integration.server import COMMAND, LocalApi
 from tests.integration.world import progress_path, unique

@@ -9,7 +9,7 @@ from http import HTTPStatus
 
 import pytest
 
-from cli.tables import read
+from local_cloud.template import read
 from tests.integration.world import Answer, World
 
 PATH = "/watch/batch_xyz789"

@@ -19,7 +19,7 @@ import botocore.session
 import pytest
 from moto.server import ThreadedMotoServer
 
-from cli.tables import tables
+from local_cloud.template import tables
 
 ROOT = Path(__file__).resolve().parents[2]
 SAM = ROOT / ".venv-sam/bin/sam"

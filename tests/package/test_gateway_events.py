@@ -17,8 +17,8 @@ from urllib.parse import unquote
 
 import pytest
 
-from cli.serve import http_server
-from cli.tables import TEMPLATE
+from local_cloud.http_server import http_server
+from local_cloud.template import TEMPLATE
 
 ROOT = TEMPLATE.parent
 PATH = "/api/v1/scrape/batch/batch_xyz789/progress"

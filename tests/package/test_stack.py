@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from cli.tables import read
+from local_cloud.template import read
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.timeout(300)  # checkov takes seconds by itself, and every tool on a busy machine

@@ -7,7 +7,7 @@ from typing import Any
 import boto3
 import pytest
 
-from cli import seed
+from local_cloud import seed
 from tests.integration.test_events import OUTCOMES
 from tests.integration.world import Answer
 from tests.sam_local.conftest import ROOT, Invoke, command

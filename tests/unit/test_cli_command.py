@@ -6,12 +6,12 @@ import sys
 import pytest
 from typer.testing import CliRunner
 
-from cli.main import app
+from batch_progress_cli.main import app
 
 NOTHING_SLOW = """
 import sys
 from typer.testing import CliRunner
-from cli.main import app
+from batch_progress_cli.main import app
 assert CliRunner().invoke(app, ["--help"]).exit_code == 0
 print(sorted({"boto3", "botocore", "httpx", "moto", "pydantic", "werkzeug", "batch_progress"} & set(sys.modules)))
 """

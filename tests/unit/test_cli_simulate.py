@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from batch_progress.errors import ServiceUnavailable
-from cli.simulate import Crew, Task, Workload, plan
+from batch_progress_cli.simulation import Crew, Task, Workload, plan
 
 
 @dataclass

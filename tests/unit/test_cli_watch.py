@@ -10,9 +10,10 @@ import httpx
 import pytest
 from rich.console import Console
 
-from cli.failure import Failed
-from cli.watch import Api, Estimate, Failure, NoAnswer, Progress, Rate, State, _backoff, watch
-from cli.watch_views import Json, Lines, Screen, picture
+from batch_progress_cli.api import Api, Estimate, Failure, NoAnswer, Progress
+from batch_progress_cli.failure import Failed
+from batch_progress_cli.follow import Rate, State, _backoff, follow
+from batch_progress_cli.views import Json, Lines, Screen, picture
 
 NOW = datetime(2026, 11, 24, 10, 0, tzinfo=UTC)
 HOSTILE = "\x1b]0;owned\x07\x1b[2J[bold red]x[/]\u202e\n\x9b1m"
@@ -75,7 +76,7 @@ def told(*answers: httpx.Response | Exception, patience: float = 300) -> tuple[i
             raise given
         return given
 
-    return watch(api(answer), notes, patience), notes, asked
+    return follow(api(answer), notes, patience), notes, asked
 
 
 def ok(state: Progress, **headers: str) -> httpx.Response:

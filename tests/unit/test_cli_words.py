@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cli.duration import duration, span
-from cli.failure import Failed
-from cli.terminal import visible
+from batch_progress_cli.duration import duration, span
+from batch_progress_cli.failure import Failed
+from batch_progress_cli.terminal import visible
 
 
 @pytest.mark.parametrize(

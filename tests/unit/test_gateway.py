@@ -9,7 +9,7 @@ import pytest
 from werkzeug import Request, Response
 from werkzeug.test import Client, EnvironBuilder
 
-from cli.gateway import (
+from local_cloud.gateway import (
     LARGEST_ANSWER,
     RESOURCES,
     SENT_HEADERS,
@@ -20,7 +20,7 @@ from cli.gateway import (
     to_event,
     to_response,
 )
-from cli.tables import read
+from local_cloud.template import read
 
 PATH = "/api/v1/scrape/batch/batch_xyz789/progress"
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from botocore.session import Session
 
-from cli.main import serve
-from cli.serve import REGION
-from cli.tables import TEMPLATE, read
+from batch_progress_cli.local_server import REGION
+from batch_progress_cli.main import serve
+from local_cloud.template import TEMPLATE, read
 
 ROOT = TEMPLATE.parent
 VARIABLES: dict[str, str] = json.loads((ROOT / "local-env.json").read_text())["Parameters"]

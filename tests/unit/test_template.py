@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from cli.tables import TEMPLATE as FILE
-from cli.tables import read, tables
+from local_cloud.template import TEMPLATE as FILE
+from local_cloud.template import read, tables
 
 TEXT = FILE.read_text(encoding="utf-8")
 OPERATIONS = FILE.parent / "docs" / "operations.md"

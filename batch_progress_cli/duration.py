@@ -3,7 +3,7 @@
 import re
 from datetime import timedelta
 
-from cli.failure import Failed
+from batch_progress_cli.failure import Failed
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _MINUTE = 60

@@ -11,9 +11,9 @@ from botocore.exceptions import BotoCoreError, ClientError, EndpointConnectionEr
 from botocore.parsers import ResponseParserError
 from botocore.session import Session
 
-from cli.failure import Failed
-from cli.serve import HOST, JOBS_TABLE, REGION, TOKENS_TABLE
-from cli.terminal import visible
+from batch_progress_cli.failure import Failed
+from batch_progress_cli.local_server import HOST, JOBS_TABLE, REGION, TOKENS_TABLE
+from batch_progress_cli.terminal import visible
 
 STACK = "batch-progress"
 

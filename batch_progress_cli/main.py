@@ -13,8 +13,8 @@ import typer
 from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
-from cli.failure import FAILED, NO, Failed
-from cli.terminal import visible
+from batch_progress_cli.failure import FAILED, NO, Failed
+from batch_progress_cli.terminal import visible
 
 LARGEST_PORT = 65535
 
@@ -95,7 +95,7 @@ def serve(
     ] = None,
 ) -> None:
     """Run the API on 127.0.0.1 over an embedded DynamoDB, with an example batch and one that is worked off."""
-    from cli.serve import serve
+    from batch_progress_cli.checkout import serve
 
     serve(port, bridge)
 
@@ -116,12 +116,13 @@ def watch(
     as_json: Annotated[bool, typer.Option("--json", help="Print a line of JSON for each change.")] = False,
 ) -> int:
     """Watch a batch to its end: status 0 when every job completed, 1 when some failed, 2 when it could not be told."""
-    from cli.duration import duration
-    from cli.watch import Api, terminable, watch
-    from cli.watch_views import view
+    from batch_progress_cli.api import Api
+    from batch_progress_cli.duration import duration
+    from batch_progress_cli.follow import follow, terminable
+    from batch_progress_cli.views import view
 
     with terminable(), Api(url, batch_id, token) as api, view(as_json=as_json) as shown:
-        return watch(api, shown, duration(give_up_after).total_seconds())
+        return follow(api, shown, duration(give_up_after).total_seconds())
 
 
 @app.command()
@@ -149,8 +150,8 @@ def simulate(  # noqa: PLR0913, PLR0917  # a command's options, given by name
     import secrets
 
     from batch_progress.recorder import BatchRecorder
-    from cli.simulate import Workload, simulate
-    from cli.target import JOBS, Where, aws, open_table
+    from batch_progress_cli.simulation import Workload, simulate
+    from batch_progress_cli.target import JOBS, Where, aws, open_table
 
     workload = Workload(jobs, workers, median, spread, timeout, failures, stalls, stall, items)
     client, name = open_table(JOBS, Where(local, table, stack))
@@ -169,9 +170,9 @@ def openapi(
     """Print the OpenAPI document made from the code's own models, or write it, or check a file against it."""
     import json
 
-    from cli.openapi import document
+    from batch_progress_cli.checkout import openapi_document
 
-    current = json.dumps(document(), indent=2, ensure_ascii=False) + "\n"
+    current = json.dumps(openapi_document(), indent=2, ensure_ascii=False) + "\n"
     if write:
         write.write_text(current, encoding="utf-8")
     if check and not (check.is_file() and check.read_text(encoding="utf-8") == current):
@@ -201,9 +202,9 @@ def issue_token(  # noqa: PLR0917  # a command's options, given by name
     """Make a token and print it, this once; the table keeps its SHA-256."""
     from datetime import UTC, datetime
 
-    from cli.duration import duration
-    from cli.target import TOKENS, Where, aws, open_table
-    from cli.tokens import SHOWN, TokenBook
+    from batch_progress_cli.duration import duration
+    from batch_progress_cli.target import TOKENS, Where, aws, open_table
+    from batch_progress_cli.token_table import SHOWN, TokenBook
 
     lasts = None if expires_in is None else duration(expires_in)
     book = TokenBook(*open_table(TOKENS, Where(local, table, stack)))
@@ -226,9 +227,9 @@ def session_token(
     ] = 3000,
 ) -> None:
     """Print a session token (JWT) of the local server's own issuer, to try what an identity provider's would do."""
-    from cli.duration import duration
-    from cli.issuer import Wanted, ask_for_token
-    from cli.serve import HOST
+    from batch_progress_cli.duration import duration
+    from batch_progress_cli.local_server import HOST
+    from batch_progress_cli.session_token import Wanted, ask_for_token
 
     if not owner:
         raise Failed("the owner is empty")
@@ -239,8 +240,8 @@ def session_token(
 @token.command("list")
 def list_tokens(local: Local = None, table: Table = None, stack: Stack = None) -> None:
     """List what the table knows of each token; the tokens themselves it does not know."""
-    from cli.target import TOKENS, Where, aws, open_table
-    from cli.tokens import TokenBook, listing
+    from batch_progress_cli.target import TOKENS, Where, aws, open_table
+    from batch_progress_cli.token_table import TokenBook, listing
 
     book = TokenBook(*open_table(TOKENS, Where(local, table, stack)))
     with aws():
@@ -259,8 +260,8 @@ def revoke_token(
     """Revoke a token, named by itself or by the beginning of its hash; it is refused everywhere within 30 seconds."""
     from datetime import UTC, datetime
 
-    from cli.target import TOKENS, Where, aws, open_table
-    from cli.tokens import SHOWN, TokenBook
+    from batch_progress_cli.target import TOKENS, Where, aws, open_table
+    from batch_progress_cli.token_table import SHOWN, TokenBook
 
     named = (sys.stdin.readline() if named == "-" else named).strip()
     if not named:

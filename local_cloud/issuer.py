@@ -6,33 +6,19 @@ what it signs opens the local server alone.
 
 import time
 from secrets import token_hex
-from typing import Annotated, Any
+from typing import Any
 
-import httpx
 import jwt
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
 from werkzeug import Request, Response
 from werkzeug.exceptions import BadRequest, HTTPException, MethodNotAllowed, NotFound
 
-from cli.failure import Failed
-from cli.terminal import visible
+from batch_progress_cli.local_server import ISSUER_PATH
+from batch_progress_cli.session_token import Wanted
 
-PATH = "/issuer"
 AUDIENCE = "batch-progress-local"
 ALGORITHM = "ES256"
-
-
-class Wanted(msgspec.Struct, forbid_unknown_fields=True):
-    """What the token route is asked for.
-
-    Attributes:
-        owner: Whose session, the token's `sub`.
-        seconds: How long it is good.
-    """
-
-    owner: Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
-    seconds: Annotated[int, msgspec.Meta(ge=1, le=366 * 86_400)]
 
 
 class LocalIssuer:
@@ -44,7 +30,7 @@ class LocalIssuer:
 
     def __init__(self, origin: str) -> None:
         """Make a key pair; `origin` is where the server answers."""
-        self.address = origin + PATH
+        self.address = origin + ISSUER_PATH
         self._key = generate_private_key(SECP256R1())
         self._kid = token_hex(8)
 
@@ -64,7 +50,7 @@ class LocalIssuer:
             return Response(f"{error.description}\n", error.code, mimetype="text/plain")
 
     def _answer(self, request: Request) -> dict[str, Any]:
-        match request.path.removeprefix(PATH):
+        match request.path.removeprefix(ISSUER_PATH):
             case "/.well-known/openid-configuration":
                 return {"issuer": self.address, "jwks_uri": f"{self.address}/jwks.json"}
             case "/jwks.json":
@@ -92,22 +78,3 @@ class LocalIssuer:
 
 def _json(body: dict[str, Any]) -> Response:
     return Response(msgspec.json.encode(body), mimetype="application/json")
-
-
-def ask_for_token(origin: str, wanted: Wanted) -> str:
-    """Return a session token from the issuer of a local server.
-
-    Raises:
-        Failed: Nothing answers there, or something else does, or it refuses.
-    """
-    try:
-        # The user's proxy leads away from this machine.
-        answer = httpx.post(f"{origin}{PATH}/token", content=msgspec.json.encode(wanted), timeout=10, trust_env=False)
-    except httpx.RequestError as error:
-        raise Failed(f"nothing answers at {origin}; `make run` must run, or give its port with --local") from error
-    if answer.status_code == httpx.codes.BAD_REQUEST:
-        raise Failed(visible(answer.text.strip(), 200))
-    try:
-        return str(answer.raise_for_status().json()["access_token"])
-    except (httpx.HTTPStatusError, ValueError, KeyError, TypeError) as error:
-        raise Failed(f"what answers at {origin} is no local server of ours") from error

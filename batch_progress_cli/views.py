@@ -15,9 +15,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from cli.duration import span
-from cli.terminal import visible
-from cli.watch import Failure, Progress, State, View
+from batch_progress_cli.api import Failure, Progress
+from batch_progress_cli.duration import span
+from batch_progress_cli.follow import State, View
+from batch_progress_cli.terminal import visible
 
 # How often a terminal's clocks move.
 _REFRESH_SECONDS = 0.5

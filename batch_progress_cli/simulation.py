@@ -11,8 +11,8 @@ from pydantic import ValidationError
 
 from batch_progress.errors import BatchProgressError
 from batch_progress.recorder import BatchRecorder
-from cli.failure import Failed
-from cli.terminal import visible
+from batch_progress_cli.failure import Failed
+from batch_progress_cli.terminal import visible
 
 # Simulated batches are not to be kept.
 _LASTS = timedelta(days=1)

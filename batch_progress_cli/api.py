@@ -1,25 +1,18 @@
-"""Watching a batch: ask, say what changed, wait as long as the API asks for, until nothing is left to come."""
+"""The client of the progress API: ask for a batch, and classify what comes back."""
 
-import random
 import re
-import signal
-import sys
-import time
-from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
-from typing import Annotated, Final, Protocol, Self
+from typing import Annotated, Final, Self
 from urllib.parse import urlsplit
 
 import httpx
 import msgspec
 
-from cli.failure import NO, Failed
-from cli.terminal import visible
+from batch_progress_cli.failure import Failed
+from batch_progress_cli.terminal import visible
 
 # As many failures as one page has; the last of them are shown.
 _PARAMETERS: Final = {"status": "failed", "include": "details,estimate", "limit": "1000"}
@@ -27,9 +20,6 @@ _LAST: Final = 5
 _TIMEOUT: Final = httpx.Timeout(20, connect=5)
 _USUAL_WAIT: Final = 5.0
 _LONGEST_WAIT: Final = 60.0
-# What a failing service is given: from one second, doubled with each failure.
-_LONGEST_BACKOFF: Final = 30.0
-_RATE_WINDOW: Final = 120.0
 _LOOPBACK: Final = {"127.0.0.1", "localhost", "::1"}
 _BATCH_ID: Final = re.compile("[A-Za-z0-9_-]{1,128}")
 _TOKEN: Final = re.compile("[!-~]{1,8192}")
@@ -219,108 +209,3 @@ def _clock(response: httpx.Response) -> datetime:
         return parsedate_to_datetime(response.headers["Date"]).astimezone(UTC)
     except (KeyError, ValueError):
         return datetime.now(UTC)
-
-
-@dataclass
-class Rate:
-    """How many jobs end in a minute, as seen of late."""
-
-    _seen: deque[tuple[float, int]] = field(default_factory=deque)
-
-    def add(self, at: float, ended: int) -> None:
-        """Note how many had ended at a moment of `time.monotonic`."""
-        if self._seen and ended < self._seen[-1][1]:
-            self._seen.clear()
-        self._seen.append((at, ended))
-        while at - self._seen[0][0] > _RATE_WINDOW:
-            self._seen.popleft()
-
-    @property
-    def per_minute(self) -> float | None:
-        """The rate, `None` until there is enough to tell."""
-        if not self._seen:
-            return None
-        (begin, before), (end, after) = self._seen[0], self._seen[-1]
-        return (after - before) / (end - begin) * 60 if end - begin >= 1 else None
-
-
-@dataclass(frozen=True)
-class State:
-    """What is known of a batch.
-
-    Attributes:
-        progress: What the API said last.
-        now: The service's clock when it said so, or that nothing had changed.
-        per_minute: How many jobs end in a minute, `None` when that is not known yet.
-    """
-
-    progress: Progress
-    now: datetime
-    per_minute: float | None = None
-
-
-class View(Protocol):
-    """Where the state is shown."""
-
-    def show(self, state: State) -> None:
-        """Show what is known now."""
-
-    def trouble(self, reason: str | None, wait: float) -> None:
-        """Tell of a question without an answer, or with `None` that there are answers again."""
-
-    def wait(self, seconds: float) -> None:
-        """Wait until the next question."""
-
-
-def watch(api: Api, view: View, patience: float) -> int:
-    """Watch a batch to its end; return the exit status: 0 when every job completed, 1 when some did not.
-
-    Args:
-        api: The batch to ask for.
-        view: Where to show it.
-        patience: How many seconds without an answer are too many.
-
-    Raises:
-        Failed: The API refuses, or is away for too long.
-    """
-    progress, rate = None, Rate()
-    answered, failures = time.monotonic(), 0
-    while True:
-        try:
-            reply = api.ask()
-        except NoAnswer as reason:
-            silent = time.monotonic() - answered
-            wait = _backoff(failures, reason.wait)
-            if silent + wait > patience:
-                raise Failed(f"gave up after {silent:.0f} seconds: {reason}") from reason
-            failures += 1
-            view.trouble(str(reason), wait)
-            view.wait(wait)
-            continue
-        if failures:
-            view.trouble(None, 0)
-        answered, failures = time.monotonic(), 0
-        progress = reply.progress or progress
-        if progress is None:
-            raise RuntimeError("a first answer that says nothing changed")
-        rate.add(answered, progress.completed + progress.failed)
-        view.show(State(progress, reply.now, rate.per_minute))
-        if progress.finished:
-            return NO if progress.failed else 0
-        view.wait(reply.wait)
-
-
-def _backoff(failures: int, asked: float | None) -> float:
-    """Return how long to wait after so many failures before: longer each time, and no two clients alike."""
-    longest = min(2.0**failures, _LONGEST_BACKOFF)
-    return max(longest * random.uniform(0.5, 1.0), asked or 0.0)  # noqa: S311  # spreads clients, guards nothing
-
-
-@contextmanager
-def terminable() -> Iterator[None]:
-    """Let a request to terminate leave the terminal as it was."""
-    before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -4,9 +4,13 @@ import hashlib
 from datetime import datetime, timedelta
 from typing import Any
 
+from batch_progress_cli.timestamp import timestamp
+
 BATCH = "batch_xyz789"
 # The same once more, of the owner whom the local issuer of session tokens calls so.
 SESSION_BATCH = "batch_session"
+# The one that simulated workers work off again and again (live_batch.py).
+LIVE_BATCH = "batch_live"
 OWNER = "demo"
 TOKEN = "demo-token"  # noqa: S105  # openly a demo's
 EXPIRED_TOKEN = "demo-expired-token"  # noqa: S105  # the same
@@ -93,8 +97,3 @@ def _job(batch_id: str, number: int, began: datetime) -> Item:
         item["error_code"] = {"S": "TIMEOUT"}
         item["error_message"] = {"S": f"The page did not answer within {_TIMEOUT} seconds."}
     return item
-
-
-def timestamp(moment: datetime) -> str:
-    """Return a moment in UTC as the tables write it, with milliseconds."""
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03}Z"

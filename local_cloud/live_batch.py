@@ -12,9 +12,9 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from batch_progress.errors import BatchProgressError
 from batch_progress.recorder import BatchRecorder
-from cli.seed import OWNER, timestamp
-from cli.serve import LIVE_BATCH
-from cli.simulate import Crew, Workload, create, plan
+from batch_progress_cli.simulation import Crew, Workload, create, plan
+from batch_progress_cli.timestamp import timestamp
+from local_cloud.seed import LIVE_BATCH, OWNER
 
 WORKLOAD = Workload(jobs=40, workers=4, median=2.5, spread=0.45, timeout=8, failures=0.05)
 # Long enough for whoever watches to see the end, and short enough that few come to a batch at its end.

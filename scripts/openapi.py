@@ -11,10 +11,10 @@ import msgspec
 from batch_progress import errors
 from batch_progress.model import DetailedJob, Job
 from batch_progress.table import ID_PATTERN
-from cli.tables import read
 from functions.progress import envelope
 from functions.progress.parameters import MOST_JOBS, HttpParameters
 from functions.progress.schema import ErrorAnswer, ProgressAnswer
+from local_cloud.template import read
 
 ROOT = Path(__file__).parent.parent
 PATHS = ("/api/v1/scrape/batch/{batch_id}/progress", "/v1/scrape/batch/{batch_id}/progress")

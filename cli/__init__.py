@@ -1,1 +1,0 @@
-"""The command line, and the API on a developer's machine."""

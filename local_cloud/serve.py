@@ -1,0 +1,160 @@
+"""The API on this machine: the real function, an HTTP server before it, an embedded DynamoDB behind it."""
+
+import contextlib
+import os
+import signal
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, TextIO
+
+from batch_progress_cli.local_server import HOST, JOBS_TABLE, REGION
+from local_cloud import seed
+from local_cloud.dynamodb import embedded_dynamodb
+from local_cloud.http_server import http_server, listening, say, tables_at
+from local_cloud.lambda_context import Context
+
+if TYPE_CHECKING:
+    from local_cloud.issuer import LocalIssuer
+
+
+def serve(port: int, bridge: str | None = None) -> None:
+    """Serve until interrupted or terminated.
+
+    Args:
+        port: Where to listen; 0 is any free one.
+        bridge: The address at which containers reach this machine, if they are to have the tables.
+
+    Raises:
+        Failed: the port is taken, or not ours to take, or the bridge is not of this machine.
+    """
+    screen = sys.stdout
+    with (
+        _interruptible(),
+        # Taken first, so that a taken port is known at once and an early request waits for its answer.
+        listening(HOST, port) as listener,
+        _log_file() as (log, log_name),
+        # A Lambda's output goes to its log; here the function's records and metrics go to a file, off the screen.
+        contextlib.redirect_stdout(log),
+        embedded_dynamodb() as endpoint,
+        tables_at(bridge, listener.getsockname()[1]),
+    ):
+        port = listener.getsockname()[1]
+        issuer = _trusted_issuer(port)
+        server = http_server(listener, _load_handler(endpoint), screen, issuer)
+        with _at_work():
+            say(screen, _welcome(port, log_name))
+            server.serve_forever()
+    say(screen, "\nStopped.")
+
+
+def _trusted_issuer(port: int) -> "LocalIssuer":
+    """Return an issuer of session tokens that the function trusts, with a batch for its users to see."""
+    import botocore.session  # noqa: PLC0415  # slow
+
+    from batch_progress.tokens import session_owner  # noqa: PLC0415  # slow too
+    from local_cloud.issuer import LocalIssuer  # noqa: PLC0415  # brings cryptography
+
+    issuer = LocalIssuer(f"http://{HOST}:{port}")
+    os.environ |= issuer.environment()
+    owner = session_owner(issuer.address, seed.OWNER)
+    seed.seed_session(botocore.session.Session().create_client("dynamodb"), JOBS_TABLE, owner, datetime.now(UTC))
+    return issuer
+
+
+def _load_handler(endpoint: str) -> Callable[[dict[str, object]], object]:
+    """Return a call of the real function, made as Lambda makes it: one at a time."""
+    if os.environ.get("AWS_ENDPOINT_URL_DYNAMODB") != endpoint:
+        raise RuntimeError("the function would speak to another DynamoDB")
+    from functions.progress.app import handler  # noqa: PLC0415  # only once the environment is set
+
+    def call(event: dict[str, object]) -> object:
+        with _one_at_a_time:
+            return handler(event, Context())
+
+    return call
+
+
+# Powertools keeps a process's metrics in one place.
+_one_at_a_time = threading.Lock()
+
+
+@contextlib.contextmanager
+def _at_work() -> Iterator[None]:
+    """Let the live batch be worked off, and its changes be counted as the table's stream has them counted."""
+    import botocore.session  # noqa: PLC0415  # slow
+
+    from functions.revision.app import handler  # noqa: PLC0415
+    from local_cloud.live_batch import LiveBatch  # noqa: PLC0415  # only once the environment is set
+    from local_cloud.stream import Stream  # noqa: PLC0415
+
+    def call(event: dict[str, object]) -> None:
+        with _one_at_a_time:
+            handler(event, Context())
+
+    client = botocore.session.Session().create_client("dynamodb")
+    with Stream(JOBS_TABLE, REGION, call).delivered(), LiveBatch(client, JOBS_TABLE).at_work():
+        yield
+
+
+@contextlib.contextmanager
+def _log_file() -> Iterator[tuple[TextIO, str]]:
+    # Not one that removes itself: whoever clears the temporary folder may have been there before.
+    number, name = tempfile.mkstemp(prefix="batch-progress-", suffix=".log")
+    try:
+        with open(number, "w", buffering=1, encoding="utf-8") as log:  # noqa: PTH123  # opens a descriptor
+            yield log, name
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """End the block quietly on Ctrl-C and on a request to terminate."""
+
+    def end(_signal: int, _frame: FrameType | None) -> None:
+        for number in signals:  # the first is enough; a second must not disturb the clearing up
+            signal.signal(number, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, end) for number in signals}
+    try:
+        with contextlib.suppress(KeyboardInterrupt):
+            yield
+    finally:
+        for number, action in before.items():
+            signal.signal(number, action)
+
+
+def _welcome(port: int, log: str) -> str:
+    address = f"http://{HOST}:{port}"
+    command = Path(sys.executable).with_name("batch-progress")
+    if command.is_relative_to(Path.cwd()):
+        command = command.relative_to(Path.cwd())
+    return f"""\
+The batch progress API is running on {address}
+
+  function   functions.progress.app.handler, called as Lambda calls it
+  tables     an embedded DynamoDB, for other commands with --local {port}; gone when this ends
+  batches    {seed.BATCH}: 10 URLs, 7 completed, 1 failed, 2 pending, 245 items
+             {seed.LIVE_BATCH}: 40 URLs, worked off while you watch, again and again
+  tokens     {seed.TOKEN} of their owner, {seed.OWNER}; {seed.EXPIRED_TOKEN} is refused
+  sessions   {command} token jwt --owner {seed.OWNER} --local {port} makes a JWT; it opens {seed.SESSION_BATCH}
+  log        {log}
+
+Ask it:
+
+  curl -H 'X-API-Key: {seed.TOKEN}' {address}/api/v1/scrape/batch/{seed.BATCH}/progress
+
+Watch it, in a terminal and in a browser:
+
+  {command} watch {seed.LIVE_BATCH} --token {seed.TOKEN} --url {address}
+  {address}/watch/{seed.LIVE_BATCH}
+
+Ctrl-C ends it.
+"""
