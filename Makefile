@@ -1,6 +1,6 @@
 # Everything a developer does here. `make help` lists it; each target sets up what it needs.
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-sam setup-runtime setup-browser run test coverage check check-template build invoke deploy test-package test-engines test-sam-local test-browser pictures terminal-picture bench bench-forecast faults fuzz load sbom audit mutation performance openapi lock format clean
+.PHONY: help setup setup-sam setup-runtime setup-browser run test coverage check check-template build invoke deploy test-package test-engines test-sam-local test-browser page pictures terminal-picture bench bench-forecast faults fuzz load sbom audit mutation performance openapi lock format clean
 SHELL := /bin/sh
 
 PYTHON3 ?= python3
@@ -43,12 +43,13 @@ coverage: setup ## line and branch coverage of functions/ and layers/ by the tes
 	@$(BIN)/coverage combine -q
 	$(BIN)/coverage report
 
-check: setup check-template setup-supply ## format, lint, types, imports, template, OpenAPI document, bill of materials
+check: setup check-template setup-supply ## format, lint, types, imports, template, OpenAPI document, page, bill of materials
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/batch-progress openapi --check docs/openapi.json
+	$(BIN)/python scripts/build_page.py --check
 	$(SUPPLY)/python scripts/sbom.py --check
 	$(BIN)/python -m benchmarks.report --check
 	$(BIN)/python -m benchmarks.cost --check
@@ -142,6 +143,9 @@ performance: setup
 
 openapi: setup ## write docs/openapi.json from the code's own models
 	$(BIN)/batch-progress openapi --write docs/openapi.json
+
+page: setup ## build the page of a batch from page/ into the function
+	$(BIN)/python scripts/build_page.py --write
 
 terminal-picture: setup ## draw docs/watch-terminal.svg, what a terminal shows
 	$(BIN)/python scripts/terminal_picture.py docs/watch-terminal.svg

@@ -149,9 +149,9 @@ def no_route(_: NotFoundError) -> Response[str]:
     request: Request = app.context["request"]
     match = _ROUTE.fullmatch(request.path)
     if match is None:
-        from functions.progress import watch  # noqa: PLC0415  # only requests for the page need it
+        from functions.progress import page  # noqa: PLC0415  # only requests for the page need it
 
-        return watch.page(request)
+        return page.serve(request)
     if request.method not in _METHODS:
         raise MethodNotAllowed
     return batch_progress(match[1])

@@ -5,14 +5,29 @@ import hashlib
 import re
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from http import HTTPStatus
 
 import pytest
 
+from batch_progress.settings import page_is_served
 from local_cloud.template import read
 from tests.integration.world import Answer, World
 
 PATH = "/watch/batch_xyz789"
+
+
+@pytest.fixture
+def set_watch_page() -> Iterator[Callable[[str], None]]:
+    """Set `BATCH_PROGRESS_WATCH_PAGE` as a new deployment would: the function reads it once."""
+    with pytest.MonkeyPatch.context() as environment:
+
+        def set_to(value: str) -> None:
+            environment.setenv("BATCH_PROGRESS_WATCH_PAGE", value)
+            page_is_served.cache_clear()
+
+        yield set_to
+    page_is_served.cache_clear()
 
 
 def get(world: World, path: str = PATH, *, method: str = "GET", **headers: str) -> Answer:
@@ -123,21 +138,21 @@ def test_there_is_nothing_beside_it(world: World, path: str) -> None:
     assert (404, "ROUTE_NOT_FOUND") == get(world, path).outcome
 
 
-def test_a_deployment_without_the_page(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is as if there had never been one, whatever the method and the id."""
-    monkeypatch.setenv("BATCH_PROGRESS_WATCH_PAGE", "false")
+def test_a_deployment_without_the_page(world: World, set_watch_page: Callable[[str], None]) -> None:
+    """Its path is an unknown route, whatever the method and the id."""
+    set_watch_page("false")
     for method, path in (("GET", PATH), ("POST", PATH), ("GET", "/watch/a.b")):
         assert (404, "ROUTE_NOT_FOUND") == get(world, path, method=method).outcome
 
 
 @pytest.mark.parametrize("setting", ["", "no", "True"])
-def test_a_setting_that_is_none(
-    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, setting: str
+def test_an_invalid_setting(
+    world: World, set_watch_page: Callable[[str], None], caplog: pytest.LogCaptureFixture, setting: str
 ) -> None:
-    """The deployer reads which variable is wrong; a client sees a plain fault, and progress is answered as ever."""
-    monkeypatch.setenv("BATCH_PROGRESS_WATCH_PAGE", setting)
+    """The log names the variable, the client gets a plain 500, and progress is still answered."""
+    set_watch_page(setting)
     assert (500, "INTERNAL_ERROR") == get(world).outcome
-    assert "BATCH_PROGRESS_WATCH_PAGE" in caplog.text
+    assert "BATCH_PROGRESS_WATCH_PAGE must be true or false" in caplog.text
     assert HTTPStatus.OK == world.get(world.put_batch()).status
 
 
@@ -153,6 +168,6 @@ def test_the_template_has_the_parameter() -> None:
 
 def test_who_asks_for_progress_does_not_pay_for_the_page() -> None:
     """The function starts without it."""
-    code = "import sys, functions.progress.app; print('functions.progress.watch' in sys.modules)"
+    code = "import sys, functions.progress.app; print([name for name in sys.modules if 'progress.page' in name])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)  # noqa: S603
-    assert "False\n" == done.stdout
+    assert "[]\n" == done.stdout

@@ -155,10 +155,12 @@ def test_the_built_function_answers_http(builds: dict[str, Path], engine: str, e
 
 
 def test_the_built_function_has_the_page(builds: dict[str, Path], engine: str) -> None:
-    """A file that is no module is built in as well."""
+    """The package has the built page, which is not a Python module, and none of its sources."""
     event = json.loads((ROOT / "events/key.json").read_text()) | {"path": "/watch/batch_xyz789"}
     answer, _ = run("Progress", builds[HOST], engine, json.dumps(event), {})
     assert (200, True) == (answer["statusCode"], "<title>Batch progress" in answer["body"])
+    package = builds[HOST] / "ProgressFunction"
+    assert {"built.html"} == {file.name for file in package.rglob("*") if file.suffix in {".html", ".css", ".js"}}
 
 
 def test_the_built_function_answers_a_direct_call(builds: dict[str, Path], engine: str) -> None:

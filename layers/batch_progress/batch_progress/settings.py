@@ -69,6 +69,20 @@ def revision_settings() -> RevisionSettings:
     return _read(RevisionSettings)
 
 
+@cache
+def page_is_served() -> bool:
+    """Return whether to serve the page of a batch: `BATCH_PROGRESS_WATCH_PAGE`, `true` when it is not set.
+
+    Raises:
+        ConfigurationError: The variable is neither `true` nor `false`. An empty one is an error too: it does not say
+            whether the page is wanted.
+    """
+    value = os.environ.get("BATCH_PROGRESS_WATCH_PAGE", "true")
+    if value not in {"true", "false"}:
+        raise ConfigurationError("BATCH_PROGRESS_WATCH_PAGE must be true or false")
+    return value == "true"
+
+
 def _read[SettingsT: msgspec.Struct](kind: type[SettingsT]) -> SettingsT:
     # A template has no way to leave a variable out: an empty one counts as absent.
     values = {name: os.environ[name] for name in kind.__struct_encode_fields__ if os.environ.get(name)}

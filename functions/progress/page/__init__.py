@@ -1,0 +1,73 @@
+"""The page that shows a batch in a browser: one file without data, whose script calls the API like any other client.
+
+`make page` builds it from `page/` in the repository. `app.py` imports this package only when the page is requested.
+"""
+
+import re
+from functools import cache
+from http import HTTPStatus
+from pathlib import Path
+from typing import Final
+from urllib.parse import unquote
+
+from aws_lambda_powertools.event_handler import Response
+
+from batch_progress.errors import InvalidRequest
+from batch_progress.settings import page_is_served
+from batch_progress.table import ID_PATTERN, ID_RULE
+from functions.progress.coding import Gzip, Identity
+from functions.progress.envelope import MethodNotAllowed, RouteNotFound
+from functions.progress.http import Request
+from functions.progress.page.hashes import SCRIPT, STYLE
+
+_ROUTE: Final = re.compile(r"/watch/([^/]+)/?")
+_BATCH_ID: Final = re.compile(ID_PATTERN)
+_POLICY: Final = (
+    "default-src 'none'",
+    f"script-src {SCRIPT}",
+    f"style-src {STYLE}",
+    "connect-src 'self'",
+    "base-uri 'none'",
+    "form-action 'none'",
+    "frame-ancestors 'none'",
+    # URLs and error messages are untrusted: the page must never turn a string into markup or code.
+    "require-trusted-types-for 'script'",
+    "trusted-types 'none'",
+)
+_HEADERS: Final = {
+    "Content-Security-Policy": "; ".join(_POLICY),
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    # The page is the same for everyone, and a new version can wait five minutes.
+    "Cache-Control": "public, max-age=300",
+    "Vary": "Accept-Encoding",
+}
+
+
+def serve(request: Request) -> Response[str]:
+    """Answer with the page, which is the same for every batch.
+
+    Raises:
+        RouteNotFound: The path is not the page's, or this deployment does not serve the page.
+        MethodNotAllowed: The method is neither GET nor HEAD.
+        InvalidRequest: The batch id in the path is not valid.
+        ConfigurationError: `BATCH_PROGRESS_WATCH_PAGE` is not valid.
+    """
+    match = _ROUTE.fullmatch(request.path)
+    if match is None or not page_is_served():
+        raise RouteNotFound
+    if request.method not in {"GET", "HEAD"}:
+        raise MethodNotAllowed
+    if not _BATCH_ID.fullmatch(unquote(match[1])):
+        raise InvalidRequest(batch_id=ID_RULE)
+    written = (Gzip() if request.accepts_gzip() else Identity()).write(_content())
+    coding = {"Content-Encoding": "gzip"} if written.compressed else {}
+    response = Response(HTTPStatus.OK, "text/html; charset=utf-8", written.text, headers={**_HEADERS, **coding})
+    response.base64_encoded = written.compressed
+    return response
+
+
+@cache
+def _content() -> bytes:
+    return Path(__file__).with_name("built.html").read_bytes()
