@@ -2,5 +2,5 @@
 
 from typing import Final
 
-SCRIPT: Final = "'sha256-5F6Zv/XbCJHjST/jdWmHL4dc0+znLvepsMv9+srhor8='"
-STYLE: Final = "'sha256-hN+uR+pJP/R95dmR0TeoAeEvi88wy9k9tmheYJuMi/o='"
+SCRIPT: Final = "'sha256-UTcgfD/FKQEKrDM+YIFXqWrrDVL6nngYNn2hYmXEqgI='"
+STYLE: Final = "'sha256-eb/yq96IT48mSnGxlakiOqSCb7d1OQ8RGu9MpfHryL0='"
