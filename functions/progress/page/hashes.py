@@ -2,5 +2,5 @@
 
 from typing import Final
 
-SCRIPT: Final = "'sha256-UTcgfD/FKQEKrDM+YIFXqWrrDVL6nngYNn2hYmXEqgI='"
-STYLE: Final = "'sha256-eb/yq96IT48mSnGxlakiOqSCb7d1OQ8RGu9MpfHryL0='"
+SCRIPT: Final = "'sha256-UM8cFCAGdeYQBbC21Y9hsdxBV2c0Bjso40vcRLBwLEs='"
+STYLE: Final = "'sha256-RnWVMBup0pVQohBQkIvdEDJFAgrcj6exK/YalN+vkI0='"
