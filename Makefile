@@ -1,6 +1,6 @@
 # Everything a developer does here. `make help` lists it; each target sets up what it needs.
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-sam setup-runtime setup-browser run test coverage check check-template build invoke deploy test-package test-engines test-sam-local test-browser page pictures terminal-picture bench bench-forecast faults fuzz load sbom audit mutation performance openapi lock format clean
+.PHONY: help setup setup-sam setup-runtime setup-browser setup-page run test coverage check check-template build invoke deploy test-package test-engines test-sam-local test-browser page pictures terminal-picture bench bench-forecast faults fuzz load sbom audit mutation performance openapi lock format format-page clean
 SHELL := /bin/sh
 
 PYTHON3 ?= python3
@@ -43,12 +43,13 @@ coverage: setup ## line and branch coverage of functions/ and layers/ by the tes
 	@$(BIN)/coverage combine -q
 	$(BIN)/coverage report
 
-check: setup check-template setup-supply ## format, lint, types, imports, template, OpenAPI document, page, bill of materials
+check: setup check-template setup-supply setup-page ## format, lint, types, imports, template, OpenAPI document, page, bill of materials
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/batch-progress openapi --check docs/openapi.json
+	$(BIOME) ci --error-on-warnings page biome.jsonc
 	$(BIN)/python scripts/build_page.py --check
 	$(SUPPLY)/python scripts/sbom.py --check
 	$(BIN)/python -m benchmarks.report --check
@@ -71,6 +72,21 @@ check-template: setup setup-sam ## lint the stack: cfn-lint, its serverless rule
 format: setup ## format the code and mend what the linter can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+	@$(MAKE) --no-print-directory format-page
+
+# Biome formats and lints page/. A new version gets a new folder.
+BIOME_VERSION := 2.6.8
+BIOME := .biome/$(BIOME_VERSION)/node_modules/.bin/biome
+setup-page: $(BIOME)
+
+$(BIOME):
+	@command -v npm >/dev/null || { echo "page: npm is not on the path; install it (as root: apt-get install npm)" >&2; exit 1; }
+	@mkdir -p .biome/$(BIOME_VERSION)
+	@npm install --silent --no-save --no-package-lock --ignore-scripts --prefix .biome/$(BIOME_VERSION) @biomejs/biome@$(BIOME_VERSION)
+
+format-page: setup-page
+	$(BIOME) check --write page biome.jsonc
+	@$(MAKE) --no-print-directory page
 
 # SAM wants a Python 3.13 that runs first on the path; a version manager's shim may not.
 build: setup setup-sam ## build the function and its layer for Lambda (ARCH=arm64, or x86_64)
@@ -169,4 +185,4 @@ lock: setup ## resolve the dependencies anew into the hash-pinned lock files
 	done
 
 clean: ## remove what the other targets made
-	rm -rf .venv .venv-* mutants .engines .browser .aws-sam .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf .venv .venv-* mutants .engines .browser .biome .aws-sam .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

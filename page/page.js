@@ -1,7 +1,8 @@
+// biome-ignore lint/suspicious/noRedundantUseStrict: the page has this as a classic script, not as a module
 "use strict";
 const ROWS = 100; // jobs of one page of the table
 const MOST = 1000; // jobs of one answer: a batch that fits is held whole
-const WALK = 20000; // of a larger batch up to this, every job's end is looked up once, for the chart
+const WALK = 20_000; // of a larger batch up to this, every job's end is looked up once, for the chart
 const { floor, max, min, round } = Math;
 const $ = (id) => document.getElementById(id);
 const put = (id, text) => {
@@ -18,9 +19,9 @@ const batch = place && /^[A-Za-z0-9_-]{1,128}$/.test(readable(place[1])) ? reada
 const api = `${place?.[2] ? "../../" : "../"}v1/scrape/batch/${batch}/progress`;
 let token = stored();
 
-function readable(part) {
+function readable(segment) {
   try {
-    return decodeURIComponent(part);
+    return decodeURIComponent(segment);
   } catch {
     return "";
   }
@@ -37,64 +38,72 @@ function stored(value) {
 
 // What is known
 
-let data,
-  tag,
-  large,
-  filter = "",
-  page,
-  cursors,
-  listed,
-  behind,
-  move = 0,
-  reasons,
-  reasonsAt,
-  reasonsOf;
-let polls,
-  walked,
-  walkedAt,
-  faults = 0,
-  seen,
-  due,
-  timer,
-  turn = 0,
-  skew = 0,
-  state,
-  told;
+let data;
+let tag;
+let large;
+let filter = "";
+let page;
+let cursors;
+let listed;
+let behind;
+let move = 0;
+let reasons;
+let reasonsAt;
+let reasonsOf;
+let polls;
+let walked;
+let walkedAt;
+let faults = 0;
+let seen;
+let due;
+let timer;
+let turn = 0;
+let skew = 0;
+let state;
+let told;
 const now = () => Date.now() + skew;
 
 function clear() {
   clearTimeout(timer);
   turn += 1;
-  data = tag = walked = reasonsOf = seen = due = behind = undefined;
+  [data, tag, walked, reasonsOf, seen, due, behind] = [];
   large = false;
-  page = reasonsAt = 0;
+  page = 0;
+  reasonsAt = 0;
   [cursors, listed, reasons, polls, told] = [[], [], [], [], {}];
 }
 
 // Asking
 
+class ApiError extends Error {
+  constructor(status, code, wait) {
+    super(`${status} ${code}`);
+    Object.assign(this, { status, code, wait });
+  }
+}
+
 async function ask(parameters, known) {
   const headers = { Authorization: `Bearer ${token}` };
   if (known) headers["If-None-Match"] = known;
   const query = new URLSearchParams(Object.entries(parameters).filter(([, value]) => value !== ""));
-  let answer,
-    body = {};
+  let answer;
+  let body = {};
   try {
     answer = await fetch(`${api}?${query}`, {
       headers,
       cache: "no-store",
       redirect: "error",
-      signal: AbortSignal.timeout(20000),
+      signal: AbortSignal.timeout(20_000),
     });
     if (answer.status !== 304) body = await answer.json();
   } catch {
-    if (!answer || answer.ok) throw { status: 0 };
+    if (!answer || answer.ok) throw new ApiError(0);
   }
   const served = Date.parse(answer.headers.get("Date"));
   if (Math.abs(served - Date.now()) > 2000) skew = served - Date.now();
   const wait = Number(answer.headers.get("Retry-After"));
-  if (!answer.ok && answer.status !== 304) throw { status: answer.status, code: body?.error?.code, wait };
-  if (answer.ok && body?.success !== true) throw { status: 0 };
+  if (!answer.ok && answer.status !== 304) throw new ApiError(answer.status, body?.error?.code, wait);
+  if (answer.ok && body?.success !== true) throw new ApiError(0);
   return { data: body.data, tag: answer.headers.get("ETag"), wait };
 }
 
@@ -146,7 +155,7 @@ function soon(seconds) {
 }
 
 function failed(fault) {
-  if (fault instanceof Error) throw fault;
+  if (!(fault instanceof ApiError)) throw fault;
   if (fault.status === 401) return askForToken(fault.code);
   if (fault.code === "BATCH_NOT_FOUND") {
     clear();
@@ -159,17 +168,16 @@ function failed(fault) {
 
 // The ends of a larger batch's jobs, page after page and once; without them the chart begins with the first poll.
 async function walk(jobs, cursor) {
-  const ends = [],
-    mine = token;
+  const ends = jobs.map(end);
+  let next = cursor;
+  const mine = token;
   walkedAt = now();
   try {
-    for (;;) {
-      ends.push(...jobs.map(end));
-      if (!cursor) break;
-      ({
-        data: { jobs, next_cursor: cursor },
-      } = await ask({ include: "details", limit: MOST, cursor }));
+    while (next) {
+      const { data: more } = await ask({ include: "details", limit: MOST, cursor: next });
       if (mine !== token || !large) return;
+      ends.push(...more.jobs.map(end));
+      next = more.next_cursor;
     }
     walked = ends;
     draw();
@@ -188,7 +196,7 @@ async function turnTo(number) {
 }
 
 async function findReasons() {
-  if (!data.failed || data.failed === reasonsOf || now() - reasonsAt < 60000) return;
+  if (!data.failed || data.failed === reasonsOf || now() - reasonsAt < 60_000) return;
   reasonsAt = now();
   reasonsOf = data.failed;
   try {
@@ -210,11 +218,7 @@ function setState(name, status) {
       "Jobs are left, and nothing has moved for longer than a job may take. It is looked at twice a minute.",
     ],
     offline: [
-      !navigator.onLine
-        ? "You are offline"
-        : status
-          ? "The service cannot answer just now"
-          : "The service cannot be reached",
+      navigator.onLine ? `The service cannot ${status ? "answer just now" : "be reached"}` : "You are offline",
       "",
     ],
     unknown: ["No such batch", `This token has no batch ${batch}. It may be another owner's, or long gone.`],
@@ -242,14 +246,10 @@ function setState(name, status) {
 function askForToken(code) {
   token = stored("");
   clear();
-  const [, why] = /(EXPIRED|DEACTIVATED)$/.exec(code) ?? [];
-  refuse(
-    !code
-      ? ""
-      : why
-        ? `This token has been ${why.toLowerCase()}.`.replace("been expired", "expired")
-        : "This token is not valid here.",
-  );
+  if (!code) refuse("");
+  else if (code.endsWith("EXPIRED")) refuse("This token has expired.");
+  else if (code.endsWith("DEACTIVATED")) refuse("This token has been deactivated.");
+  else refuse("This token is not valid here.");
   setState("signin");
   $("token").value = "";
   if (code !== undefined) $("token").focus();
@@ -265,9 +265,9 @@ function refuse(reason) {
 const say = (text) => put("say", text);
 
 function sayProgress() {
-  const tenth = floor(percent() / 10),
-    same = state === told.state;
-  if (same && (state === "finished" || (tenth === told.tenth && now() - told.at < 60000))) return;
+  const tenth = floor(percent() / 10);
+  const same = state === told.state;
+  if (same && (state === "finished" || (tenth === told.tenth && now() - told.at < 60_000))) return;
   told = { state, tenth, at: now() };
   say(`${percent()}% done, ${$("left").textContent}. ${summary()}`);
 }
@@ -280,6 +280,7 @@ const ended = () => data.completed + data.failed;
 const percent = () => (data.total_urls ? floor((100 * ended()) / data.total_urls) : 100);
 // What comes from outside is shown as it is, but for letters that are not seen or turn others round.
 const plain = (text) =>
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: these are the characters to replace
   String(text).replace(/[\u0000-\u001f\u007f-\u009f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]/g, "\ufffd");
 
 function clock(time, seconds) {
@@ -315,9 +316,9 @@ function summary() {
 // Showing
 
 function render() {
-  const basis = data.estimate.basis,
-    busy = many("processing"),
-    cancelled = many("cancelled");
+  const basis = data.estimate.basis;
+  const busy = many("processing");
+  const cancelled = many("cancelled");
   for (const name of ["completed", "failed", "pending"]) put(name, count(data[name]));
   put("items", count(data.total_items_extracted));
   if (busy) $("pending").append(part("small", `${count(busy)} processing`));
@@ -341,8 +342,8 @@ function render() {
 // What depends on the time of day alone.
 function tick() {
   if (data) {
-    const { at, basis, earliest, latest } = expected(),
-      left = (at - now()) / 1000;
+    const { at, basis, earliest, latest } = expected();
+    const left = (at - now()) / 1000;
     if (basis === "finished") {
       const took = large ? 0 : at - series()[0]?.[0];
       put("left", data.failed ? `Done, with ${count(data.failed)} failed` : "All done");
@@ -351,10 +352,13 @@ function tick() {
       put("left", `${count(data.pending)} left, none moving`);
       const moved = large
         ? 0
-        : max(0, ...data.jobs.flatMap((job) => [moment(job.started_at), moment(job.finished_at)]).filter(isFinite));
+        : max(
+            0,
+            ...data.jobs.flatMap((job) => [moment(job.started_at), moment(job.finished_at)]).filter(Number.isFinite),
+          );
       put("range", moved ? `Nothing has moved since ${clock(moved, true)}` : "");
     } else {
-      const seconds = latest - now() < 1200000;
+      const seconds = latest - now() < 1_200_000;
       put("left", left < 3 ? "Any moment now" : `About ${span(left)} left`);
       put(
         "range",
@@ -395,8 +399,8 @@ function renderReasons() {
   put("sample", large ? `of the first ${count(lost.length)}` : "");
   $("reasons").replaceChildren(
     ...largest.map(({ code, size, message }) => {
-      const item = part("li", ""),
-        words = part("div", "");
+      const item = part("li", "");
+      const words = part("div", "");
       words.append(part("span", plain(code ?? "No reason recorded")));
       if (message) words.append(" ", part("span", plain(message), "soft small"));
       item.append(part("b", count(size)), words);
@@ -415,8 +419,8 @@ function renderRows(jobs = listed) {
   if (!large && page * ROWS >= fitting.length) page = max(0, Math.ceil(fitting.length / ROWS) - 1);
   const shown = large ? fitting.slice(0, ROWS) : fitting.slice(page * ROWS, (page + 1) * ROWS);
   const wanted = shown.map(row);
-  const body = $("rows"),
-    focused = document.activeElement;
+  const body = $("rows");
+  const focused = document.activeElement;
   // Rows that stay are left where they are, and with them the focus.
   if (wanted.length !== body.children.length || wanted.some((one, index) => one !== body.children[index])) {
     body.replaceChildren(...wanted);
@@ -463,18 +467,18 @@ function row(job) {
   }
   Object.assign(one, { status: job.status, why });
   items.textContent = count(job.items_extracted);
-  const from = moment(job.started_at),
-    to = moment(job.finished_at);
-  const took = ((isFinite(to) ? to : now()) - from) / 1000;
-  time.textContent =
-    !isFinite(took) || took < 0
-      ? ""
-      : isFinite(to)
-        ? span(took, true)
-        : job.status === "processing"
-          ? `${span(took)} so far`
-          : "";
+  time.textContent = jobTime(job);
   return one;
+}
+
+function jobTime(job) {
+  const from = moment(job.started_at);
+  const to = moment(job.finished_at);
+  const finished = Number.isFinite(to);
+  const took = ((finished ? to : now()) - from) / 1000;
+  if (!Number.isFinite(took) || took < 0) return "";
+  if (finished) return span(took, true);
+  return job.status === "processing" ? `${span(took)} so far` : "";
 }
 
 // An address is linked only where it leads to the web, and is never anything but text.
@@ -500,12 +504,12 @@ const end = (job) => [moment(job.finished_at), job.status === "completed" ? 0 : 
 // Moments, with how many jobs had ended by then and how many of those badly.
 function series() {
   const known = ((large ? walked : data.jobs.map(end)) ?? [])
-    .filter(([at]) => isFinite(at))
+    .filter(([at]) => Number.isFinite(at))
     .sort((a, b) => a[0] - b[0]);
-  const { at: done, basis } = expected(),
-    last = basis === "finished" ? done : seen;
+  const { at: done, basis } = expected();
+  const last = basis === "finished" ? done : seen;
   if (!known.length) return [...polls];
-  const starts = large ? [] : data.jobs.map((job) => moment(job.started_at)).filter(isFinite);
+  const starts = large ? [] : data.jobs.map((job) => moment(job.started_at)).filter(Number.isFinite);
   const line = [[min(known[0][0], ...starts), 0, 0]];
   const stride = Math.ceil(known.length / 300);
   let lost = 0;
@@ -518,28 +522,28 @@ function series() {
   return line;
 }
 
-const STEPS = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 21600, 43200, 86400, 172800, 604800];
+const STEPS = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 21_600, 43_200, 86_400, 172_800, 604_800];
 
 function draw() {
   if (!data) return;
-  const svg = $("chart"),
-    width = svg.clientWidth,
-    height = svg.clientHeight,
-    total = data.total_urls;
-  const line = series(),
-    { at, basis, earliest, latest } = expected();
+  const svg = $("chart");
+  const width = svg.clientWidth;
+  const height = svg.clientHeight;
+  const total = data.total_urls;
+  const line = series();
+  const { at, basis, earliest, latest } = expected();
   $("figure").hidden = !line.length || !total;
   if (!line.length || !total || !width) return;
-  const [t, done] = line.at(-1),
-    begin = line[0][0];
+  const [t, done] = line.at(-1);
+  const first = line[0][0];
   const ahead = /declared|observed/.test(basis);
   // A long tail of the forecast must not squeeze what has happened into a corner.
-  const end = max(begin + 1000, t, ahead ? min(latest, at + (at - begin) / 2) : 0);
-  const left = 12 + 7.5 * count(total).length,
-    right = width - 8,
-    top = 8,
-    bottom = height - 26;
-  const x = (time) => left + ((right - left) * (time - begin)) / (end - begin);
+  const last = max(first + 1000, t, ahead ? min(latest, at + (at - first) / 2) : 0);
+  const left = 12 + 7.5 * count(total).length;
+  const right = width - 8;
+  const top = 8;
+  const bottom = height - 26;
+  const x = (time) => left + ((right - left) * (time - first)) / (last - first);
   const y = (jobs) => bottom - ((bottom - top) * jobs) / total;
   const path = (points) => points.map(([time, jobs]) => `${x(time).toFixed(1)},${y(jobs).toFixed(1)}`).join(" ");
   const pieces = [];
@@ -553,23 +557,23 @@ function draw() {
     add("line", { class: "grid", x1: left, x2: right, y1: y(jobs), y2: y(jobs) });
     add("text", { x: left - 8, y: y(jobs) + 4, "text-anchor": "end" }, count(jobs));
   }
-  const step = 1000 * (STEPS.find((one) => (end - begin) / 1000 / one <= (right - left) / 90) ?? 2592000);
-  const zone = new Date(begin).getTimezoneOffset() * 60000;
-  for (let time = Math.ceil((begin - zone) / step) * step + zone; time <= end; time += step) {
-    const words = clock(time, step < 60000);
-    const room = words.length * 3.4,
-      middle = min(max(x(time), left + room - 6), right - room + 6);
+  const step = 1000 * (STEPS.find((one) => (last - first) / 1000 / one <= (right - left) / 90) ?? 2_592_000);
+  const zone = new Date(first).getTimezoneOffset() * 60_000;
+  for (let time = Math.ceil((first - zone) / step) * step + zone; time <= last; time += step) {
+    const words = clock(time, step < 60_000);
+    const room = words.length * 3.4;
+    const middle = min(max(x(time), left + room - 6), right - room + 6);
     add("text", { x: middle, y: height - 6, "text-anchor": "middle" }, words);
   }
   if (ahead) {
-    const low = latest > end ? done + ((total - done) * (end - t)) / (latest - t) : total;
+    const low = latest > last ? done + ((total - done) * (last - t)) / (latest - t) : total;
     add("polygon", {
       class: "band",
       points: path([
         [t, done],
         [max(earliest, t), total],
-        [end, total],
-        [end, low],
+        [last, total],
+        [last, low],
       ]),
     });
     add("polyline", {
@@ -581,15 +585,15 @@ function draw() {
     });
     add("line", { class: "now", x1: x(t), x2: x(t), y1: top, y2: bottom });
   }
-  add("polygon", { class: "done", points: path([[begin, 0], ...line, [t, 0]]) });
+  add("polygon", { class: "done", points: path([[first, 0], ...line, [t, 0]]) });
   if (data.failed)
     add("polygon", {
       class: "lost",
-      points: path([[begin, 0], ...line.map(([time, , lost]) => [time, lost]), [t, 0]]),
+      points: path([[first, 0], ...line.map(([time, , lost]) => [time, lost]), [t, 0]]),
     });
   add("polyline", { class: "edge", points: path(line) });
   const words =
-    `${count(done)} of ${count(total)} jobs ended from ${clock(begin, true)} to ${clock(t, true)}` +
+    `${count(done)} of ${count(total)} jobs ended from ${clock(first, true)} to ${clock(t, true)}` +
     (ahead
       ? `; the rest is forecast to end at ${clock(at, true)}, between ${clock(earliest, true)} and ${clock(latest, true)}.`
       : ".");
@@ -602,8 +606,8 @@ function draw() {
 // What people do
 
 for (const name of ["", "completed", "failed", "processing", "pending", "cancelled"]) {
-  const label = part("label", ""),
-    choice = document.createElement("input");
+  const label = part("label", "");
+  const choice = document.createElement("input");
   Object.assign(choice, { type: "radio", name: "status", value: name, checked: !name });
   label.append(choice, name || "all");
   $("filter").append(label);

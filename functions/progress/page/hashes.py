@@ -2,5 +2,5 @@
 
 from typing import Final
 
-SCRIPT: Final = "'sha256-UM8cFCAGdeYQBbC21Y9hsdxBV2c0Bjso40vcRLBwLEs='"
+SCRIPT: Final = "'sha256-T9a1OH18UAO2LUkBJzBexaNfZMx4cY4YenVV02sG5rg='"
 STYLE: Final = "'sha256-RnWVMBup0pVQohBQkIvdEDJFAgrcj6exK/YalN+vkI0='"
