@@ -1,13 +1,13 @@
-# Everything a developer does here. `make help` lists it; each target sets up what it needs.
+# `make help` lists the targets; each one installs what it needs.
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-sam setup-runtime setup-browser setup-page run test coverage check check-template build invoke deploy test-package test-engines test-sam-local test-browser page pictures terminal-picture bench bench-forecast faults fuzz load sbom audit mutation performance openapi lock format format-page clean
+.PHONY: help setup setup-sam setup-runtime setup-supply setup-browser setup-page run test coverage check check-template build invoke deploy test-package test-engines test-sam-local test-browser page pictures terminal-picture bench bench-forecast faults fuzz load sbom audit mutation performance openapi lock format format-page clean
 SHELL := /bin/sh
 
 PYTHON3 ?= python3
 PORT ?= 3000
-# The architecture of the build; `make build ARCH=x86_64` for one that runs on such a machine.
+# The architecture to build for.
 ARCH ?= arm64
-# The other parameters of the stack; `make deploy PARAMETERS="RateLimit=20 MemorySize=2048"` sets its own.
+# The stack's other parameters, such as "RateLimit=20 MemorySize=2048". A value given here replaces this default.
 PARAMETERS ?= DeploymentPreference=Canary10Percent5Minutes
 BIN := .venv/bin
 SAM := .venv-sam/bin/sam
@@ -16,8 +16,8 @@ SUPPLY := .venv-supply/bin
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: ## make the environment: Python 3.13, hash-locked packages
-	@command -v $(PYTHON3) >/dev/null || { echo "setup: no $(PYTHON3) on the path; install some Python 3" >&2; exit 1; }
+setup: ## make the environment: Python 3.13 and hash-locked packages
+	@command -v $(PYTHON3) >/dev/null || { echo "setup: no $(PYTHON3) on the path; install Python 3.7 or newer" >&2; exit 1; }
 	@$(PYTHON3) scripts/setup.py
 
 setup-sam:
@@ -35,15 +35,15 @@ run: setup ## start the API on http://127.0.0.1:3000 (PORT=) over an embedded Dy
 test: setup ## run the unit and integration tests
 	$(BIN)/pytest tests/unit tests/integration
 
-# These start the command line, which brings an engine of its own and is slow to trace.
+# These start the command line with an engine of its own, which is slow under coverage.
 WITHOUT_COMMANDS := $(addprefix --ignore=tests/integration/test_,documents.py examples.py sdk.py serve.py simulate.py token.py watch.py)
-coverage: setup ## line and branch coverage of functions/ and layers/ by the tests that call them
+coverage: setup ## line and branch coverage of functions/ and layers/
 	@$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest tests/unit tests/integration $(WITHOUT_COMMANDS)
 	@$(BIN)/coverage combine -q
 	$(BIN)/coverage report
 
-check: setup check-template setup-supply setup-page ## format, lint, types, imports, template, OpenAPI document, page, bill of materials
+check: setup check-template setup-supply setup-page ## format, lint, types, imports, template, OpenAPI document, page, bill of materials, licences
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -55,21 +55,21 @@ check: setup check-template setup-supply setup-page ## format, lint, types, impo
 	$(BIN)/python -m benchmarks.report --check
 	$(BIN)/python -m benchmarks.cost --check
 
-# Both as it stands and as SAM expands it, where more is seen: stages, aliases, deployment groups. Nothing asks the network.
+# Checks the template as written and as SAM expands it: only the latter has stages, aliases and deployment groups. Runs offline.
 TEMPLATE ?= template.yaml
 EXPANDED := .aws-sam/expanded.json
-check-template: setup setup-sam ## lint the stack: cfn-lint, its serverless rules, checkov
+check-template: setup setup-sam ## lint the template: cfn-lint, its serverless rules, checkov
 	@$(PYTHON3) scripts/setup.py checkov
 	$(BIN)/cfn-lint -a cfn_lint_serverless.rules -t $(TEMPLATE)
 	SAM_CLI_TELEMETRY=0 $(SAM) validate --lint --region eu-central-1 --template $(TEMPLATE)
 	@mkdir -p $(dir $(EXPANDED))
 	@$(dir $(SAM))python scripts/expand.py $(TEMPLATE) DeploymentPreference=Canary10Percent5Minutes >$(EXPANDED) 2>$(EXPANDED).log \
 		|| { cat $(EXPANDED).log >&2; exit 1; }
-	@# W7001: SAM itself asks the mapping; nothing that is left does
+	@# W7001: SAM has resolved the only use of the mapping
 	$(BIN)/cfn-lint -i W7001 -t $(EXPANDED)
 	CKV_SKIP_PACKAGE_UPDATE_CHECK=1 .venv-checkov/bin/checkov --framework cloudformation --skip-download --quiet --compact -f $(TEMPLATE) $(EXPANDED)
 
-format: setup ## format the code and mend what the linter can
+format: setup ## format the code and fix what the linter can fix
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 	@$(MAKE) --no-print-directory format-page
@@ -88,34 +88,34 @@ format-page: setup-page
 	$(BIOME) check --write page biome.jsonc
 	@$(MAKE) --no-print-directory page
 
-# SAM wants a Python 3.13 that runs first on the path; a version manager's shim may not.
-build: setup setup-sam ## build the function and its layer for Lambda (ARCH=arm64, or x86_64)
+# SAM uses the first Python 3.13 on the path; a version manager's shim may not work.
+build: setup setup-sam ## build the functions and their layer for Lambda (ARCH=arm64, or x86_64)
 	PATH="$(CURDIR)/$(BIN):$$PATH" ARCH=$(ARCH) SAM_CLI_TELEMETRY=0 $(SAM) build --parameter-overrides Arch=$(ARCH)
 
-# A container on this machine is of its architecture.
+# Containers run on this machine's architecture.
 MACHINE := $(subst aarch64,arm64,$(shell uname -m))
 FUNCTION ?= ProgressFunction
 EVENT ?= events/direct.json
-invoke: ## run a function in a container (FUNCTION=, EVENT=events/key.json) on what `make run` holds
+invoke: ## run a function in a container (FUNCTION=, EVENT=events/key.json) on the tables of `make run`
 	@$(MAKE) --no-print-directory build ARCH=$(MACHINE)
 	SAM_CLI_TELEMETRY=0 $(SAM) local invoke $(FUNCTION) -e $(EVENT) --parameter-overrides Arch=$(MACHINE)
 
-deploy: build ## deploy the stack of samconfig.toml (ARCH=, PARAMETERS="Name=value ...")
+deploy: build ## deploy the stack in samconfig.toml (ARCH=, PARAMETERS="Name=value ...")
 	SAM_CLI_TELEMETRY=0 $(SAM) deploy --parameter-overrides Arch=$(ARCH) $(PARAMETERS)
 
-test-package: setup setup-sam ## build for both architectures and test what would be deployed
+test-package: setup setup-sam ## build for both architectures and test the deployment package
 	$(BIN)/pytest tests/package
 
-test-engines: setup setup-sam ## the stack on the real engines, which it installs: DynamoDB Local, Lambda's runtime, an AWS
+test-engines: setup setup-sam ## test on real engines, which it installs: DynamoDB Local, Lambda's runtime, an AWS emulator
 	@$(PYTHON3) scripts/setup.py ministack runtime
 	$(BIN)/python -m tests.engines.dynamodb_local $(BIN)/pytest -n 0 tests/engines
 	$(BIN)/python -m tests.engines.dynamodb_local $(BIN)/pytest tests/integration $(WITHOUT_COMMANDS)
 
-test-sam-local: setup setup-runtime ## the functions in containers: every event, the local API, the local Lambda (as root)
+test-sam-local: setup setup-runtime ## test the functions in containers with sam local: events, API, Lambda (as root)
 	@$(MAKE) --no-print-directory build ARCH=$(MACHINE)
 	$(BIN)/python -m tests.sam_local.docker $(BIN)/pytest -n 0 tests/sam_local
 
-# Debian's browser, and from npm what finds barriers in a page; neither belongs into the locked environment.
+# Debian's Chromium, and axe-core for accessibility checks from npm; the locked environment has Python packages only.
 AXE := .browser/node_modules/axe-core/axe.min.js
 setup-browser: $(AXE)
 	@test -x /usr/bin/chromium || { test "$$(id -u)" = 0 && apt-get update -q && apt-get install -yq --no-install-recommends chromium fonts-dejavu-core; } \
@@ -126,56 +126,56 @@ $(AXE):
 	@mkdir -p .browser
 	@npm install --silent --no-save --no-package-lock --ignore-scripts --prefix .browser axe-core@4.14.1
 
-test-browser: setup setup-browser ## test the page in a real browser
+test-browser: setup setup-browser ## test the page in Chromium
 	$(BIN)/pytest tests/browser -n 0
 
-pictures: setup setup-browser ## take the README's pictures anew
+pictures: setup setup-browser ## regenerate the README's pictures
 	$(BIN)/python -m tests.browser.pictures
 	@$(MAKE) --no-print-directory terminal-picture
 
-bench: setup setup-sam ## measure this handler beside a straightforward one and the limit (5 minutes)
+bench: setup setup-sam ## benchmark this handler against a straightforward one and a lower bound (5 minutes)
 	$(BIN)/python -m benchmarks.run
 	@$(MAKE) --no-print-directory performance
 
-bench-forecast: setup ## measure the forecast on synthetic batches (DURATIONS=file.jsonl for your own history)
+bench-forecast: setup ## measure the forecast's error on synthetic batches (DURATIONS=file.jsonl: on your own)
 	$(BIN)/python -m benchmarks.forecast $(if $(DURATIONS),--durations $(DURATIONS))
 
-faults: setup ## break the line to DynamoDB in every way and look at each answer (4 minutes)
+faults: setup ## inject faults between function and DynamoDB and check every answer (4 minutes)
 	$(BIN)/python -m tests.engines.dynamodb_local $(BIN)/python -m benchmarks.faults
 
 CASES ?= 20000
-fuzz: setup ## send the function what nobody should, and look for its tokens everywhere (CASES=20000, 7 minutes)
+fuzz: setup ## fuzz the function with hostile requests and search all output for tokens (CASES=20000, 7 minutes)
 	CASES=$(CASES) $(BIN)/python -m tests.engines.dynamodb_local $(BIN)/python -m benchmarks.abuse
 
 CLIENTS ?= 200
 DURATION ?= 300
-load: setup ## poll 1,000 batches while workers write, and hold each answer to it (CLIENTS=200, DURATION=300)
+load: setup ## poll 1,000 batches while workers write, and check every answer (CLIENTS=200, DURATION=300)
 	CLIENTS=$(CLIENTS) DURATION=$(DURATION) $(BIN)/python -m tests.engines.dynamodb_local $(BIN)/python -m benchmarks.load
 
-performance: setup
+performance: setup ## write the measured figures into README.md, docs/security.md and docs/operations.md
 	@$(BIN)/python -m benchmarks.report
 	@$(BIN)/python -m benchmarks.security
 	@$(BIN)/python -m benchmarks.cost
 
-openapi: setup ## write docs/openapi.json from the code's own models
+openapi: setup ## write docs/openapi.json from the code
 	$(BIN)/batch-progress openapi --write docs/openapi.json
 
 page: setup ## build the page of a batch from page/ into the function
 	$(BIN)/python scripts/build_page.py --write
 
-terminal-picture: setup ## draw docs/watch-terminal.svg, what a terminal shows
+terminal-picture: setup ## draw docs/watch-terminal.svg, the output of `watch`
 	$(BIN)/python scripts/terminal_picture.py docs/watch-terminal.svg
 
-sbom: setup-supply ## write docs/sbom.json and docs/licences.md: what the layer carries
+sbom: setup-supply ## write the layer's bill of materials, build/sbom.json, and docs/licences.md
 	$(SUPPLY)/python scripts/sbom.py --write
 
-audit: setup-supply ## ask the public services what is known to be wrong with the layer's packages
+audit: setup-supply ## look up known vulnerabilities of the layer's packages
 	@$(SUPPLY)/python scripts/audit.py
 
-mutation: setup ## test the tests: change the code in small ways and see that one fails (MODULE=forecast; AGAIN=1 those that lived; an hour in all)
+mutation: setup ## mutation-test the tests (MODULE=forecast; AGAIN=1 for survivors only; an hour for all)
 	@nice -n 15 $(BIN)/python scripts/mutation.py $(if $(AGAIN),--again) $(MODULE)
 
-lock: setup ## resolve the dependencies anew into the hash-pinned lock files
+lock: setup ## update all dependencies in the hash-pinned lock files
 	@UV=$$(command -v uv || echo .venv-uv/bin/uv); \
 	compile="$$UV pip compile -q --upgrade --universal --python-version 3.13 --generate-hashes --no-header"; \
 	$$compile pyproject.toml -o layers/batch_progress/requirements.txt && \
@@ -184,5 +184,5 @@ lock: setup ## resolve the dependencies anew into the hash-pinned lock files
 		$$compile requirements/$$name.in -o requirements/$$name.txt || exit 1; \
 	done
 
-clean: ## remove what the other targets made
-	rm -rf .venv .venv-* mutants .engines .browser .biome .aws-sam .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+clean: ## remove everything that the other targets made
+	rm -rf .venv .venv-* mutants build .engines .browser .biome .aws-sam .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache .schemathesis .import_linter_cache htmlcov

@@ -1,7 +1,7 @@
-"""Ask what is known to be wrong with the packages that the layer carries, in the versions that are pinned.
+"""Look up known vulnerabilities of the layer's pinned packages.
 
-Exit status 0: nothing is. 1: something is, and it is printed. 69: no service answered for all of them, so nobody knows;
-pip-audit alone takes a package that its service does not know for a good one.
+Exit status 0: none is known. 1: at least one is known and printed. 69: no service answered for every package. pip-audit
+itself counts a package that its service does not know as free of vulnerabilities.
 """
 
 import json
@@ -17,7 +17,7 @@ SERVICES: Final = ("pypi", "osv")
 
 
 def ask(service: str) -> list[dict[str, Any]] | None:
-    """Return what a service says of each package; `None` unless it said something of every one."""
+    """Return a service's answer for each package, or `None` if it did not answer for all."""
     command = [str(Path(sys.executable).with_name("pip-audit")), "--vulnerability-service", service, "--format", "json"]
     options = ["--progress-spinner", "off", "--require-hashes", "--disable-pip", "--requirement", str(REQUIREMENTS)]
     done = subprocess.run([*command, *options], capture_output=True, check=False)  # noqa: S603  # the project's own tool
@@ -29,19 +29,19 @@ def ask(service: str) -> list[dict[str, Any]] | None:
 
 
 def main() -> int:
-    """Ask one service after the other until one has answered."""
+    """Query the services in order until one has answered."""
     for service in SERVICES:
         packages = ask(service)
         if packages is None:
             continue
         for package in packages:
             for found in package["vulns"]:
-                mended = ", ".join(found["fix_versions"]) or "no version yet"
-                print(f"audit: {package['name']} {package['version']}: {found['id']}, mended in {mended}")
+                fixed = ", ".join(found["fix_versions"]) or "no version yet"
+                print(f"audit: {package['name']} {package['version']}: {found['id']}, fixed in {fixed}")
         bad = sum(bool(package["vulns"]) for package in packages)
         print(f"audit: {len(packages)} packages, {bad} with known vulnerabilities ({service})")
         return 1 if bad else 0
-    print(f"audit: not done, for no service answered ({', '.join(SERVICES)}); it needs a network", file=sys.stderr)
+    print(f"audit: no service answered ({', '.join(SERVICES)}); is the network available?", file=sys.stderr)
     return os.EX_UNAVAILABLE
 
 

@@ -1,6 +1,6 @@
-"""Print the template as CloudFormation gets it, for the linters: what SAM makes of it.
+"""Print the template as SAM expands it for CloudFormation, for the linters.
 
-Run by the Python of the SAM command line: `.venv-sam/bin/python scripts/expand.py template.yaml [Name=value ...]`.
+Runs on the Python of the SAM command line: `.venv-sam/bin/python scripts/expand.py template.yaml [Name=value ...]`.
 """
 
 import json
@@ -14,25 +14,25 @@ from samtranslator.yaml_helper import yaml_parse
 
 
 class NoManagedPolicies:
-    """Stands in for IAM's list of policies, which this template asks nothing of."""
+    """Replaces the list of IAM's managed policies, which this template does not use."""
 
     def load(self) -> dict[str, str]:
-        """Return none."""
+        """Return no policies."""
         return {}
 
 
 def expanded(template: dict[str, Any], parameters: dict[str, str]) -> dict[str, Any]:
-    """Return what SAM makes of a template; parameters that are not given have their defaults."""
+    """Expand a template; parameters that are not given take their defaults."""
     declared = template["Resources"]
     for resource in declared.values():
         properties = resource["Properties"]
-        # SAM takes a bucket's address alone, such as `sam package` puts here.
+        # SAM accepts S3 addresses only; `sam package` would insert one here.
         for name in properties.keys() & {"CodeUri", "ContentUri"}:
             properties[name] = f"s3://bucket/{properties[name]}"
     metadata = {name: resource["Metadata"] for name, resource in declared.items() if "Metadata" in resource}
     result: dict[str, Any] = transform(template, parameters, NoManagedPolicies())
     for name, resource in result["Resources"].items():
-        # A suppression holds for all that SAM makes of a resource, each of which it names by it.
+        # A suppression applies to every resource that SAM generates from one; their names start with its name.
         makers = [maker for maker in metadata if name.startswith(maker) and name not in declared]
         if makers:
             resource.setdefault("Metadata", {})["checkov"] = metadata[max(makers, key=len)].get("checkov", {})

@@ -1,11 +1,12 @@
-"""Mutation testing: `mutation.py [MODULE ...]` changes a module of the layer in every small way that mutmut knows.
+"""Mutation testing: `mutation.py [MODULE ...]` applies each change that mutmut knows to a module and runs its tests.
 
-A change that no test notices is a survivor. Each must stand with its reason in docs/mutation.md, and at least nine of
-ten changes must be noticed; else the exit status is 1. The figures go into benchmarks/mutation.json.
-`mutation.py --again [MODULE ...]` tries only what survived, with the tests as they are now.
+A change that no test notices is a survivor. The exit status is 1 when a survivor has no reason in
+benchmarks/survivors.toml, or when the tests notice fewer than nine of ten changes of a module. The figures go to
+benchmarks/mutation.json and docs/mutation.md.
+`mutation.py --again [MODULE ...]` runs only the survivors of the last run, against the current tests.
 
-mutmut passes decorated functions over, and takes a module's name from its path, of which it knows `src/` alone. So it
-works on a copy in which `@cache def f` is `f = cache(f)`, in `mutants/MODULE/src`. It changes functions alone:
+mutmut skips decorated functions and derives a module's name from its path, for which it only knows `src/`. So it
+works on a copy in `mutants/MODULE/src`, in which `@decorator def f` is `f = decorator(f)`. It changes functions only:
 constants, fields of structs and their defaults stay as they are.
 """
 
@@ -16,6 +17,8 @@ import resource
 import shutil
 import subprocess
 import sys
+import tomllib
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,12 +29,15 @@ PACKAGE: Final = "batch_progress"
 LAYER: Final = ROOT / "layers" / PACKAGE / PACKAGE
 MUTANTS: Final = ROOT / "mutants"
 FIGURES: Final = ROOT / "benchmarks" / "mutation.json"
-REASONS: Final = ROOT / "docs" / "mutation.md"
+REASONS: Final = ROOT / "benchmarks" / "survivors.toml"
+PAGE: Final = ROOT / "docs" / "mutation.md"
+BEGIN: Final = "<!-- figures: begin -->"
+END: Final = "<!-- figures: end -->"
 LEAST_SHARE: Final = 0.9
-# A changed loop may fill a machine's memory before its time is up.
+# A changed loop could exhaust the machine's memory before it times out.
 MOST_MEMORY: Final = 4 * 2**30
 
-# The tests that are meant to hold each module to its word, rather than all that run through it.
+# The tests that specify each module, not every test that runs its code.
 TESTS: Final = {
     "progress": ["tests/unit/test_progress.py"],
     "forecast": ["tests/unit/test_forecast.py"],
@@ -40,7 +46,7 @@ TESTS: Final = {
         "tests/unit/test_decode.py",
         "tests/integration/test_faults.py",
         "-k",
-        "not ((slow or stalls) and (token or later or batch))",  # seconds each, and the same as for the first page
+        "not ((slow or stalls) and (token or later or batch))",  # slow, and the same as for the first page
     ],
     "recorder": ["tests/integration/test_recorder.py"],
     "tokens": [
@@ -55,8 +61,7 @@ TESTS: Final = {
 # What a fixture calls once for many tests; mutmut would know the first of them alone.
 ONCE: Final = {"dynamodb": "x_client"}
 
-# One process, the same examples each time and none made smaller; without what only costs time when each mutant is a
-# run of its own.
+# One process, the same examples in each run, no shrinking, and none of the plugins that cost time in every run.
 _PYTEST: Final = [
     *("-n", "0", "--hypothesis-profile", "mutation", "--assert", "plain"),
     *(f"-pno:{plugin}" for plugin in ("cacheprovider", "unraisableexception", "threadexception", "schemathesis")),
@@ -68,28 +73,27 @@ only_mutate = {files}
 also_copy = ["batch_progress_cli", "local_cloud", "scripts", "functions", "docs", "events", "template.yaml"]
 pytest_add_cli_args = {arguments}
 pytest_add_cli_args_test_selection = {tests}
-# By the clock: on a busy machine a short one would count as killed what only waited.
+# Wall-clock time: with a shorter limit, a mutant that merely waited on a busy machine would count as killed.
 timeout_multiplier = 5.0
 timeout_constant = 10.0
 on_dependency_change = "ignore"
 """
-# mutmut's words for a mutant that a test noticed.
+# mutmut's terms for a mutant that a test noticed.
 _KILLED: Final = frozenset({"killed", "timeout"})
 
 
 class _Undecorated(cst.CSTTransformer):
-    """Turns `@decorator def f` into `def f` and `f = decorator(f)`, which is the same, and leaves `@cache` out.
+    """Turns `@decorator def f` into `def f` and `f = decorator(f)`, and removes `@cache`.
 
-    Of a function that is called once and for all, mutmut would know one test alone.
+    mutmut attributes a cached function to the first test that calls it.
     """
 
     def leave_FunctionDef(  # noqa: N802  # libcst's name and signature
         self, original_node: cst.FunctionDef, updated_node: cst.FunctionDef
     ) -> cst.FunctionDef | cst.FlattenSentinel[cst.BaseStatement]:
-        """Rewrite one function."""
         decorators = [each.decorator for each in original_node.decorators]
         names = [each.value if isinstance(each, cst.Name) else "" for each in decorators]
-        if names in ([], ["staticmethod"]):  # mutmut knows these
+        if names in ([], ["staticmethod"]):  # mutmut handles these
             return updated_node
         bare = updated_node.with_changes(decorators=[])
         if names == ["cache"]:
@@ -102,7 +106,7 @@ class _Undecorated(cst.CSTTransformer):
 
 
 def stage(module: str) -> Path:
-    """Lay out what mutmut works on, afresh."""
+    """Make the copy that mutmut works on."""
     place = MUTANTS / module
     shutil.rmtree(place, ignore_errors=True)
     shutil.copytree(LAYER, place / "src" / PACKAGE, ignore=shutil.ignore_patterns("__pycache__"))
@@ -143,7 +147,7 @@ def mutmut(place: Path, *arguments: str) -> str:
 
 
 def run(module: str, place: Path, names: list[str]) -> None:
-    """Let mutmut run; on those mutants alone that are named, where any are."""
+    """Run mutmut on the named mutants, or on all if no name is given."""
     children = ["--max-children", os.environ.get("CHILDREN", "2")]
     mutmut(place, "run", *children, *names)
     if module in ONCE:
@@ -156,65 +160,90 @@ def run(module: str, place: Path, names: list[str]) -> None:
 
 
 def ends(place: Path) -> dict[str, str]:
-    """Return what became of each mutant."""
+    """Return the result of each mutant by name."""
     lines = mutmut(place, "results", "--all", "true").splitlines()
     return dict(line.strip().split(": ") for line in lines if "__mutmut_" in line)
 
 
-def figures(place: Path) -> dict[str, Any]:
-    """Sum up."""
-    found = ends(place)
-    survivors = [name for name, end in found.items() if end not in _KILLED]
+def figures(found: dict[str, str]) -> dict[str, Any]:
+    """Summarize the results of one module."""
+    killed = sum(end in _KILLED for end in found.values())
     return {
+        "date": datetime.now(UTC).date().isoformat(),
         "mutants": len(found),
-        "killed": len(found) - len(survivors),
+        "killed": killed,
         "timed_out": sum(end == "timeout" for end in found.values()),
-        "share": round(1 - len(survivors) / len(found), 4),
-        "survivors": [_change(place, name) for name in survivors],
+        "share": round(killed / len(found), 4),
     }
 
 
-def _change(place: Path, name: str) -> dict[str, str]:
-    """Return what a mutant changed, and where."""
+def _change(place: Path, name: str) -> str:
+    """Return the function that a mutant changed, and the changed line."""
     diff = mutmut(place, "show", name).splitlines()
     was, now = (
         " ".join(line[1:].strip() for line in diff if re.match(sign, line)) for sign in (r"-(?!-)", r"\+(?!\+)")
     )
     function = re.sub(r"^.*?\.x[_ǁ]", "", name.partition("__mutmut_")[0]).replace("ǁ", ".")
-    return {"in": function, "was": was, "now": now if re.search(r"\w", now) else f"without {was}"}
+    return f"{function}: {now if re.search(r'\w', now) else f'without {was}'}"
+
+
+def _reasons() -> dict[str, set[str]]:
+    """Return the survivors that have a reason, by module."""
+    written = tomllib.loads(REASONS.read_text(encoding="utf-8"))
+    return {
+        module: {mutant for entry in entries if entry["reason"] for mutant in entry["mutants"]}
+        for module, entries in written.items()
+    }
+
+
+def _keep(module: str, found: dict[str, Any]) -> None:
+    """Write a module's figures into the data file and the page."""
+    kept = json.loads(FIGURES.read_text(encoding="utf-8")) if FIGURES.exists() else {}
+    kept = {one: found if one == module else kept[one] for one in TESTS if one in kept or one == module}
+    FIGURES.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
+    before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
+    rows = ["| Module | Mutants | Killed | by timeout | Share | Date |", "| --- | ---: | ---: | ---: | ---: | --- |"]
+    rows += [
+        f"| {name} | {row['mutants']} | {row['killed']} | {row['timed_out']} | {row['share']:.1%} | {row['date']} |"
+        for name, row in kept.items()
+    ]
+    table = "\n".join(rows)
+    PAGE.write_text(f"{before}{BEGIN}\n{table}\n{END}{rest.partition(END)[2]}", encoding="utf-8")
 
 
 def main(arguments: list[str]) -> None:
-    """Test the modules named, or all; report and keep what was found."""
+    """Test the named modules, or all."""
     again = "--again" in arguments
     modules = [one for one in arguments if one != "--again"] or list(TESTS)
     if unknown := set(modules) - TESTS.keys():
-        sys.exit(f"mutation: no module is called {', '.join(unknown)}; there are: {', '.join(TESTS)}")
+        sys.exit(f"mutation: no such module: {', '.join(unknown)}; there are: {', '.join(TESTS)}")
     resource.setrlimit(resource.RLIMIT_AS, (MOST_MEMORY, MOST_MEMORY))
-    reasons = REASONS.read_text(encoding="utf-8") if REASONS.exists() else ""
+    reasons = _reasons()
     faults = []
     for module in modules:
         if again:
             place = MUTANTS / module
             if not (place / "mutants" / "mutmut-stats.json").exists():
-                sys.exit(f"mutation: nothing to do again; run make mutation MODULE={module} first")
+                sys.exit(f"mutation: there is no earlier run; run make mutation MODULE={module} first")
             names = [name for name, end in ends(place).items() if end != "killed"]
             (place / "mutants" / "mutmut-stats.json").unlink()
         else:
             place, names = stage(module), []
         run(module, place, names)
-        found = figures(place)
-        kept = json.loads(FIGURES.read_text(encoding="utf-8")) if FIGURES.exists() else {}
-        kept = {one: found if one == module else kept[one] for one in TESTS if one in kept or one == module}
-        FIGURES.write_text(json.dumps(kept, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        results = ends(place)
+        found = figures(results)
+        _keep(module, found)
         print(f"{module}: {found['killed']} of {found['mutants']} killed, {found['share']:.1%}")
         if found["share"] < LEAST_SHARE:
-            faults.append(f"{module}: fewer than {LEAST_SHARE:.0%} of the mutants were killed")
+            faults.append(f"{module}: the tests notice fewer than {LEAST_SHARE:.0%} of the mutants")
+        survivors = {_change(place, name) for name, end in results.items() if end not in _KILLED}
+        known = reasons.get(module, set())
         faults += [
-            f"{module}: docs/mutation.md does not say why this survives, in {one['in']}: {one['now']}"
-            for one in found["survivors"]
-            if f"`{one['in']}`, `{one['now']}`" not in reasons
+            f"{module}: no reason for this survivor in {REASONS.relative_to(ROOT)}:\n  {json.dumps(one)},"
+            for one in sorted(survivors - known)
         ]
+        for one in sorted(known - survivors):
+            print(f"{module}: has a reason, but did not survive (remove it if it never does): {one}")
     if faults:
         sys.exit("\n".join(f"mutation: {fault}" for fault in faults))
 

@@ -1,10 +1,9 @@
-"""The bill of materials of what the layer carries: docs/sbom.json, and its licences in docs/licences.md.
+"""The bill of materials of the layer, in build/sbom.json, and its licences, in docs/licences.md.
 
-`sbom.py --write` makes both anew; `sbom.py --check` fails when they are not what it would write. Either fails on a
-package that is not pinned by hashes, and on a licence that is not on the list below.
+`sbom.py --write` writes both. `sbom.py --check` writes the bill and fails when the page is out of date. Both fail for a
+package that is not pinned by hashes, and for a licence that is not allowed.
 
-Runs in `.venv-supply`, and looks at `.venv-layer`, which holds what layers/batch_progress/requirements.txt pins and
-nothing else.
+Runs in `.venv-supply` and reads `.venv-layer`, which contains exactly what layers/batch_progress/requirements.txt pins.
 """
 
 import json
@@ -22,10 +21,10 @@ from license_expression import ExpressionError, get_spdx_licensing  # type: igno
 ROOT: Final = Path(__file__).resolve().parent.parent
 REQUIREMENTS: Final = ROOT / "layers" / "batch_progress" / "requirements.txt"
 LAYER: Final = ROOT / ".venv-layer"
-BILL: Final = ROOT / "docs" / "sbom.json"
+BILL: Final = ROOT / "build" / "sbom.json"
 LICENCES: Final = ROOT / "docs" / "licences.md"
 
-# What may be in a closed product, by name: each asks for a notice at most.
+# Licences that allow closed-source products and require a notice at most.
 ALLOWED: Final = frozenset(
     {
         "Apache-2.0",
@@ -41,23 +40,23 @@ ALLOWED: Final = frozenset(
         "Zlib",
     }
 )
-# Packages that name no licence of SPDX's, by their classifiers.
+# Classifiers of packages that declare no SPDX licence.
 _CLASSIFIED: Final = {
     "License :: OSI Approved :: Apache Software License": "Apache-2.0",
     "License :: OSI Approved :: BSD License": "BSD-3-Clause",
 }
-# What is compiled in by bills that say no licence, by its name there.
+# Licences of compiled-in components whose bill names none, by component name.
 _UNSAID: Final = {"openssl": "Apache-2.0"}
 _REQUIREMENT: Final = re.compile(r"^(?P<name>[\w.-]+)==(?P<version>\S+)(?P<rest>(?:.*\\\n)*.*)", re.MULTILINE)
 _HASH: Final = re.compile(r"--hash=sha256:([0-9a-f]{64})")
 
 
 class Refused(Exception):
-    """The bill cannot be made, or is not as it must be; the message says why."""
+    """The bill cannot be made, or breaks a rule; the message says which."""
 
 
 def bill() -> dict[str, Any]:
-    """Make the bill: cyclonedx-py's, with the pinned hashes in it and what packages compiled into themselves."""
+    """Make the bill: that of cyclonedx-py, with the pinned hashes and the compiled-in components."""
     made = _environment()
     made["metadata"]["tools"]["components"] = [
         {name: tool[name] for name in ("type", "name", "version")} for tool in made["metadata"]["tools"]["components"]
@@ -69,14 +68,18 @@ def bill() -> dict[str, Any]:
         if not found:
             raise Refused(f"{purl} is not pinned by hashes in {REQUIREMENTS.relative_to(ROOT)}")
         component["licenses"] = [_licence(one) for one in component.get("licenses", ())]
-        # One of these files, whichever fits the machine; where from is no matter of a bill.
+        # The files of all architectures, without the address they came from.
         component["externalReferences"] = [
             {"type": "distribution", "url": purl, "hashes": [{"alg": "SHA-256", "content": one} for one in found]}
         ]
         if inside := _compiled_in(component):
             component["components"] = inside
+    if missing := hashes.keys() - {component["purl"] for component in made["components"]}:
+        raise Refused(f"pinned, but not in {LAYER.name}: {', '.join(sorted(missing))}")
     if fault := JsonStrictValidator(SchemaVersion.from_version(made["specVersion"])).validate_str(json.dumps(made)):
-        raise Refused(f"what would be written is no CycloneDX: {str(fault).splitlines()[0]}")
+        raise Refused(f"the bill is not valid CycloneDX: {str(fault).splitlines()[0]}")
+    if addresses := re.findall(r"https?://[^\"]+", json.dumps(made | {"$schema": ""})):
+        raise Refused(f"the bill says where something was downloaded: {addresses[0]}")
     return made
 
 
@@ -95,7 +98,7 @@ def _environment() -> dict[str, Any]:
 
 
 def _pinned() -> dict[str, list[str]]:
-    """Return the hashes of each requirement, by its package URL."""
+    """Return the hashes of each pinned package by its package URL."""
     found = _REQUIREMENT.finditer(REQUIREMENTS.read_text(encoding="utf-8"))
     return {
         f"pkg:pypi/{re.sub(r'[-_.]+', '-', one['name']).lower()}@{one['version']}": _HASH.findall(one["rest"])
@@ -109,14 +112,14 @@ def _licence(declared: dict[str, Any]) -> dict[str, Any]:
 
 
 def _compiled_in(component: dict[str, Any]) -> list[dict[str, Any]]:
-    """Read the bills that a wheel brings of its own (PEP 770): the crates it is made of, a library linked to it."""
+    """Read the bills inside a wheel (PEP 770): its Rust crates and linked libraries."""
     name = f"{component['name'].replace('-', '_')}-{component['version']}.dist-info"
     parts = [
         part
         for file in sorted(LAYER.glob(f"lib/python*/site-packages/{name}/sboms/*.json"))
         for part in json.loads(file.read_text(encoding="utf-8"))["components"]
     ]
-    # A local path, or where a source was fetched, is no part of a name.
+    # The qualifiers contain local paths and download addresses.
     purls = [part["purl"].partition("?")[0] for part in parts]
     return [
         {
@@ -139,7 +142,7 @@ def licence(component: dict[str, Any]) -> str:
     """Return a component's licence as an expression.
 
     Raises:
-        Refused: It has none, or one that is not on the list.
+        Refused: It declares none, or one that is not allowed.
     """
     names = [
         one.get("expression") or one["license"].get("id") or one["license"]["name"]
@@ -151,7 +154,7 @@ def licence(component: dict[str, Any]) -> str:
     except ExpressionError:
         allowed = False
     if not allowed:
-        raise Refused(f"the licence of {component['purl']} is not among those allowed: {expression or 'none'}")
+        raise Refused(f"the licence of {component['purl']} is not allowed: {expression or 'none'}")
     return expression
 
 
@@ -169,8 +172,10 @@ def licences(made: dict[str, Any]) -> str:
     lines = [
         "# Licences",
         "",
-        "Made by `make sbom` from what the layer's packages declare, and checked by `make check`; hashes and",
-        "dependencies are in [sbom.json](sbom.json). What may be used is listed in `scripts/sbom.py`.",
+        "The licences that the packages of the Lambda layer declare.",
+        "`make sbom` writes this page, and `make check` fails when it is out of date or when a licence is not allowed.",
+        "`scripts/sbom.py` lists the allowed licences; [decision 12](decisions/0012-supply-chain.md) has the reasons.",
+        "Hashes and dependencies are in the bill of materials, which `make sbom` writes to `build/sbom.json`.",
         "",
         "| Package | Version | Licence |",
         "| --- | --- | --- |",
@@ -190,19 +195,17 @@ def licences(made: dict[str, Any]) -> str:
 
 
 def main(arguments: list[str]) -> None:
-    """Write the two files, or check them."""
+    """Write the bill, and write or check the page."""
+    if arguments not in (["--write"], ["--check"]):
+        raise Refused("usage: sbom.py --write | --check")
     made = bill()
-    wanted = {BILL: json.dumps(made, indent=2, ensure_ascii=False) + "\n", LICENCES: licences(made)}
+    page = licences(made)
+    BILL.parent.mkdir(exist_ok=True)
+    BILL.write_text(json.dumps(made, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     if arguments == ["--write"]:
-        for file, content in wanted.items():
-            file.write_text(content, encoding="utf-8")
-    elif arguments == ["--check"]:
-        stale = [file for file, content in wanted.items() if not file.exists() or file.read_text("utf-8") != content]
-        if stale:
-            names = ", ".join(str(file.relative_to(ROOT)) for file in stale)
-            raise Refused(f"not what the layer carries: {names}; run make sbom")
-    else:
-        raise Refused("say --write or --check")
+        LICENCES.write_text(page, encoding="utf-8")
+    elif LICENCES.read_text(encoding="utf-8") != page:
+        raise Refused(f"{LICENCES.relative_to(ROOT)} is out of date; run make sbom")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """Make the project's environment: Python 3.13 and hash-locked packages in `.venv`.
 
-Runs on any Python 3 that can make a virtual environment, needs nothing else, and does
-nothing when the environment is current. `setup.py sam` makes the one of the SAM command line.
-What fails is said in one line.
+Runs on any Python 3.7 or newer that can make a virtual environment, and does nothing when the
+environment is current. `setup.py sam` makes the environment of the SAM command line.
+A failure is reported in one line.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ import sys
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 WANTED = "3.13"
-# name: (where it goes, its lock file)
+# name: (folder, lock file)
 ENVIRONMENTS = {
     "dev": (".venv", "requirements/dev.txt"),
     "sam": (".venv-sam", "requirements/sam.txt"),
@@ -26,11 +26,11 @@ ENVIRONMENTS = {
 
 
 class SetupFailed(Exception):
-    """A step failed; the message says which and what to do."""
+    """A step failed; the message says which one and how to fix it."""
 
 
 def run(step, command):
-    """Run `command` in silence; on failure raise with the last line it printed."""
+    """Run `command` silently; on failure raise with its last line of output."""
     done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     if done.returncode:
         lines = done.stdout.decode("utf-8", "replace").strip().splitlines() or ["no output"]
@@ -38,7 +38,7 @@ def run(step, command):
 
 
 def uv():
-    """Return a uv command: the one on the path, else one installed beside the project."""
+    """Return the uv on the path, else one installed in `.venv-uv`."""
     found = shutil.which("uv")
     if found and not works([found, "--version"]):
         found = None
@@ -53,14 +53,14 @@ def uv():
         )
         pip = [os.path.join(home, "bin", "python"), "-m", "pip", "install", "-q"]
         run(
-            "Installing uv from the package index (is the network there?)",
+            "Installing uv from the package index (is the network available?)",
             pip + ["--disable-pip-version-check", "--require-hashes", "-r", "requirements/uv.txt"],
         )
     return command
 
 
 def works(command):
-    """Tell whether a command runs at all; a version manager's shim may exist and not run."""
+    """Tell whether a command runs; a version manager's shim can exist and fail."""
     try:
         return subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode == 0
     except OSError:
@@ -68,7 +68,7 @@ def works(command):
 
 
 def interpreter():
-    """Return a Python 3.13 that runs, or the version for uv to find or bring."""
+    """Return a Python 3.13 that runs, or the version number for uv to find or download."""
     roots = os.environ.get("PYENV_ROOT") or os.path.expanduser("~/.pyenv")
     installed = os.path.join(roots, "versions")
     candidates = [sys.executable, "python" + WANTED]
@@ -86,7 +86,7 @@ def interpreter():
 
 
 def fingerprint(lock):
-    """Hash all that the environment is made from, so that a change makes it anew."""
+    """Hash the inputs of the environment; a change rebuilds it."""
     digest = hashlib.sha256()
     for path in (lock, "pyproject.toml", "scripts/setup.py"):
         with open(os.path.join(ROOT, path), "rb") as file:
@@ -95,7 +95,7 @@ def fingerprint(lock):
 
 
 def make(name):
-    """Make one environment, unless it is there and current."""
+    """Make one environment, unless it is current."""
     folder, lock = ENVIRONMENTS[name]
     stamp = os.path.join(ROOT, folder, "made-from")
     current = fingerprint(lock)
@@ -124,12 +124,12 @@ def make(name):
 
 
 def main():
-    """Make the environments named on the command line, or the project's own."""
+    """Make the environments named on the command line, or `.venv`."""
     if sys.version_info < (3, 7):
-        raise SetupFailed("Setting up needs some Python 3.7 or newer; this is %d.%d" % sys.version_info[:2])
+        raise SetupFailed("Python 3.7 or newer is needed; this is %d.%d" % sys.version_info[:2])
     for name in sys.argv[1:] or ["dev"]:
         if name not in ENVIRONMENTS:
-            raise SetupFailed("No environment is called %r; there are: %s" % (name, ", ".join(ENVIRONMENTS)))
+            raise SetupFailed("no such environment: %r; there are: %s" % (name, ", ".join(ENVIRONMENTS)))
         make(name)
 
 

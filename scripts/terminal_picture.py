@@ -1,4 +1,4 @@
-"""Draw what `batch-progress watch` shows, for the README: `terminal_picture.py FILE`."""
+"""Draw the output of `batch-progress watch` for the README: `terminal_picture.py FILE`."""
 
 import io
 import os
@@ -34,14 +34,14 @@ def state() -> State:
 
 
 def main() -> None:
-    """Write the picture; the same whoever draws it and where."""
+    """Write the picture; its content depends on neither the machine nor the time."""
     os.environ["TZ"] = "UTC"
     time.tzset()
     console = Console(record=True, width=104, force_terminal=True, color_system="truecolor", file=io.StringIO())
     console.print(Text("$ batch-progress watch batch_live"))
     console.print(picture(state(), NOW))
     svg = console.export_svg(title="batch-progress watch", unique_id="watch")
-    # A picture asks no other host for its letters; the reader's monospace will do.
+    # Without web fonts the picture loads nothing from other hosts.
     Path(sys.argv[1]).write_text(re.sub(r"\s*@font-face \{.*?\}", "", svg, flags=re.DOTALL), encoding="utf-8")
 
 
