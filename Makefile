@@ -1,6 +1,6 @@
 # `make help` lists the targets; each one installs what it needs.
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-sam setup-runtime setup-supply setup-browser setup-page run test coverage check check-template build invoke deploy test-package test-engines test-sam-local test-browser page pictures terminal-picture bench bench-forecast faults fuzz load sbom audit mutation performance openapi lock format format-page clean
+.PHONY: help setup setup-sam setup-runtime setup-supply setup-browser setup-page run test coverage check check-template build invoke deploy test-package test-engines test-engines-alone test-engines-integration test-sam-local test-browser page pictures terminal-picture bench bench-forecast faults fuzz load sbom audit mutation performance openapi lock format format-page clean
 SHELL := /bin/sh
 
 PYTHON3 ?= python3
@@ -32,14 +32,13 @@ setup-supply:
 run: setup ## start the API on http://127.0.0.1:3000 (PORT=) over an embedded DynamoDB
 	@exec $(BIN)/batch-progress serve --port $(PORT) $(if $(BRIDGE),--bridge $(BRIDGE))
 
-test: setup ## run the unit and integration tests
-	$(BIN)/pytest tests/unit tests/integration
+# COVERAGE=1 runs the same tests and collects what `make coverage` reports.
+test: setup ## run the unit and integration tests (COVERAGE=1 collects coverage)
+	@$(if $(COVERAGE),$(BIN)/coverage erase)
+	$(BIN)/$(if $(COVERAGE),coverage run -m )pytest tests/unit tests/integration
 
-# These start the command line with an engine of its own, which is slow under coverage.
-WITHOUT_COMMANDS := $(addprefix --ignore=tests/integration/test_,documents.py examples.py sdk.py serve.py simulate.py token.py watch.py)
-coverage: setup ## line and branch coverage of functions/ and layers/
-	@$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest tests/unit tests/integration $(WITHOUT_COMMANDS)
+coverage: setup ## line and branch coverage of functions/ and layers/ by `make test COVERAGE=1`
+	@ls .coverage.* >/dev/null 2>&1 || $(MAKE) --no-print-directory test COVERAGE=1
 	@$(BIN)/coverage combine -q
 	$(BIN)/coverage report
 
@@ -106,10 +105,16 @@ deploy: build ## deploy the stack in samconfig.toml (ARCH=, PARAMETERS="Name=val
 test-package: setup setup-sam ## build for both architectures and test the deployment package
 	$(BIN)/pytest tests/package
 
+# Both halves run, even if the first fails.
 test-engines: setup setup-sam ## test on real engines, which it installs: DynamoDB Local, Lambda's runtime, an AWS emulator
 	@$(PYTHON3) scripts/setup.py ministack runtime
+	@$(MAKE) --no-print-directory -k test-engines-alone test-engines-integration
+
+test-engines-alone:
 	$(BIN)/python -m tests.engines.dynamodb_local $(BIN)/pytest -n 0 tests/engines
-	$(BIN)/python -m tests.engines.dynamodb_local $(BIN)/pytest tests/integration $(WITHOUT_COMMANDS)
+
+test-engines-integration:
+	$(BIN)/python -m tests.engines.dynamodb_local $(BIN)/pytest tests/integration
 
 test-sam-local: setup setup-runtime ## test the functions in containers with sam local: events, API, Lambda (as root)
 	@$(MAKE) --no-print-directory build ARCH=$(MACHINE)

@@ -1,12 +1,13 @@
-"""What all tests share."""
+"""Settings of all tests."""
 
 import signal
 
+import pytest
 from hypothesis import HealthCheck, Phase, settings
 
-# A property is about values; how long an example takes depends on what else the machine does.
+# No deadline for an example: its duration depends on the machine's load.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-# For `make mutation`: the same examples each time, and none made smaller once a test has failed.
+# For `make mutation`: the same examples every time, and no shrinking of a failing one.
 settings.register_profile(
     "mutation",
     settings.get_profile("untimed"),
@@ -16,6 +17,12 @@ settings.register_profile(
 )
 settings.load_profile("untimed")
 
-# Some tests end a command by Ctrl-C. What is started in the background may have been told to ignore that, and hands it
-# on to what it starts.
+# Some tests end a command with SIGINT. A background job of a shell ignores SIGINT, and so do its child processes.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep a file's tests in one worker process, and all tests of the shared local API in one."""
+    for item in items:
+        shared = "local_api" in getattr(item, "fixturenames", ())
+        item.add_marker(pytest.mark.xdist_group("local_api" if shared else item.path.stem))

@@ -14,7 +14,10 @@ from moto.server import ThreadedMotoServer
 from batch_progress.settings import settings
 from functions.progress import app
 from local_cloud.template import tables
+from tests.integration import server
 from tests.integration.world import World
+
+local_api = server.local_api
 
 SETTINGS = {
     "AWS_ACCESS_KEY_ID": "fake",
@@ -23,6 +26,14 @@ SETTINGS = {
     "AWS_REGION": "eu-central-1",
 }
 VARIABLES = {"JobsTable": "BATCH_PROGRESS_JOBS_TABLE", "TokensTable": "BATCH_PROGRESS_TOKENS_TABLE"}
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """On a given engine, run only the tests that use it: the others pass on any engine."""
+    if os.environ.get("DYNAMODB_ENDPOINT"):
+        others = [item for item in items if "dynamodb_endpoint" not in getattr(item, "fixturenames", ())]
+        config.hook.pytest_deselected(items=others)
+        items[:] = [item for item in items if item not in others]
 
 
 @pytest.fixture(scope="session")

@@ -40,6 +40,11 @@ class LocalApi:
         return self.process.wait(timeout=20)
 
 
+def unmeasured() -> dict[str, str]:
+    """Return this process's environment without coverage's settings, which would trace a command and its engine."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
+
+
 @contextlib.contextmanager
 def running(*options: str, **environment: str) -> Iterator[LocalApi]:
     """Start the command on a free port and wait until it says that it runs; end it if nobody has."""
@@ -47,7 +52,7 @@ def running(*options: str, **environment: str) -> Iterator[LocalApi]:
         tempfile.NamedTemporaryFile() as screen,
         tempfile.NamedTemporaryFile() as errors,
         subprocess.Popen(  # noqa: S603  # the project's own command
-            [COMMAND, "serve", "--port", "0", *options], stdout=screen, stderr=errors, env=os.environ | environment
+            [COMMAND, "serve", "--port", "0", *options], stdout=screen, stderr=errors, env=unmeasured() | environment
         ) as process,
     ):
         api = LocalApi(process, Path(screen.name), Path(errors.name))

@@ -17,10 +17,7 @@ from botocore import xform_name
 from botocore.model import ListShape, MapShape, Shape, StructureShape
 
 from local_cloud.template import read
-from tests.integration import server
-from tests.integration.server import COMMAND, LocalApi
-
-local_api = server.local_api  # pytest finds a fixture by the module's names
+from tests.integration.server import COMMAND, LocalApi, unmeasured
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
@@ -114,9 +111,9 @@ print("an-answer")
 
 
 def environment(api: LocalApi, **more: str) -> dict[str, str]:
-    """Return one in which the deployed tables are those of the local server, and nothing is installed anew."""
+    """Return one whose deployed tables are those of the local server, and in which `make setup` does nothing."""
     return {
-        **os.environ,
+        **unmeasured(),
         "AWS_ENDPOINT_URL_DYNAMODB": api.address,
         "AWS_ACCESS_KEY_ID": "local",
         "AWS_SECRET_ACCESS_KEY": "local",

@@ -5,10 +5,7 @@ import os
 import subprocess
 import sys
 
-from tests.integration import server
 from tests.integration.server import LocalApi
-
-local_api = server.local_api  # pytest finds a fixture by the module's names
 
 CURL = """\
 curl {address}/api/v1/scrape/batch/batch_xyz789/progress \\

@@ -10,10 +10,7 @@ from aitronos import Aitronos, AsyncAitronos
 from aitronos.core.api_error import ApiError
 from aitronos.errors import UnprocessableEntityError
 
-from tests.integration import server
 from tests.integration.server import COMMAND, LocalApi
-
-local_api = server.local_api  # pytest finds a fixture by the module's names
 
 type Ask = Callable[..., dict[str, Any]]
 

@@ -18,8 +18,6 @@ from batch_progress_cli.main import app as _command  # noqa: F401  # a broken im
 from tests.integration import server
 from tests.integration.server import COMMAND, LocalApi
 
-local_api = server.local_api  # pytest finds a fixture by the module's names
-
 PATH = "/api/v1/scrape/batch/batch_xyz789/progress"
 KEY = {"X-API-Key": "demo-token"}
 

@@ -12,11 +12,8 @@ from typer.testing import CliRunner, Result
 from batch_progress_cli.main import app
 from batch_progress_cli.simulation import Workload
 from local_cloud.live_batch import LiveBatch
-from tests.integration import server
 from tests.integration.server import COMMAND, LocalApi
 from tests.integration.world import World, attributes, progress_path, unique
-
-local_api = server.local_api  # pytest finds a fixture by the module's names
 
 QUICK = ("--median", "0.05", "--spread", "0.2", "--timeout", "1")
 

@@ -14,11 +14,8 @@ from typer.testing import CliRunner, Result
 from batch_progress.tokens import session_owner
 from batch_progress_cli.main import app
 from functions.progress import app as function
-from tests.integration import server
 from tests.integration.server import LocalApi
 from tests.integration.world import World, attributes, now, progress_path, unique
-
-local_api = server.local_api  # pytest finds a fixture by the module's names
 
 # Its environment names the table.
 pytestmark = pytest.mark.usefixtures("world")

@@ -26,11 +26,8 @@ from typer.testing import CliRunner
 from batch_progress.recorder import BatchRecorder
 from batch_progress_cli.main import app
 from batch_progress_cli.simulation import Crew, Task
-from tests.integration import server
-from tests.integration.server import COMMAND, LocalApi
+from tests.integration.server import COMMAND, LocalApi, unmeasured
 from tests.integration.world import progress_path, unique
-
-local_api = server.local_api  # pytest finds a fixture by the module's names
 
 ENDS_WITHIN = 60
 CURSOR_HIDDEN, CURSOR_SHOWN = b"\x1b[?25l", b"\x1b[?25h"
@@ -100,7 +97,13 @@ class Outcome(NamedTuple):
 
 
 def environment(**values: str) -> dict[str, str]:
-    return {**os.environ, "FREDDY_API_KEY": "demo-token", "COLUMNS": "", "LINES": "", "TERM": "xterm-256color"} | values
+    return {
+        **unmeasured(),
+        "FREDDY_API_KEY": "demo-token",
+        "COLUMNS": "",
+        "LINES": "",
+        "TERM": "xterm-256color",
+    } | values
 
 
 @contextlib.contextmanager
