@@ -18,9 +18,8 @@ from typing import Any
 import pytest
 
 from tests.engines.lambda_runtime import RUNTIME, Emulator, emulator
-from tests.integration import test_events
 from tests.integration.faulty import Reply, serving
-from tests.integration.test_events import OUTCOMES
+from tests.integration.test_events import EVENTS
 from tests.integration.test_revision import number, record, revision
 from tests.integration.world import Context, World, event, progress_path, unique
 
@@ -72,16 +71,6 @@ def progress(build: Path, world: World, dynamodb_endpoint: str) -> Iterator[Buil
         yield BuiltWorld(world.dynamodb, world.jobs_table, world.tokens_table, world.tokens, running)
 
 
-seeded = test_events.seeded  # the example that the events ask for, in the same tables
-
-
-@pytest.mark.usefixtures("seeded")
-@pytest.mark.parametrize("name", OUTCOMES)
-def test_every_event_does_what_its_name_says(progress: BuiltWorld, name: str) -> None:
-    """Each file of `events/`, sent as it is."""
-    test_events.test_event_does_what_its_name_says(progress, name)
-
-
 @pytest.mark.parametrize("given", [[{"batch_id": "b"}], "batch_xyz789", 7, None, True, {}])
 def test_an_event_that_is_no_question_is_a_clean_error(progress: BuiltWorld, given: object) -> None:
     """Whatever JSON a caller sends, the answer is the envelope and not the runtime's error."""
@@ -119,7 +108,7 @@ def test_nothing_is_imported_from_elsewhere(build: Path, tmp_path: Path) -> None
 
 def test_a_warm_start_goes_on_where_the_cold_one_ended(build: Path) -> None:
     """The same process answers, with the token that it knows already."""
-    question = json.loads((test_events.EVENTS / "bearer.json").read_text())
+    question = json.loads((EVENTS / "bearer.json").read_text())
     with serving() as faulty, emulator(build, "ProgressFunction", faulty.address, CANNED) as running:
         answers = [(running.invoke(question)["statusCode"], running.function_pid()) for _ in range(21)]
         assert [(200, running.function_pid())] * 21 == answers
@@ -128,7 +117,7 @@ def test_a_warm_start_goes_on_where_the_cold_one_ended(build: Path) -> None:
 
 def test_a_process_that_dies_takes_nothing_with_it(build: Path) -> None:
     """The next event starts another one, cold, and is answered."""
-    question = json.loads((test_events.EVENTS / "bearer.json").read_text())
+    question = json.loads((EVENTS / "bearer.json").read_text())
     with serving() as faulty, emulator(build, "ProgressFunction", faulty.address, CANNED) as running:
         assert 200 == running.invoke(question)["statusCode"]
         os.kill(running.function_pid(), signal.SIGKILL)
@@ -136,11 +125,19 @@ def test_a_process_that_dies_takes_nothing_with_it(build: Path) -> None:
         assert (200, 2) == (statuses[-1], faulty.calls["token"])
 
 
-def test_a_database_that_says_nothing_is_a_clean_503(build: Path) -> None:
-    """The function gives up before Lambda gives it up, in the template's own time, and answers the next event."""
-    question = json.loads((test_events.EVENTS / "bearer.json").read_text())
+@pytest.mark.parametrize(
+    "reply", [Reply(silent=60), Reply(body=b" " * 1_000, drip=0.1)], ids=["says nothing", "never finishes"]
+)
+def test_a_database_that_does_not_answer_in_time_is_a_clean_503(build: Path, reply: Reply) -> None:
+    """Within the template's timeout; the next event is answered.
+
+    Silence ends with the read timeouts of three attempts. A body that trickles in ends with the deadline alone.
+    """
+    question, without_token = (json.loads((EVENTS / name).read_text()) for name in ("bearer.json", "none.json"))
     with serving() as faulty, emulator(build, "ProgressFunction", faulty.address, CANNED) as running:
-        faulty.forever["token"] = Reply(silent=60)
+        # The emulator counts a cold start as part of the first event's time.
+        assert 401 == running.invoke(without_token)["statusCode"]
+        faulty.forever["token"] = reply
         answer = running.invoke(question)
         assert (503, ["2"]) == (answer["statusCode"], answer["multiValueHeaders"]["Retry-After"])
         faulty.forget()
@@ -148,13 +145,13 @@ def test_a_database_that_says_nothing_is_a_clean_503(build: Path) -> None:
 
 
 def test_a_function_that_stands_still_is_timed_out(build: Path) -> None:
-    """By the runtime, at the timeout; the next event finds a new one."""
-    # It needs no database, which a cold start on a busy machine might leave no time for.
-    question = json.loads((test_events.EVENTS / "none.json").read_text())
-    with emulator(build, "ProgressFunction", NOWHERE, CANNED, timeout=3) as running:
+    """The runtime ends it at the timeout and starts a new one for the next event."""
+    question = json.loads((EVENTS / "none.json").read_text())
+    # The emulator counts a cold start as part of the event's time, so the timeout leaves room for a busy machine.
+    with emulator(build, "ProgressFunction", NOWHERE, CANNED, timeout=20) as running:
         assert 401 == running.invoke(question)["statusCode"]
         os.kill(running.function_pid(), signal.SIGSTOP)
-        assert "Task timed out after 3.00 seconds" in running.send(json.dumps(question).encode()).text
+        assert "Task timed out after 20.00 seconds" in running.send(json.dumps(question).encode()).text
         assert 401 == running.invoke(question)["statusCode"]
 
 

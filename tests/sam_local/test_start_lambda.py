@@ -36,7 +36,7 @@ def ask(functions: Any, event: dict[str, Any], function: str = "ProgressFunction
 
 
 def test_a_direct_call_is_answered_without_http_round_it(functions: Any) -> None:  # noqa: ANN401  # boto has no types
-    check_data("direct", ask(functions, {"batch_id": "batch_xyz789"}))
+    check_data(ask(functions, {"batch_id": "batch_xyz789"}))
 
 
 def test_the_example_of_the_readme(functions: Any) -> None:  # noqa: ANN401  # the same
