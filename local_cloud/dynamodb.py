@@ -3,7 +3,8 @@
 import contextlib
 import logging
 import os
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -11,25 +12,33 @@ from batch_progress_cli.local_server import HOST, JOBS_TABLE, REGION, TOKENS_TAB
 from local_cloud import seed
 
 if TYPE_CHECKING:
-    from _typeshed.wsgi import WSGIApplication
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 
 @contextlib.contextmanager
 def embedded_dynamodb() -> Iterator[str]:
-    """Run moto's DynamoDB in this process, with the template's tables and the example; give its address."""
-    from moto.moto_server.threaded_moto_server import ThreadedMotoServer  # noqa: PLC0415  # a second
-
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # its access lines
-    engine = ThreadedMotoServer(HOST, port=0, verbose=False)
-    engine.start()
-    try:
-        host, port = engine.get_host_and_port()
-        endpoint = f"http://{host}:{port}"
+    """Run the engine with the template's tables and the example; yield its address."""
+    with dynamodb_engine() as endpoint:
         use_only(endpoint)
         _fill()
         yield endpoint
+
+
+@contextlib.contextmanager
+def dynamodb_engine() -> Iterator[str]:
+    """Run moto's DynamoDB in a thread of this process; yield its address."""
+    from werkzeug.serving import make_server  # noqa: PLC0415  # slow
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # its access lines
+    server = make_server(HOST, 0, dynamodb_app(), threaded=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+    thread.start()
+    try:
+        yield f"http://{HOST}:{server.server_port}"
     finally:
-        engine.stop()
+        server.shutdown()
+        server.server_close()
+        thread.join()
 
 
 def use_only(endpoint: str) -> None:
@@ -61,11 +70,22 @@ def _fill() -> None:
     seed.seed(client, JOBS_TABLE, TOKENS_TABLE, datetime.now(UTC))
 
 
+# moto checks a condition and writes in two steps; DynamoDB does both in one.
+_one_at_a_time = threading.Lock()
+
+
 def dynamodb_app() -> "WSGIApplication":
-    """Return the embedded DynamoDB once more."""
+    """Return an application that answers from the process's one DynamoDB, one request at a time."""
     from moto.moto_server.werkzeug_app import (  # noqa: PLC0415  # slow
         DomainDispatcherApplication,
         create_backend_app,
     )
 
-    return DomainDispatcherApplication(create_backend_app)
+    moto = DomainDispatcherApplication(create_backend_app)
+
+    def serial(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+        with _one_at_a_time:
+            answer: Iterable[bytes] = moto(environ, start_response)
+            return answer
+
+    return serial

@@ -1,18 +1,15 @@
 """One DynamoDB per test process, with the tables of `template.yaml`; no test sees another's batches or tokens."""
 
-import logging
 import os
-import threading
 import uuid
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 
 from batch_progress.settings import settings
 from functions.progress import app
+from local_cloud.dynamodb import dynamodb_engine
 from local_cloud.template import tables
 from tests.integration import server
 from tests.integration.world import World
@@ -42,26 +39,8 @@ def dynamodb_endpoint() -> Iterator[str]:
     if given := os.environ.get("DYNAMODB_ENDPOINT"):
         yield given
         return
-    logging.getLogger("werkzeug").setLevel(logging.WARNING)  # not a line for each request
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    _serialise(server)
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
-
-
-def _serialise(server: ThreadedMotoServer) -> None:
-    """Answer one request at a time: moto looks at a condition and writes in two steps, DynamoDB in one."""
-    wsgi = server._server
-    assert wsgi
-    app, one_at_a_time = wsgi.app, threading.Lock()
-
-    def serial(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        with one_at_a_time:
-            return app(environ, start_response)
-
-    wsgi.app = serial
+    with dynamodb_engine() as address:
+        yield address
 
 
 @pytest.fixture(scope="session")
