@@ -12,7 +12,8 @@ def test_the_workflow_runs_the_same_targets_as_ci_run() -> None:
     script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
     local = set(re.findall(r"^[^#\n]*\bmake ([a-z-]+)", script, re.MULTILINE))
     jobs = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8"))["jobs"]
-    matrix = {target for job in jobs.values() for target in job.get("strategy", {}).get("matrix", {}).get("target", ())}
+    rows = [row for job in jobs.values() for row in job.get("strategy", {}).get("matrix", {}).get("target", ())]
+    matrix = {target for row in rows for target in row.split()}
     named = {
         target
         for job in jobs.values()
