@@ -29,8 +29,21 @@ _Loader.add_multi_constructor("!", _function)
 
 
 def read(template: Path = TEMPLATE) -> dict[str, Any]:
-    """Return a CloudFormation template as plain values."""
-    return dict(yaml.load(template.read_text(encoding="utf-8"), Loader=_Loader))  # noqa: S506  # a SafeLoader
+    """Return a SAM template as plain values, with its `Globals` merged into each function."""
+    values = dict(yaml.load(template.read_text(encoding="utf-8"), Loader=_Loader))  # noqa: S506  # a SafeLoader
+    shared = values.get("Globals", {}).get("Function", {})
+    for resource in values["Resources"].values():
+        if resource["Type"] == "AWS::Serverless::Function":
+            resource["Properties"] = _merged(shared, resource["Properties"])
+    return values
+
+
+def _merged(shared: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    """Merge maps as SAM does; our globals have no list that a function also has, which SAM would concatenate."""
+    both = {
+        name: _merged(shared[name], own[name]) for name in shared.keys() & own.keys() if isinstance(own[name], dict)
+    }
+    return shared | own | both
 
 
 def tables(template: Path = TEMPLATE) -> list[dict[str, Any]]:

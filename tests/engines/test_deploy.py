@@ -22,6 +22,7 @@ from urllib.parse import urlencode
 
 import httpx
 import pytest
+import yaml
 from botocore.exceptions import ClientError
 from werkzeug.datastructures import Headers
 
@@ -136,6 +137,21 @@ def put_any_methods(stack: Stack) -> None:
         gateway.put_integration(
             **where, type=integration["type"].upper(), integrationHttpMethod=integration["httpMethod"], uri=uri
         )
+
+
+def test_cloudformation_gets_a_template_without_yaml_aliases(stack: Stack) -> None:
+    """It takes neither aliases nor merge keys; SAM resolves those of template.yaml."""
+    assert _shares((ROOT / "template.yaml").read_text())
+    sent = stack.aws.client("cloudformation").get_template(StackName=STACK, TemplateStage="Original")["TemplateBody"]
+    assert "AWS::Serverless-2016-10-31" in sent
+    assert not _shares(sent)
+
+
+def _shares(template: str) -> bool:
+    """Tell whether a template has YAML anchors, aliases or merge keys."""
+    return any(
+        getattr(event, "anchor", None) or getattr(event, "value", None) == "<<" for event in yaml.parse(template)
+    )
 
 
 @pytest.fixture(scope="module")

@@ -75,13 +75,18 @@ def of_alarms() -> Iterable[Metric]:
 
 
 def of_dashboard() -> Iterable[Metric]:
-    body = json.loads(RESOURCES["Dashboard"]["Properties"]["DashboardBody"]["Fn::Sub"])
+    body = json.loads(RESOURCES["Dashboard"]["Properties"]["DashboardBody"]["Fn::Sub"][0])
     for widget in body["widgets"]:
+        above: list[str] = []
         for line in widget["properties"].get("metrics", []):
             names = [part for part in line if isinstance(part, str)]
             if names:
-                dimensions = frozenset(zip(names[2::2], names[3::2], strict=True))
-                yield Metric(names[0], names[1], dimensions)
+                # CloudWatch's shorthand: "." repeats the value above, "..." the whole line.
+                names = (
+                    above if names == ["..."] else [above[i] if name == "." else name for i, name in enumerate(names)]
+                )
+                yield Metric(names[0], names[1], frozenset(zip(names[2::2], names[3::2], strict=True)))
+                above = names
 
 
 HEARD = sorted({*of_alarms(), *of_dashboard()}, key=str)
