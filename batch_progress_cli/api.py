@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import httpx
 import msgspec
 
+from batch_progress.table import ID_PATTERN
 from batch_progress_cli.failure import Failed
 from batch_progress_cli.terminal import visible
 
@@ -21,7 +22,6 @@ _TIMEOUT: Final = httpx.Timeout(20, connect=5)
 _USUAL_WAIT: Final = 5.0
 _LONGEST_WAIT: Final = 60.0
 _LOOPBACK: Final = {"127.0.0.1", "localhost", "::1"}
-_BATCH_ID: Final = re.compile("[A-Za-z0-9_-]{1,128}")
 _TOKEN: Final = re.compile("[!-~]{1,8192}")
 
 Natural = Annotated[int, msgspec.Meta(ge=0)]
@@ -126,7 +126,7 @@ class Api:
             raise Failed("no token; give --token or set FREDDY_API_KEY")
         if not _TOKEN.fullmatch(token):
             raise Failed("the token has characters that no token has")
-        if not _BATCH_ID.fullmatch(batch_id):
+        if not re.fullmatch(ID_PATTERN, batch_id):
             raise Failed(f"{visible(batch_id, 140)!r} is no batch id: 1 to 128 of A-Z, a-z, 0-9, '_' and '-'")
         try:
             address = urlsplit(url)

@@ -10,10 +10,10 @@ from typing import Any, Self
 
 from botocore.exceptions import ClientError
 
+from batch_progress.table import timestamp
 from batch_progress.tokens import SESSION_OWNER, session_owner
 from batch_progress_cli.failure import Failed
 from batch_progress_cli.terminal import visible
-from batch_progress_cli.timestamp import timestamp
 
 # Tells what it is to whoever finds it, and to scanners for secrets; and no token begins like an option.
 PREFIX = "bp_"

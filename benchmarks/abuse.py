@@ -35,6 +35,8 @@ from schemathesis.core.result import Ok
 from werkzeug import Request, Response
 from werkzeug.serving import make_server
 
+from batch_progress import table
+from batch_progress.table import BATCH_KEY
 from batch_progress.tokens import session_owner
 from batch_progress_cli.local_server import HOST
 from benchmarks import faults
@@ -44,7 +46,9 @@ from benchmarks.serving import ready, serving
 from benchmarks.workload import JOBS_TABLE, OWNER, TOKENS_TABLE
 from local_cloud.gateway import to_response
 from local_cloud.issuer import LocalIssuer
-from local_cloud.template import tables
+from local_cloud.lambda_context import LambdaContext
+from local_cloud.proxy_event import proxy_event
+from local_cloud.template import timeout_seconds
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 RESULTS: Final = Path(__file__).with_name("abuse.json")
@@ -191,22 +195,11 @@ headers = st.lists(credentials | good_credentials | other_headers, max_size=5)
 def _proxy_event(
     method: str, prefix: str, batch_id: str, sent: list[tuple[str, str]], query: dict[str, str]
 ) -> dict[str, Any]:
-    several: dict[str, list[str]] = {}
-    for name, value in sent:
-        several.setdefault(name, []).append(value)
-    event = copy.deepcopy(_EXAMPLE)
-    return event | {
-        "httpMethod": method,
-        "path": f"{prefix}/v1/scrape/batch/{batch_id}/progress",
-        "pathParameters": {"batch_id": batch_id},
-        "headers": dict(sent),
-        "multiValueHeaders": several,
-        "queryStringParameters": query or None,
-        "multiValueQueryStringParameters": {name: [value] for name, value in query.items()} or None,
-    }
+    event = proxy_event(method, f"{prefix}/v1/scrape/batch/{batch_id}/progress", sent, query.items())
+    # Whatever it is, also where the gateway would see another resource.
+    return event | {"pathParameters": {"batch_id": batch_id}}
 
 
-_EXAMPLE: Final[dict[str, Any]] = json.loads((ROOT / "events" / "key.json").read_bytes())
 methods = st.sampled_from(["GET", "GET", "GET", "HEAD", "POST", "OPTIONS", "get", "TRACE"])
 prefixes = st.sampled_from(["", "/api"])
 hostile = st.builds(_proxy_event, methods, prefixes, batch_ids, headers, queries)
@@ -335,12 +328,14 @@ def run_events(campaign: Campaign) -> None:
             logging.getLogger(noisy).setLevel(logging.WARNING)
         from functions.progress.app import handler  # noqa: PLC0415  # not before its output is caught
 
+        seconds = timeout_seconds("ProgressFunction")
+
         def send(event: Any) -> int:  # noqa: ANN401  # any
             http = isinstance(event, dict) and "requestContext" in event and "httpMethod" in event
             before = copy.deepcopy(event)
             output.seek(0)
             output.truncate()
-            answer = handler(event, faults.Context(10))
+            answer = handler(event, LambdaContext(seconds))
             # As the runtime sends it: letters as they are.
             sent = json.dumps(answer, ensure_ascii=False).encode()
             check(not marked(sent.decode()), "a token is in the answer")
@@ -416,8 +411,7 @@ def issuing() -> Iterator[LocalIssuer]:
 def fill(endpoint: str) -> None:
     """Make the tables, fill them, and let the marked tokens in."""
     engine = faults.client(endpoint)
-    for table in tables():
-        engine.create_table(**table | {"TableName": {"JobsTable": JOBS_TABLE}.get(table["TableName"], TOKENS_TABLE)})
+    faults.make_tables(engine)
     faults.fill(engine)
     for token, more in ((GOOD, {}), (EXPIRED, {"expires_at": {"N": "1734343200"}})):
         engine.put_item(TableName=TOKENS_TABLE, Item=faults.token_item(token) | more)
@@ -450,10 +444,9 @@ def main() -> None:
         os.environ.update(issuer.environment())
         fill(endpoint)
         SESSION["token"] = issuer.token(OWNER, 86_400)
-        session_batch = {"batch_id": BATCHES[-1], "sk": "BATCH", "owner_id": session_owner(issuer.address, OWNER)}
-        faults.client(endpoint).put_item(
-            TableName=JOBS_TABLE, Item={name: {"S": value} for name, value in session_batch.items()}
-        )
+        owner = session_owner(issuer.address, OWNER)
+        session_batch = table.item(batch_id=BATCHES[-1], sk=BATCH_KEY, owner_id=owner)
+        faults.client(endpoint).put_item(TableName=JOBS_TABLE, Item=session_batch)
         run_document(campaign, endpoint)
         run_events(campaign)
     results = {

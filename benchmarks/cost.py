@@ -12,8 +12,9 @@ from datetime import UTC, datetime
 from math import ceil
 from typing import Any, Final
 
+from batch_progress.table import Item
 from benchmarks.report import RESULTS, ROOT
-from benchmarks.workload import Item, items
+from benchmarks.workload import items
 
 OPERATIONS: Final = ROOT / "docs" / "operations.md"
 BEGIN: Final = "<!-- cost:begin -->"

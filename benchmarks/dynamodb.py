@@ -15,6 +15,7 @@ from typing import Final
 
 import msgspec
 
+from batch_progress.table import Item
 from benchmarks import workload
 
 _NOT_FOUND: Final = {"__type": "com.amazonaws.dynamodb.v20120810#ResourceNotFoundException", "message": "canned"}
@@ -66,7 +67,7 @@ class Canned:
         return json.dumps(counts).encode()
 
 
-def _got(item: workload.Item) -> bytes:
+def _got(item: Item) -> bytes:
     return msgspec.json.encode({"ConsumedCapacity": {"CapacityUnits": 0.5}, "Item": item})
 
 

@@ -28,12 +28,16 @@ from typing import Any, Final, Self
 
 import botocore.session
 
+from batch_progress import table
 from batch_progress.settings import settings
+from batch_progress.table import BATCH_KEY, JOB_PREFIX, Item
 from benchmarks.invocation import environment, event
 from benchmarks.line import Line, Mode, bad_line
 from benchmarks.run import machine
 from benchmarks.workload import JOBS_TABLE, OWNER, TOKEN, TOKENS_TABLE
-from local_cloud.template import tables
+from local_cloud.lambda_context import LambdaContext
+from local_cloud.stream import failed_from
+from local_cloud.template import stream_mapping, tables, timeout_seconds
 
 RESULTS: Final = Path(__file__).with_name("faults.json")
 SEED: Final = 7
@@ -42,12 +46,11 @@ MODES: Final[dict[str, tuple[Mode, ...]]] = {**{mode.value: (mode,) for mode in 
 RATES: Final = {0.01: 24, 0.05: 10, 0.2: 5, 0.5: 3, 1.0: 1}
 # Cells at once: most of their time they wait.
 PROCESSES: Final = 8
-# The functions' timeouts in template.yaml.
-PROGRESS_SECONDS: Final = 10
-REVISION_SECONDS: Final = 30
+PROGRESS_SECONDS: Final = timeout_seconds("ProgressFunction")
+REVISION_SECONDS: Final = timeout_seconds("RevisionFunction")
 REVISED: Final = 4
-# As many as Lambda delivers again before it gives up.
-DELIVERIES: Final = 6
+# As often as Lambda delivers a batch before it gives up.
+DELIVERIES: Final = 1 + stream_mapping().retries
 
 ENDED: Final = ("completed", "completed", "failed", "cancelled", "completed")
 GOING: Final = (*ENDED, "pending", "processing", "pending", "completed", "completed", "completed", "failed")
@@ -55,8 +58,6 @@ LONG: Final = 90
 # Three pages of DynamoDB's in few items, which a local engine reads fast.
 LONG_URL: Final = 30_000
 EXPIRED: Final = "expired-token"
-
-type Item = dict[str, dict[str, str]]
 
 
 # What is there
@@ -76,26 +77,32 @@ def token_item(token: str) -> Item:
 
 
 def _batch(batch_id: str, owner: str, statuses: tuple[str, ...] | list[str], url_letters: int) -> Iterator[Item]:
-    yield {
-        "batch_id": {"S": batch_id},
-        "sk": {"S": "BATCH"},
-        "owner_id": {"S": owner},
-        "total_urls": {"N": str(len(statuses))},
-        "created_at": {"S": "2024-12-16T10:00:00.000Z"},
-        "revision": {"N": "1"},
-    }
+    yield table.item(
+        batch_id=batch_id,
+        sk=BATCH_KEY,
+        owner_id=owner,
+        total_urls=len(statuses),
+        created_at="2024-12-16T10:00:00.000Z",
+        revision=1,
+    )
     for number, status in enumerate(statuses):
-        item = {
-            "batch_id": {"S": batch_id},
-            "sk": {"S": f"JOB#job_{number:06}"},
-            "url": {"S": f"https://example.com/{'x' * url_letters}{number}"},
-            "status": {"S": status},
-            "items_extracted": {"N": str(number * 3)},
-        }
-        if status in ("completed", "failed"):
-            item["started_at"] = {"S": f"2024-12-16T10:00:{number % 60:02}.000Z"}
-            item["finished_at"] = {"S": f"2024-12-16T10:01:{number % 60:02}.000Z"}
-        yield item
+        timed = status in ("completed", "failed")
+        yield table.item(
+            batch_id=batch_id,
+            sk=f"{JOB_PREFIX}job_{number:06}",
+            url=f"https://example.com/{'x' * url_letters}{number}",
+            status=status,
+            items_extracted=number * 3,
+            started_at=f"2024-12-16T10:00:{number % 60:02}.000Z" if timed else None,
+            finished_at=f"2024-12-16T10:01:{number % 60:02}.000Z" if timed else None,
+        )
+
+
+def make_tables(client: Any) -> None:  # noqa: ANN401  # botocore ships no types
+    """Make the template's tables under the names that the functions are given."""
+    names = {"JobsTable": JOBS_TABLE, "TokensTable": TOKENS_TABLE}
+    for declared in tables():
+        client.create_table(**declared | {"TableName": names[declared["TableName"]]})
 
 
 def fill(client: Any) -> dict[str, tuple[int, ...]]:  # noqa: ANN401  # botocore ships no types
@@ -107,7 +114,7 @@ def fill(client: Any) -> dict[str, tuple[int, ...]]:  # noqa: ANN401  # botocore
     for item in items():
         client.put_item(TableName=jobs_table, Item=item)
         count = counts.setdefault(item["batch_id"]["S"], Counter())
-        if item["sk"]["S"] != "BATCH":
+        if item["sk"]["S"] != BATCH_KEY:
             count["total"] += 1
             count[item["status"]["S"]] += 1
             count["items"] += int(item["items_extracted"]["N"])
@@ -148,10 +155,7 @@ class Ask:
         if self.tag is not None:
             eta_and_digest = self.tag.partition(".")[2]
             headers["If-None-Match"] = f'W/"{int(time.time())}.{eta_and_digest}'
-        made = event(self.batch_id, headers) | {"httpMethod": self.method}
-        made["queryStringParameters"] = self.query
-        made["multiValueQueryStringParameters"] = {name: [value] for name, value in self.query.items()}
-        return made
+        return event(self.batch_id, headers, self.query.items(), self.method)
 
 
 ASKS: Final = (
@@ -233,24 +237,6 @@ def _said(envelope: dict[str, Any]) -> tuple[str, Any]:
     return "", data
 
 
-class Context:
-    """What Lambda says of an invocation: `seconds` from now it is over."""
-
-    function_name = "progress"
-    function_version = "1"
-    memory_limit_in_mb = 1024
-    invoked_function_arn = "arn:aws:lambda:eu-central-1:123456789012:function:progress:live"
-    aws_request_id = "1b2c3d4e-0000-4000-8000-000000000000"
-
-    def __init__(self, seconds: float) -> None:
-        """Begin."""
-        self._ends = time.monotonic() + seconds
-
-    def get_remaining_time_in_millis(self) -> int:
-        """Return what is left."""
-        return max(0, int((self._ends - time.monotonic()) * 1_000))
-
-
 # What becomes of it
 
 
@@ -317,11 +303,11 @@ class Progress:
                 sys.exit(f"faults: {ask.name} on a good line: {_counts(told.body)}; stored: {stored}")
 
     def _ask(self, ask: Ask) -> Told:
-        return Told.read(self._app.handler(ask.event(), Context(PROGRESS_SECONDS)))
+        return Told.read(self._app.handler(ask.event(), LambdaContext(PROGRESS_SECONDS)))
 
     def first(self, ask: Ask) -> tuple[Told, str | None]:
         """Ask, and return the answer with its cursor."""
-        answer = self._app.handler(ask.event(), Context(PROGRESS_SECONDS))
+        answer = self._app.handler(ask.event(), LambdaContext(PROGRESS_SECONDS))
         return Told.read(answer), json.loads(answer["body"])["data"].get("next_cursor")
 
     def disturbed(self, row: Row, times: int) -> None:
@@ -391,23 +377,21 @@ class Revision:
         for turn in range(times):
             batches = [f"batch_{row.mode}_{row.rate:g}_{turn}_{number}" for number in range(REVISED)]
             for batch_id in batches:
-                item = {"batch_id": batch_id, "sk": "BATCH", "owner_id": OWNER}
-                self._engine.put_item(TableName=self._table, Item={name: {"S": text} for name, text in item.items()})
+                item = table.item(batch_id=batch_id, sk=BATCH_KEY, owner_id=OWNER)
+                self._engine.put_item(TableName=self._table, Item=item)
             self._deliver(row, batches)
 
     def _deliver(self, row: Row, batches: list[str]) -> None:
         records: list[dict[str, Any]] = [
-            {"dynamodb": {"Keys": {"batch_id": {"S": batch_id}, "sk": {"S": "JOB#a"}}, "SequenceNumber": str(number)}}
+            {"dynamodb": {"Keys": table.job_key(batch_id, "a"), "SequenceNumber": str(number)}}
             for number, batch_id in enumerate(batches)
         ]
         for delivery in range(DELIVERIES):
             # As Lambda delivers again; the last time on a good line.
             self._line.rate = row.rate if delivery < DELIVERIES - 1 else 0
             began = time.monotonic()
-            failed = {
-                int(failure["itemIdentifier"])
-                for failure in self._app.handler({"Records": records}, Context(REVISION_SECONDS))["batchItemFailures"]
-            }
+            answer = self._app.handler({"Records": records}, LambdaContext(REVISION_SECONDS))
+            failed = {int(failure["itemIdentifier"]) for failure in answer["batchItemFailures"]}
             seconds = time.monotonic() - began
             row.milliseconds.append(seconds * 1_000)
             row.unavailable += bool(failed)
@@ -420,11 +404,11 @@ class Revision:
             if not failed:
                 row.recovered += delivery
                 return
-            records = [record for record in records if int(record["dynamodb"]["SequenceNumber"]) >= min(failed)]
+            records = failed_from(records, answer)
         row.wrong.append("revision: it hands back on a good line")
 
     def _revision(self, batch_id: str) -> int:
-        key = {"batch_id": {"S": batch_id}, "sk": {"S": "BATCH"}}
+        key = table.batch_key(batch_id)
         item = self._engine.get_item(TableName=self._table, Key=key, ConsistentRead=True)["Item"]
         return int(item.get("revision", {"N": "0"})["N"])
 
@@ -500,8 +484,7 @@ def main() -> None:
     began = time.monotonic()
     os.environ.update(environment(endpoint))
     engine = client(endpoint)
-    for table in tables():
-        engine.create_table(**table | {"TableName": {"JobsTable": JOBS_TABLE}.get(table["TableName"], TOKENS_TABLE)})
+    make_tables(engine)
     counts = fill(engine)
     cells = [
         Cell(function, mode, rate, SEED + number, counts)

@@ -1,16 +1,20 @@
-"""What Lambda hands to a function: its environment, its context, and API Gateway's event."""
+"""What Lambda hands to a function: its environment, and an event of API Gateway."""
 
-import json
-import os
-import sys
-import time
-from importlib import import_module
-from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, Final
 
-EVENT: Final = Path(__file__).resolve().parent.parent / "events" / "bearer.json"
-_SECONDS: Final = 120
+from local_cloud.proxy_event import Pairs, proxy_event
+
+# The headers of events/bearer.json.
+_HEADERS: Final = {
+    "Accept": "*/*",
+    "Authorization": "Bearer demo-token",
+    "Host": "abcdef1234.execute-api.eu-central-1.amazonaws.com",
+    "User-Agent": "curl/8.7.1",
+    "X-Amzn-Trace-Id": "Root=1-67891233-abcdef012345678912345678",
+    "X-Forwarded-For": "203.0.113.7",
+    "X-Forwarded-Port": "443",
+    "X-Forwarded-Proto": "https",
+}
 
 
 def environment(endpoint: str) -> dict[str, str]:
@@ -32,41 +36,7 @@ def environment(endpoint: str) -> dict[str, str]:
     }
 
 
-def context() -> Any:  # noqa: ANN401  # Lambda's context has no type of its own
-    """Return the context of one invocation."""
-    ends = time.monotonic() + _SECONDS
-    return SimpleNamespace(
-        function_name="progress",
-        function_version="1",
-        memory_limit_in_mb=1024,
-        tenant_id=None,
-        invoked_function_arn="arn:aws:lambda:eu-central-1:123456789012:function:progress:live",
-        aws_request_id="1b2c3d4e-0000-4000-8000-000000000000",
-        get_remaining_time_in_millis=lambda: int((ends - time.monotonic()) * 1_000),
-    )
-
-
-def event(batch_id: str, headers: dict[str, str]) -> dict[str, Any]:
-    """Return API Gateway's event for a GET of one batch."""
-    made: dict[str, Any] = json.loads(EVENT.read_bytes())
-    made["path"] = f"/api/v1/scrape/batch/{batch_id}/progress"
-    made["pathParameters"] = {"batch_id": batch_id}
-    made["requestContext"]["path"] = "/prod" + made["path"]
-    made["headers"] |= headers
-    made["multiValueHeaders"] |= {name: [value] for name, value in headers.items()}
-    return made
-
-
-def main() -> None:
-    """Answer once, as a cold function does: `invocation.py MODULE BATCH_ID`."""
-    handler = import_module(sys.argv[1]).handler
-    answer = json.dumps(handler(event(sys.argv[2], {}), context()))
-    if json.loads(answer)["statusCode"] != 200:  # noqa: PLR2004  # HTTP's OK
-        sys.exit(answer)
-    # Lambda freezes the process here; taking it down is no part of a cold start.
-    sys.stdout.flush()
-    os._exit(0)
-
-
-if __name__ == "__main__":
-    main()
+def event(batch_id: str, headers: dict[str, str], query: Pairs = (), method: str = "GET") -> dict[str, Any]:
+    """Return API Gateway's event of a request for one batch."""
+    path = f"/api/v1/scrape/batch/{batch_id}/progress"
+    return proxy_event(method, path, (_HEADERS | headers).items(), query, host=_HEADERS["Host"])

@@ -30,15 +30,15 @@ from typing import Any, Final, NamedTuple
 
 import httpx
 
+from batch_progress import table
 from batch_progress.errors import ServiceUnavailable
 from batch_progress.recorder import BatchRecorder
-from batch_progress_cli.timestamp import timestamp
+from batch_progress.table import BATCH_KEY, JOB_PREFIX, Item, JobStatus, timestamp
 from benchmarks import faults
 from benchmarks.invocation import environment
 from benchmarks.run import machine
 from benchmarks.serving import ROOT, ready, serving
 from benchmarks.workload import JOBS_TABLE, OWNER, TOKEN, TOKENS_TABLE
-from local_cloud.template import tables
 
 RESULTS: Final = Path(__file__).with_name("load.json")
 JOBS: Final = 20
@@ -108,22 +108,20 @@ def batch_id(number: int) -> str:
 
 def fill(engine: Any) -> None:  # noqa: ANN401  # botocore ships no types
     """Make the tables, a token, and batches of which no job has begun."""
-    for table in tables():
-        engine.create_table(**table | {"TableName": {"JobsTable": JOBS_TABLE}.get(table["TableName"], TOKENS_TABLE)})
+    faults.make_tables(engine)
     engine.put_item(TableName=TOKENS_TABLE, Item=faults.token_item(TOKEN))
     created = timestamp(datetime.now(UTC))
-    items: list[faults.Item] = []
+    items: list[Item] = []
     for number in range(BATCHES):
-        key = {"batch_id": {"S": batch_id(number)}}
-        declared = {"owner_id": {"S": OWNER}, "total_urls": {"N": str(JOBS)}, "created_at": {"S": created}}
-        items.append(key | {"sk": {"S": "BATCH"}} | declared)
+        ident = batch_id(number)
+        items.append(table.item(batch_id=ident, sk=BATCH_KEY, owner_id=OWNER, total_urls=JOBS, created_at=created))
         items += [
-            key
-            | {
-                "sk": {"S": f"JOB#job_{job:06}"},
-                "url": {"S": f"https://example.com/{number}/{job}"},
-                "status": {"S": "pending"},
-            }
+            table.item(
+                batch_id=ident,
+                sk=f"{JOB_PREFIX}job_{job:06}",
+                url=f"https://example.com/{number}/{job}",
+                status=JobStatus.PENDING,
+            )
             for job in range(JOBS)
         ]
     for some in batched(items, 25, strict=False):

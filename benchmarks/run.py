@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,7 +24,7 @@ from statistics import median
 from typing import Any, Final, Self
 
 from benchmarks import report, workload
-from benchmarks.invocation import environment
+from benchmarks.invocation import environment, event
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 WORK: Final = ROOT / ".aws-sam" / "bench"
@@ -336,9 +337,14 @@ def _cold(module: str, path: list[Path], database: Database) -> float:
         "PYTHONDONTWRITEBYTECODE": "1",
     }
     interpreter = os.path.realpath(sys.executable)
-    script = str(ROOT / "benchmarks" / "invocation.py")
-    command = [interpreter, "-S", "-s", "-P", script, module, workload.batch_id(COLD_JOBS)]
-    process = subprocess.Popen(command, env=variables, stdout=subprocess.DEVNULL)  # noqa: S603  # our own
+    script = str(ROOT / "benchmarks" / "cold_start.py")
+    command = [interpreter, "-S", "-s", "-P", script, module]
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as asked:
+        json.dump(event(workload.batch_id(COLD_JOBS), {}), asked)
+        asked.seek(0)
+        process = subprocess.Popen(  # noqa: S603  # our own
+            command, env=variables, stdin=asked, stdout=subprocess.DEVNULL
+        )
     _, status, used = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:

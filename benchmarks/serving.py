@@ -18,7 +18,9 @@ import httpx
 
 from batch_progress_cli.local_server import HOST
 from local_cloud.http_server import http_server
-from local_cloud.lambda_context import Context
+from local_cloud.lambda_context import LambdaContext
+from local_cloud.proxy_event import Event
+from local_cloud.template import timeout_seconds
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 
@@ -74,9 +76,11 @@ def main() -> None:
 
     one_at_a_time = threading.Lock()
 
-    def call(event: dict[str, object]) -> object:
+    seconds = timeout_seconds("ProgressFunction")
+
+    def call(event: Event) -> object:
         with one_at_a_time:
-            return handler(event, Context())
+            return handler(event, LambdaContext(seconds))
 
     listener = socket.socket(fileno=int(sys.argv[1]))
     with Path(os.devnull).open("w", encoding="utf-8") as screen:

@@ -8,6 +8,9 @@ from typing import Any, Final
 
 import msgspec
 
+from batch_progress import table
+from batch_progress.table import BATCH_KEY, JOB_PREFIX, Item, JobStatus, timestamp
+
 JOBS_TABLE: Final = "jobs"
 TOKENS_TABLE: Final = "tokens"
 TOKEN: Final = "demo-token"  # noqa: S105  # openly a demo, as in events/
@@ -26,8 +29,6 @@ TIMEOUT_SECONDS: Final = 30.0
 _MEDIAN_SECONDS: Final = 6.0
 _WORDS: Final = ("catalogue", "products", "outdoor", "kitchen", "archive", "clearance", "furniture", "lighting")
 
-type Item = dict[str, dict[str, str]]
-
 
 def batch_id(jobs: int) -> str:
     """Return the id of the batch of so many jobs."""
@@ -41,40 +42,41 @@ def items(jobs: int, now: datetime) -> Iterator[Item]:
     ended = jobs // 2 + jobs // 50
     failed = set(draw.sample(range(ended), jobs // 50))
     took = list(islice(durations(draw), ended))
-    expires = str(int(now.timestamp()) + 30 * 86_400)
-    yield {
-        "batch_id": {"S": ident},
-        "sk": {"S": "BATCH"},
-        "owner_id": {"S": OWNER},
-        "total_urls": {"N": str(jobs)},
-        "created_at": {"S": _time(now - timedelta(seconds=sum(took) / workers + 5))},
-        "parallel_jobs": {"N": str(workers)},
-        "timeout_per_url": {"N": "30"},
-        "revision": {"N": str(ended * 2 + workers)},
-        "expires_at": {"N": expires},
-    }
+    expires = int(now.timestamp()) + 30 * 86_400
+    yield table.item(
+        batch_id=ident,
+        sk=BATCH_KEY,
+        owner_id=OWNER,
+        total_urls=jobs,
+        created_at=_time(now - timedelta(seconds=sum(took) / workers + 5)),
+        parallel_jobs=workers,
+        timeout_per_url=TIMEOUT_SECONDS,
+        revision=ended * 2 + workers,
+        expires_at=expires,
+    )
     # Jobs end in the order of their ids, spread evenly over the time that the workers took.
     step = sum(took) / workers / max(ended, 1)
     for number in range(jobs):
-        item = {
-            "batch_id": {"S": ident},
-            "sk": {"S": f"JOB#job_{number + 1:06}"},
-            "url": {"S": _url(draw, number + 1)},
-            "status": {"S": "pending"},
-            "expires_at": {"N": expires},
-        }
+        item = table.item(
+            batch_id=ident,
+            sk=f"{JOB_PREFIX}job_{number + 1:06}",
+            url=_url(draw, number + 1),
+            status=JobStatus.PENDING,
+            expires_at=expires,
+        )
         if number < ended:
             finished = now - timedelta(seconds=(ended - number) * step)
-            item["status"] = {"S": "failed" if number in failed else "completed"}
-            item["items_extracted"] = {"N": "0" if number in failed else str(draw.randint(1, 60))}
-            item["started_at"] = {"S": _time(finished - timedelta(seconds=took[number]))}
-            item["finished_at"] = {"S": _time(finished)}
+            item |= table.item(
+                status=JobStatus.FAILED if number in failed else JobStatus.COMPLETED,
+                items_extracted=0 if number in failed else draw.randint(1, 60),
+                started_at=_time(finished - timedelta(seconds=took[number])),
+                finished_at=_time(finished),
+            )
             if number in failed:
-                item["error_code"] = {"S": "TIMEOUT"}
-                item["error_message"] = {"S": "The page did not answer within 30 seconds."}
+                item |= table.item(error_code="TIMEOUT", error_message="The page did not answer within 30 seconds.")
         elif number < ended + workers:
-            item["status"] = {"S": "processing"}
-            item["started_at"] = {"S": _time(now - timedelta(seconds=draw.uniform(0.2, 8)))}
+            started = now - timedelta(seconds=draw.uniform(0.2, 8))
+            item |= table.item(status=JobStatus.PROCESSING, started_at=_time(started))
         yield item
 
 
@@ -118,4 +120,4 @@ def _url(draw: random.Random, number: int) -> str:
 
 
 def _time(moment: datetime) -> str:
-    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return timestamp(moment.astimezone(UTC))

@@ -13,25 +13,16 @@ import base64
 import json
 import logging
 import re
-from collections.abc import Callable, Iterable
-from datetime import UTC, datetime
-from uuid import uuid4
+from collections.abc import Callable, Iterable, Iterator
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 from werkzeug import Request, Response
 
+from local_cloud.proxy_event import Event, proxy_event
+
 logger = logging.getLogger(__name__)
 
-type Event = dict[str, object]
-
-STAGE = "prod"
-RESOURCES = (
-    "/api/v1/scrape/batch/{batch_id}/progress",
-    "/v1/scrape/batch/{batch_id}/progress",
-    "/",
-    "/{proxy+}",
-)
 # Where a server puts the headers as they were sent, since WSGI joins those sent twice.
 SENT_HEADERS = "batch_progress.sent_headers"
 # What a Lambda may answer with, in bytes of JSON.
@@ -70,61 +61,26 @@ def respond(request: Request, handler: Callable[[Event], object]) -> Response:
     except Exception:
         # A crash of any kind is one to the client; the developer sees which.
         logger.exception("The function crashed, or answered what no gateway takes")
-        context = event["requestContext"]
-        return bad_gateway(str(context["requestId"] if isinstance(context, dict) else ""), request.method)
+        return bad_gateway(event["requestContext"]["requestId"], request.method)
 
 
 def to_event(request: Request) -> Event:
     """Return the proxy event of a request."""
-    path = _sent_path(request)
-    resource, parameters = _match(path)
-    headers = _grouped(request.environ.get(SENT_HEADERS) or request.headers.items())
-    headers["X-Forwarded-Proto"] = [request.scheme]
-    headers["X-Forwarded-Port"] = [str(request.environ["SERVER_PORT"])]
-    query = {name: list(values) for name, values in request.args.lists()}
-    body = request.get_data()
-    now = datetime.now(UTC)
-    return {
-        "resource": resource,
-        "path": path,
-        "httpMethod": request.method,
-        "headers": {name: values[-1] for name, values in headers.items()},
-        "multiValueHeaders": headers,
-        "queryStringParameters": {name: values[-1] for name, values in query.items()} or None,
-        "multiValueQueryStringParameters": query or None,
-        "pathParameters": parameters or None,
-        "stageVariables": None,
-        "requestContext": {
-            "accountId": "123456789012",
-            "apiId": "1234567890",
-            "domainName": request.host,
-            "extendedRequestId": None,
-            "httpMethod": request.method,
-            "identity": {
-                "accountId": None,
-                "apiKey": None,
-                "caller": None,
-                "cognitoAuthenticationProvider": None,
-                "cognitoAuthenticationType": None,
-                "cognitoIdentityPoolId": None,
-                "sourceIp": request.remote_addr,
-                "user": None,
-                "userAgent": request.headers.get("User-Agent"),
-                "userArn": None,
-            },
-            "path": f"/{STAGE}{path}",
-            "protocol": request.environ.get("SERVER_PROTOCOL", "HTTP/1.1"),
-            "requestId": str(uuid4()),
-            "requestTime": now.strftime("%d/%b/%Y:%H:%M:%S +0000"),
-            "requestTimeEpoch": int(now.timestamp() * 1000),
-            "resourceId": "123456",
-            "resourcePath": resource,
-            "stage": STAGE,
-        },
-        # The API takes every media type for binary, so that a compressed answer passes unharmed.
-        "body": base64.b64encode(body).decode() if body else None,
-        "isBase64Encoded": True,
-    }
+    headers = _one_spelling(request.environ.get(SENT_HEADERS) or request.headers.items())
+    return proxy_event(
+        request.method,
+        _sent_path(request),
+        [
+            *headers,
+            ("X-Forwarded-Proto", request.scheme),
+            ("X-Forwarded-Port", str(request.environ["SERVER_PORT"])),
+        ],
+        [(name, value) for name, values in request.args.lists() for value in values],
+        body=request.get_data(),
+        host=request.host,
+        source_ip=request.remote_addr,
+        protocol=request.environ.get("SERVER_PROTOCOL", "HTTP/1.1"),
+    )
 
 
 def to_response(answer: object, method: str) -> Response:
@@ -182,27 +138,9 @@ def _sent_path(request: Request) -> str:
     return path.partition("?")[0] or "/"
 
 
-def _match(path: str) -> tuple[str, dict[str, str]]:
-    """Return the resource that a path belongs to and the parameters in it; slashes at the end don't count."""
-    bare = path.rstrip("/")
-    for resource, pattern in _PATTERNS:
-        if match := pattern.fullmatch(bare):
-            return resource, match.groupdict()
-    return "/{proxy+}", {"proxy": bare.removeprefix("/")}
-
-
-_PATTERNS = [
-    (resource, re.compile(re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", resource.rstrip("/"))))
-    for resource in RESOURCES
-    if "+" not in resource
-]
-
-
-def _grouped(headers: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
-    """Return the values of each header, under its first spelling."""
+def _one_spelling(headers: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+    """Yield headers, each under the first spelling of its name, without those that the gateway sets itself."""
     spelling: dict[str, str] = {}
-    grouped: dict[str, list[str]] = {}
     for name, value in headers:
-        if name.lower() not in {"x-forwarded-proto", "x-forwarded-port"}:  # the gateway's own to set
-            grouped.setdefault(spelling.setdefault(name.lower(), name), []).append(value)
-    return grouped
+        if name.lower() not in {"x-forwarded-proto", "x-forwarded-port"}:
+            yield spelling.setdefault(name.lower(), name), value

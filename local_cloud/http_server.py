@@ -12,6 +12,7 @@ from batch_progress_cli.failure import Failed
 from batch_progress_cli.local_server import HOST, ISSUER_PATH
 from batch_progress_cli.terminal import visible
 from local_cloud.dynamodb import dynamodb_app
+from local_cloud.proxy_event import Event
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 def http_server(
     listener: socket.socket,
-    handler: Callable[[dict[str, object]], object],
+    handler: Callable[[Event], object],
     screen: TextIO,
     issuer: "LocalIssuer | None" = None,
 ) -> "BaseWSGIServer":

@@ -10,10 +10,11 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from batch_progress import table
 from batch_progress.errors import BatchProgressError
 from batch_progress.recorder import BatchRecorder
+from batch_progress.table import BATCH_KEY, timestamp
 from batch_progress_cli.simulation import Crew, Workload, create, plan
-from batch_progress_cli.timestamp import timestamp
 from local_cloud.seed import LIVE_BATCH, OWNER
 
 WORKLOAD = Workload(jobs=40, workers=4, median=2.5, spread=0.45, timeout=8, failures=0.05)
@@ -80,8 +81,8 @@ class LiveBatch:
 
         The batch's own item takes a new time of creation, so that no tag of the round before holds.
         """
-        now = {"created_at": {"S": timestamp(datetime.now(UTC))}}
-        items = [item | now if item["sk"]["S"] == "BATCH" else item for item in fresh]
+        now = table.item(created_at=timestamp(datetime.now(UTC)))
+        items = [item | now if item["sk"]["S"] == BATCH_KEY else item for item in fresh]
         self._client.transact_write_items(
             TransactItems=[{"Put": {"TableName": self._table, "Item": item}} for item in items]
         )

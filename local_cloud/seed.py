@@ -4,7 +4,8 @@ import hashlib
 from datetime import datetime, timedelta
 from typing import Any
 
-from batch_progress_cli.timestamp import timestamp
+from batch_progress import table
+from batch_progress.table import BATCH_KEY, JOB_PREFIX, Item, JobStatus, timestamp
 
 BATCH = "batch_xyz789"
 # The same once more, of the owner whom the local issuer of session tokens calls so.
@@ -19,20 +20,18 @@ EXPIRED_TOKEN = "demo-expired-token"  # noqa: S105  # the same
 _AGE = timedelta(seconds=72)
 _TIMEOUT = 30
 # id, status, items; start and end in seconds after the batch began.
-_JOBS: tuple[tuple[str, str, int, int | None, int | None], ...] = (
-    ("job_abc123", "completed", 25, 1, 13),
-    ("job_bcd234", "completed", 36, 1, 17),
-    ("job_cde345", "completed", 40, 13, 25),
-    ("job_def456", "completed", 28, 17, 28),
-    ("job_efg567", "completed", 44, 25, 41),
-    ("job_fgh678", "completed", 33, 28, 46),
-    ("job_ghi789", "failed", 0, 41, 71),
-    ("job_hij890", "completed", 39, 46, 60),
-    ("job_ijk901", "processing", 0, 60, None),
-    ("job_jkl012", "pending", 0, None, None),
+_JOBS: tuple[tuple[str, JobStatus, int, int | None, int | None], ...] = (
+    ("job_abc123", JobStatus.COMPLETED, 25, 1, 13),
+    ("job_bcd234", JobStatus.COMPLETED, 36, 1, 17),
+    ("job_cde345", JobStatus.COMPLETED, 40, 13, 25),
+    ("job_def456", JobStatus.COMPLETED, 28, 17, 28),
+    ("job_efg567", JobStatus.COMPLETED, 44, 25, 41),
+    ("job_fgh678", JobStatus.COMPLETED, 33, 28, 46),
+    ("job_ghi789", JobStatus.FAILED, 0, 41, 71),
+    ("job_hij890", JobStatus.COMPLETED, 39, 46, 60),
+    ("job_ijk901", JobStatus.PROCESSING, 0, 60, None),
+    ("job_jkl012", JobStatus.PENDING, 0, None, None),
 )
-
-type Item = dict[str, dict[str, str]]
 
 
 def seed(client: Any, jobs_table: str, tokens_table: str, now: datetime) -> None:  # noqa: ANN401  # boto has no types
@@ -52,15 +51,15 @@ def seed_session(client: Any, jobs_table: str, owner: str, now: datetime) -> Non
 def batch_items(now: datetime, batch_id: str = BATCH, owner: str = OWNER) -> list[Item]:
     """Return the items of the example batch: 10 URLs, 7 completed, 1 failed, 2 pending, 245 items."""
     began = now - _AGE
-    batch: Item = {
-        "batch_id": {"S": batch_id},
-        "sk": {"S": "BATCH"},
-        "owner_id": {"S": owner},
-        "total_urls": {"N": str(len(_JOBS))},
-        "created_at": {"S": timestamp(began)},
-        "parallel_jobs": {"N": "2"},
-        "timeout_per_url": {"N": str(_TIMEOUT)},
-    }
+    batch = table.item(
+        batch_id=batch_id,
+        sk=BATCH_KEY,
+        owner_id=owner,
+        total_urls=len(_JOBS),
+        created_at=timestamp(began),
+        parallel_jobs=2,
+        timeout_per_url=_TIMEOUT,
+    )
     return [batch, *(_job(batch_id, number, began) for number in range(len(_JOBS)))]
 
 
@@ -82,18 +81,15 @@ def token_items(now: datetime) -> list[Item]:
 
 def _job(batch_id: str, number: int, began: datetime) -> Item:
     job_id, status, items, start, end = _JOBS[number]
-    item: Item = {
-        "batch_id": {"S": batch_id},
-        "sk": {"S": f"JOB#{job_id}"},
-        "url": {"S": f"https://example.com/page{number + 1}"},
-        "status": {"S": status},
-        "items_extracted": {"N": str(items)},
-    }
-    if start is not None:
-        item["started_at"] = {"S": timestamp(began + timedelta(seconds=start))}
-    if end is not None:
-        item["finished_at"] = {"S": timestamp(began + timedelta(seconds=end))}
-    if status == "failed":
-        item["error_code"] = {"S": "TIMEOUT"}
-        item["error_message"] = {"S": f"The page did not answer within {_TIMEOUT} seconds."}
-    return item
+    failed = status is JobStatus.FAILED
+    return table.item(
+        batch_id=batch_id,
+        sk=JOB_PREFIX + job_id,
+        url=f"https://example.com/page{number + 1}",
+        status=status,
+        items_extracted=items,
+        started_at=None if start is None else timestamp(began + timedelta(seconds=start)),
+        finished_at=None if end is None else timestamp(began + timedelta(seconds=end)),
+        error_code="TIMEOUT" if failed else None,
+        error_message=f"The page did not answer within {_TIMEOUT} seconds." if failed else None,
+    )

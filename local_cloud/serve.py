@@ -16,7 +16,8 @@ from batch_progress_cli.local_server import HOST, JOBS_TABLE, REGION
 from local_cloud import seed
 from local_cloud.dynamodb import embedded_dynamodb
 from local_cloud.http_server import http_server, listening, say, tables_at
-from local_cloud.lambda_context import Context
+from local_cloud.lambda_context import LambdaContext
+from local_cloud.proxy_event import Event
 
 if TYPE_CHECKING:
     from local_cloud.issuer import LocalIssuer
@@ -66,15 +67,18 @@ def _trusted_issuer(port: int) -> "LocalIssuer":
     return issuer
 
 
-def _load_handler(endpoint: str) -> Callable[[dict[str, object]], object]:
+def _load_handler(endpoint: str) -> Callable[[Event], object]:
     """Return a call of the real function, made as Lambda makes it: one at a time."""
     if os.environ.get("AWS_ENDPOINT_URL_DYNAMODB") != endpoint:
         raise RuntimeError("the function would speak to another DynamoDB")
     from functions.progress.app import handler  # noqa: PLC0415  # only once the environment is set
+    from local_cloud.template import timeout_seconds  # noqa: PLC0415  # reads YAML
 
-    def call(event: dict[str, object]) -> object:
+    seconds = timeout_seconds("ProgressFunction")
+
+    def call(event: Event) -> object:
         with _one_at_a_time:
-            return handler(event, Context())
+            return handler(event, LambdaContext(seconds))
 
     return call
 
@@ -90,14 +94,18 @@ def _at_work() -> Iterator[None]:
 
     from functions.revision.app import handler  # noqa: PLC0415
     from local_cloud.live_batch import LiveBatch  # noqa: PLC0415  # only once the environment is set
-    from local_cloud.stream import Stream  # noqa: PLC0415
+    from local_cloud.stream import Stream, embedded  # noqa: PLC0415
+    from local_cloud.template import stream_mapping, timeout_seconds  # noqa: PLC0415  # reads YAML
 
-    def call(event: dict[str, object]) -> None:
+    seconds = timeout_seconds("RevisionFunction")
+
+    def call(event: Event) -> object:
         with _one_at_a_time:
-            handler(event, Context())
+            return handler(event, LambdaContext(seconds))
 
     client = botocore.session.Session().create_client("dynamodb")
-    with Stream(JOBS_TABLE, REGION, call).delivered(), LiveBatch(client, JOBS_TABLE).at_work():
+    stream = Stream(embedded(JOBS_TABLE, REGION), call, stream_mapping())
+    with stream.delivered(), LiveBatch(client, JOBS_TABLE).at_work():
         yield
 
 

@@ -1,38 +1,36 @@
-"""The embedded table's stream, delivered as Lambda's event source delivers it.
-
-Taken from the engine's memory: over HTTP the engine would keep every record and every question for ever, and asking
-would cost more than all the rest.
-"""
+"""The jobs table's stream, delivered to the function behind it as Lambda's event source mapping delivers it."""
 
 import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import batched
 from typing import Any
 
-from moto.core.models import DEFAULT_ACCOUNT_ID
-from moto.dynamodb.models import dynamodb_backends
+from batch_progress.table import JOB_PREFIX
+from local_cloud.template import StreamMapping
 
-# As the template has it: many changes within a second are one.
-_WINDOW_SECONDS = 1.0
+type Record = dict[str, Any]
+type Function = Callable[[dict[str, Any]], Any]
+type Source = Callable[[], list[Record]]
 
 logger = logging.getLogger(__name__)
 
 
 class Stream:
-    """The stream of a table of the engine in this process."""
+    """A thread that delivers what a source returns."""
 
-    def __init__(self, table: str, region: str, function: Callable[[dict[str, object]], object]) -> None:
-        """Take the table and the function behind its stream."""
-        self._tables = dynamodb_backends[DEFAULT_ACCOUNT_ID][region].tables
-        self._table = table
+    def __init__(self, source: Source, function: Function, mapping: StreamMapping) -> None:
+        """Take the source of records, the function behind the stream, and the template's mapping between them."""
+        self._source = source
         self._function = function
+        self._mapping = mapping
         self._stop = threading.Event()
 
     @contextmanager
     def delivered(self) -> Iterator[None]:
-        """Deliver what changes while the block runs."""
-        thread = threading.Thread(target=self._run, name="stream", daemon=True)
+        """Deliver changes while the block runs."""
+        thread = threading.Thread(target=self.run, name="stream", daemon=True)
         thread.start()
         try:
             yield
@@ -40,21 +38,81 @@ class Stream:
             self._stop.set()
             thread.join()
 
-    def _run(self) -> None:
-        while not self._stop.wait(_WINDOW_SECONDS):
-            # The template filters the same: the function must not be woken by its own write.
-            jobs = [record for record in self._take() if record["dynamodb"]["Keys"]["sk"]["S"].startswith("JOB#")]
-            try:
-                if jobs:
-                    self._function({"Records": jobs})
-            except Exception:
-                # Without it a client that sends a tag is up to a minute late, as in the cloud.
-                logger.exception("The stream's function failed")
+    def run(self) -> None:
+        """Deliver the changes of each window until stopped."""
+        while not self._stop.wait(self._mapping.window_seconds):
+            deliver(self._source(), self._function, self._mapping)
 
-    def _take(self) -> list[dict[str, Any]]:
-        """Take the records out, so that they don't heap up; what comes meanwhile stays for the next time."""
-        shard = self._tables[self._table].stream_shard
+
+def deliver(records: list[Record], function: Function, mapping: StreamMapping) -> None:
+    """Deliver the records that pass the template's filter; deliver again what the function fails at."""
+    jobs = [record for record in records if record["dynamodb"]["Keys"]["sk"]["S"].startswith(JOB_PREFIX)]
+    for batch in batched(jobs, mapping.batch_size, strict=False):
+        left = list(batch)
+        for _ in range(1 + mapping.retries):
+            try:
+                left = failed_from(left, function({"Records": left}))
+            except Exception:
+                logger.exception("The stream's function failed")
+            if not left:
+                break
+        else:
+            # As in the cloud, tags of these batches hold for up to a minute longer.
+            logger.error("%d changes were not counted", len(left))
+
+
+def failed_from(records: list[Record], answer: dict[str, Any]) -> list[Record]:
+    """Return the records that Lambda delivers again: the first one that failed, and all after it."""
+    failed = {failure["itemIdentifier"] for failure in answer["batchItemFailures"]}
+    numbers = [record["dynamodb"]["SequenceNumber"] for record in records]
+    return records[min(map(numbers.index, failed)) :] if failed else []
+
+
+def embedded(table: str, region: str) -> Source:
+    """Return the stream of a table of the engine in this process.
+
+    It is read from the engine's memory. Over HTTP, the engine would keep every record and every request.
+    """
+    from moto.core.models import DEFAULT_ACCOUNT_ID  # noqa: PLC0415  # slow
+    from moto.dynamodb.models import dynamodb_backends  # noqa: PLC0415  # the same
+
+    tables = dynamodb_backends[DEFAULT_ACCOUNT_ID][region].tables
+
+    def take() -> list[Record]:
+        shard = tables[table].stream_shard
         records = shard.items if shard else []
         taken = records[:]
+        # Not `clear`: a record may have arrived since.
         del records[: len(taken)]
         return [record.to_json() for record in taken]
+
+    return take
+
+
+def remote(streams: Any, arn: str) -> Source:  # noqa: ANN401  # botocore ships no types
+    """Return a stream that is read over the API, from now on.
+
+    Args:
+        streams: A client of DynamoDB Streams.
+        arn: The stream.
+    """
+    iterators: dict[str, str | None] = {}
+    # A shard that opens later is read from its beginning.
+    kinds = iter(["LATEST"])
+
+    def take() -> list[Record]:
+        kind = next(kinds, "TRIM_HORIZON")
+        for shard in streams.describe_stream(StreamArn=arn)["StreamDescription"]["Shards"]:
+            name = shard["ShardId"]
+            if name not in iterators:
+                found = streams.get_shard_iterator(StreamArn=arn, ShardId=name, ShardIteratorType=kind)
+                iterators[name] = found["ShardIterator"]
+        taken: list[Record] = []
+        for name, iterator in iterators.items():
+            if iterator is not None:
+                page = streams.get_records(ShardIterator=iterator)
+                iterators[name] = page.get("NextShardIterator")
+                taken += page["Records"]
+        return taken
+
+    return take

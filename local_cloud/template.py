@@ -1,5 +1,6 @@
 """The tables as `template.yaml` declares them, for engines that stand in for DynamoDB."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,36 @@ def _merged(shared: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
         name: _merged(shared[name], own[name]) for name in shared.keys() & own.keys() if isinstance(own[name], dict)
     }
     return shared | own | both
+
+
+def timeout_seconds(function: str) -> float:
+    """Return the timeout of a function, named by its logical id."""
+    return float(read()["Resources"][function]["Properties"]["Timeout"])
+
+
+@dataclass(frozen=True)
+class StreamMapping:
+    """How Lambda delivers the jobs table's stream.
+
+    Attributes:
+        batch_size: The most records in one invocation.
+        window_seconds: How long changes are collected.
+        retries: How often a failed batch is delivered again.
+    """
+
+    batch_size: int
+    window_seconds: float
+    retries: int
+
+
+def stream_mapping() -> StreamMapping:
+    """Return the event source mapping of the revision function."""
+    mapping = read()["Resources"]["RevisionFunction"]["Properties"]["Events"]["JobChanges"]["Properties"]
+    return StreamMapping(
+        batch_size=mapping["BatchSize"],
+        window_seconds=mapping["MaximumBatchingWindowInSeconds"],
+        retries=mapping["MaximumRetryAttempts"],
+    )
 
 
 def tables(template: Path = TEMPLATE) -> list[dict[str, Any]]:

@@ -14,10 +14,12 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 
 from functions.progress.app import handler
 from local_cloud.gateway import respond
-from local_cloud.lambda_context import Context
+from local_cloud.lambda_context import LambdaContext
+from local_cloud.template import timeout_seconds
 
 TOKEN = "a-good-token"
 PAGE = "/watch/"
+TIMEOUT = timeout_seconds("ProgressFunction")
 type Job = dict[str, Any]
 
 
@@ -126,7 +128,7 @@ def serving(api: FakeApi, stage: str = "/prod") -> Iterator[FakeApi]:
         if path.startswith(PAGE):
             # Whatever id the browser is shown, so that the page has to see to it as well.
             request.environ["REQUEST_URI"] = f"{PAGE}batch_xyz789"
-            response = respond(request, lambda event: handler(event, Context()))
+            response = respond(request, lambda event: handler(event, LambdaContext(TIMEOUT)))
         elif path.startswith("/v1/scrape/batch/"):
             response = api.answer(request)
         else:

@@ -9,7 +9,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,12 +18,14 @@ from typing import Any
 from werkzeug.datastructures import Headers
 
 from functions.progress import app
+from local_cloud.lambda_context import LambdaContext
+from local_cloud.proxy_event import proxy_event
+from local_cloud.template import timeout_seconds
 
 type Pairs = Mapping[str, str] | Sequence[tuple[str, str]]
 type Attribute = str | int | dict[str, Any] | None  # text, number, DynamoDB's own JSON, or left out
 
-ROUTE = re.compile(r"(?P<resource>(/api)?/v1/scrape/batch/)(?P<batch_id>[^/]+)/progress/?")
-STAGE = "v1"
+TIMEOUT = timeout_seconds("ProgressFunction")
 REALISTIC = (("Host", "api.example.com"), ("User-Agent", "tests"), ("X-Forwarded-Proto", "https"))
 # The payload of a Lambda's answer, as the service counts it.
 SIX_MEGABYTES = 6 * 1024 * 1024
@@ -74,23 +75,11 @@ def batch_item(batch_id: str, **values: Attribute) -> dict[str, Any]:
     return attributes({"batch_id": batch_id, "sk": "BATCH", "owner_id": "demo"} | values)
 
 
-class Context:
-    """What a Lambda is told about its own run."""
+class Context(LambdaContext):
+    """Lambda's context; the function's own timeout unless a test gives another."""
 
-    function_name = "progress"
-    function_version = "1"
-    memory_limit_in_mb = 512
-    invoked_function_arn = "arn:aws:lambda:eu-central-1:123456789012:function:progress"
-    log_group_name = "/aws/lambda/progress"
-    log_stream_name = "2024/12/16/[1]0123456789abcdef"
-
-    def __init__(self, timeout: float = 10) -> None:
-        """Start the run's clock: `timeout` seconds from now."""
-        self.aws_request_id = str(uuid.uuid4())
-        self._ends = time.monotonic() + timeout
-
-    def get_remaining_time_in_millis(self) -> int:
-        return max(0, int((self._ends - time.monotonic()) * 1000))
+    def __init__(self, timeout: float = TIMEOUT) -> None:
+        super().__init__(timeout)
 
 
 @dataclass(frozen=True)
@@ -295,49 +284,4 @@ def progress_path(batch_id: str) -> str:
 
 def event(method: str, path: str, headers: Pairs = (), query: Pairs = ()) -> dict[str, Any]:
     """Return the event that a REST API makes of a request."""
-    headers, query = [*REALISTIC, *pairs(headers)], pairs(query)
-    route = ROUTE.fullmatch(path)
-    parameters: dict[str, str] | None
-    if route:
-        resource, parameters = f"{route['resource']}{{batch_id}}/progress", {"batch_id": route["batch_id"]}
-    elif path == "/":
-        resource, parameters = "/", None
-    else:
-        resource, parameters = "/{proxy+}", {"proxy": path.strip("/")}
-    return {
-        "resource": resource,
-        "path": path,
-        "httpMethod": method,
-        "headers": dict(headers),
-        "multiValueHeaders": _gathered(headers),
-        "queryStringParameters": dict(query) or None,
-        "multiValueQueryStringParameters": _gathered(query) or None,
-        "pathParameters": parameters,
-        "stageVariables": None,
-        "requestContext": {
-            "accountId": "123456789012",
-            "apiId": "abcdef1234",
-            "domainName": "api.example.com",
-            "domainPrefix": "api",
-            "extendedRequestId": unique("extended"),
-            "httpMethod": method,
-            "identity": {"sourceIp": "192.0.2.1", "userAgent": "tests"},
-            "path": f"/{STAGE}{path}",
-            "protocol": "HTTP/1.1",
-            "requestId": str(uuid.uuid4()),
-            "requestTime": datetime.now(UTC).strftime("%d/%b/%Y:%H:%M:%S +0000"),
-            "requestTimeEpoch": int(time.time() * 1000),
-            "resourceId": "a1b2c3",
-            "resourcePath": resource,
-            "stage": STAGE,
-        },
-        "body": None,
-        "isBase64Encoded": False,
-    }
-
-
-def _gathered(values: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
-    gathered: dict[str, list[str]] = {}
-    for name, value in values:
-        gathered.setdefault(name, []).append(value)
-    return gathered
+    return proxy_event(method, path, [*REALISTIC, *pairs(headers)], pairs(query))

@@ -1,6 +1,7 @@
 """What `sam build` leaves is what Lambda runs: here with nothing else on the path."""
 
 import importlib.util
+import inspect
 import json
 import marshal
 import os
@@ -19,7 +20,8 @@ import botocore.session
 import pytest
 from moto.server import ThreadedMotoServer
 
-from local_cloud.template import tables
+from local_cloud import lambda_context
+from local_cloud.template import tables, timeout_seconds
 
 ROOT = Path(__file__).resolve().parents[2]
 SAM = ROOT / ".venv-sam/bin/sam"
@@ -29,15 +31,11 @@ pytestmark = pytest.mark.timeout(300)  # the first test waits for two builds
 MACHINES = {"arm64": 183, "x86_64": 62}  # ELF's e_machine
 
 # Stands in for the runtime; the answer is the last line, for the function logs to the same stream.
-INVOKE = """
+INVOKE = f"""{inspect.getsource(lambda_context)}
 import json, sys
 from importlib import import_module
-from types import SimpleNamespace
 handler = import_module(sys.argv[1]).handler
-context = SimpleNamespace(function_name="progress", function_version="1", memory_limit_in_mb=1024, tenant_id=None,
-    invoked_function_arn="arn:aws:lambda:eu-central-1:123456789012:function:progress:live",
-    aws_request_id="1b2c3d4e-0000-4000-8000-000000000000", get_remaining_time_in_millis=lambda: 10000)
-print(json.dumps([handler(json.load(sys.stdin), context),
+print(json.dumps([handler(json.load(sys.stdin), LambdaContext({timeout_seconds("ProgressFunction")})),
     sorted(module.__file__ for module in list(sys.modules.values()) if getattr(module, "__file__", None))]))
 """
 # Versions of the function that SAM publishes, for a hash of the layer's content and the parameters on the command line.

@@ -11,15 +11,13 @@ from werkzeug.test import Client, EnvironBuilder
 
 from local_cloud.gateway import (
     LARGEST_ANSWER,
-    RESOURCES,
     SENT_HEADERS,
-    STAGE,
-    Event,
     bad_gateway,
     respond,
     to_event,
     to_response,
 )
+from local_cloud.proxy_event import RESOURCES, STAGE, Event
 from local_cloud.template import read
 
 PATH = "/api/v1/scrape/batch/batch_xyz789/progress"
