@@ -1,0 +1,67 @@
+"""What `table.py` says is what items are decoded into, what the README tells writers, and what the page offers."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import get_args
+
+import msgspec
+import pytest
+
+from batch_progress import decode, table
+from batch_progress.table import JobStatus
+
+ROOT = Path(__file__).parents[2]
+# Written and read by this project only.
+OWN_ATTRIBUTES = {"revision"}
+ITEM = {"sk": "S", **table.BATCH_ATTRIBUTES, **table.JOB_ATTRIBUTES}
+
+
+def decoded(kind: type[msgspec.Struct]) -> dict[str, str]:
+    """Return the type of each attribute of a struct: the name of its value's only field."""
+    types = {}
+    for field in msgspec.structs.fields(kind):
+        (value,) = (each for each in get_args(field.type) or (field.type,) if each is not type(None))
+        (types[field.encode_name],) = value.__struct_fields__
+    return types
+
+
+@pytest.mark.parametrize(
+    ("kind", "attributes"), [(decode.Item, ITEM), (decode.DetailedItem, ITEM | dict(table.DETAIL_ATTRIBUTES))]
+)
+def test_each_attribute_that_is_read_is_decoded_by_its_type(
+    kind: type[msgspec.Struct], attributes: Mapping[str, str]
+) -> None:
+    assert attributes == decoded(kind)
+
+
+def documented() -> dict[str, dict[str, str]]:
+    """Return the types of the attributes in the README's table, by sort key."""
+    found: dict[str, dict[str, str]] = {}
+    attributes: dict[str, str] = {}
+    section = (ROOT / "README.md").read_text("utf-8").partition("\n## Write what it reads\n")[2].partition("\n## ")[0]
+    for key, names, type_ in re.findall(r"^\| (`\S+`)? ?\| (`.+?`) \| ([SN]) \|", section, re.MULTILINE):
+        attributes = found.setdefault(key, {}) if key else attributes
+        attributes |= dict.fromkeys(re.findall(r"`(\w+)`", names), type_)
+    return found
+
+
+def test_the_readme_lists_every_attribute() -> None:
+    batch = {name: type_ for name, type_ in table.BATCH_ATTRIBUTES.items() if name not in OWN_ATTRIBUTES}
+    job = {**table.JOB_ATTRIBUTES, **table.DETAIL_ATTRIBUTES, "expires_at": table.BATCH_ATTRIBUTES["expires_at"]}
+    assert {"`BATCH`": batch, "`JOB#<job_id>`": job} == documented()
+
+
+def test_every_status_is_documented_and_offered_by_the_page() -> None:
+    statuses = list(JobStatus)
+    readme = re.search(r"^\| \| `status` \| S \| (.+) \|$", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE)
+    assert readme
+    assert statuses == re.findall(r"`(\w+)`", readme[1])
+    transitions = (
+        (ROOT / "docs" / "recording.md").read_text("utf-8").partition("\n| From \\ to |")[2].partition("\n\n")[0]
+    )
+    rows = re.findall(r"^\| (`.+?`) \|", transitions, re.MULTILINE)
+    assert sorted(statuses) == sorted(status for row in rows for status in re.findall(r"`(\w+)`", row))
+    page = re.search(r'for \(const name of \["", (.+?)\]\)', (ROOT / "page" / "page.js").read_text("utf-8"))
+    assert page
+    assert sorted(statuses) == sorted(re.findall(r'"(\w+)"', page[1]))
