@@ -1,90 +1,139 @@
-// biome-ignore lint/suspicious/noRedundantUseStrict: the page has this as a classic script, not as a module
+// biome-ignore lint/suspicious/noRedundantUseStrict: the built page has a classic script, not a module
 "use strict";
-const ROWS = 100; // jobs of one page of the table
-const MOST = 1000; // jobs of one answer: a batch that fits is held whole
-const WALK = 20_000; // of a larger batch up to this, every job's end is looked up once, for the chart
+
+// Jobs on one page of the table.
+const PAGE_SIZE = 100;
+// Jobs in one answer. The page keeps all jobs of a batch that fits: filter and pages then need no request.
+const ANSWER_SIZE = 1000;
+// Up to this many jobs, the chart of a larger batch shows its whole history, which takes one request per answer.
+const HISTORY_SIZE = 20_000;
+// Polls that the chart of a larger batch remembers.
+const POLLS_SIZE = 2000;
+
 const { floor, max, min, round } = Math;
 const $ = (id) => document.getElementById(id);
-const put = (id, text) => {
+
+function setText(id, text) {
   $(id).textContent = text;
-};
-const set = (element, attributes) => {
-  for (const name in attributes) element.setAttribute(name, attributes[name]);
-};
+}
 
-// Where this page is, and whose token it holds
+function create(tagName, text, className) {
+  const element = document.createElement(tagName);
+  element.textContent = text;
+  if (className) element.className = className;
+  return element;
+}
 
-const place = /\/watch\/([^/]+)(\/?)$/.exec(location.pathname);
-const batch = place && /^[A-Za-z0-9_-]{1,128}$/.test(readable(place[1])) ? readable(place[1]) : null;
-const api = `${place?.[2] ? "../../" : "../"}v1/scrape/batch/${batch}/progress`;
-let token = stored();
+// The batch in the address, and the token
 
-function readable(segment) {
+const path = /\/watch\/([^/]+)(\/?)$/.exec(location.pathname);
+const segment = decoded(path?.[1] ?? "");
+const batchId = /^[A-Za-z0-9_-]{1,128}$/.test(segment) ? segment : null;
+// Relative, so that a stage's prefix in the address does not matter.
+const api = `${path?.[2] ? "../../" : "../"}v1/scrape/batch/${batchId}/progress`;
+let token = loadToken();
+
+function decoded(text) {
   try {
-    return decodeURIComponent(segment);
+    return decodeURIComponent(text);
   } catch {
     return "";
   }
 }
-function stored(value) {
+
+function loadToken() {
   try {
-    if (value === undefined) return sessionStorage.getItem("batch-progress") ?? "";
+    return sessionStorage.getItem("batch-progress") ?? "";
+  } catch {
+    // The browser blocks storage: the token is lost on reload.
+    return "";
+  }
+}
+
+function setToken(value) {
+  token = value;
+  try {
     sessionStorage.setItem("batch-progress", value);
   } catch {
-    /* a browser that keeps nothing: the token is in memory alone */
+    // As above.
   }
-  return value ?? "";
 }
 
-// What is known
+// State
 
+// The latest answer that was not 304, and its ETag.
 let data;
 let tag;
+// When the latest answer came, 304 included.
+let updatedAt;
+// Whether the batch has more jobs than one answer.
 let large;
+// The status that the table is filtered by; "" for all.
 let filter = "";
+// The page of the table, from 0.
 let page;
-let cursors;
+// The jobs that the table chooses from: all of them, or one page of a large batch.
 let listed;
-let behind;
-let move = 0;
-let reasons;
-let reasonsAt;
-let reasonsOf;
+// Of a large batch: the cursor of each page that was opened, and of the page after the current one.
+let cursors;
+let nextCursor;
+// Of a large batch: a sample of its failed jobs, when it was read, and how many had failed then.
+let failedSample;
+let sampledAt;
+let sampledFailed;
+// For the chart: [time, ended, failed] at each poll; of a large batch the end of each job, and when they were read.
 let polls;
-let walked;
-let walkedAt;
-let faults = 0;
-let seen;
-let due;
+let jobEnds;
+let jobEndsAt;
+// A counter for each kind of request: an answer is dropped when a later request has been sent.
+let pollCount = 0;
+let pageCount = 0;
+// The next poll: its timer, and when it is due.
 let timer;
-let turn = 0;
+let nextPollAt;
+// Errors since the last good answer.
+let errorCount = 0;
+// Milliseconds that the service's clock is ahead of the browser's.
 let skew = 0;
 let state;
-let told;
+// What a screen reader was last told: { state, tenth, at }.
+let announced;
+
 const now = () => Date.now() + skew;
 
-function clear() {
+function reset() {
   clearTimeout(timer);
-  turn += 1;
-  [data, tag, walked, reasonsOf, seen, due, behind] = [];
+  pollCount += 1;
+  data = undefined;
+  tag = undefined;
+  updatedAt = undefined;
   large = false;
   page = 0;
-  reasonsAt = 0;
-  [cursors, listed, reasons, polls, told] = [[], [], [], [], {}];
+  listed = [];
+  cursors = [];
+  nextCursor = undefined;
+  failedSample = [];
+  sampledAt = 0;
+  sampledFailed = undefined;
+  polls = [];
+  jobEnds = undefined;
+  nextPollAt = undefined;
+  announced = {};
 }
 
-// Asking
+// Requests
 
+// An answer that is an error; `status` is 0 when there was no valid answer.
 class ApiError extends Error {
-  constructor(status, code, wait) {
+  constructor(status, code, retryAfter) {
     super(`${status} ${code}`);
-    Object.assign(this, { status, code, wait });
+    Object.assign(this, { status, code, retryAfter });
   }
 }
 
-async function ask(parameters, known) {
+async function request(parameters, knownTag) {
   const headers = { Authorization: `Bearer ${token}` };
-  if (known) headers["If-None-Match"] = known;
+  if (knownTag) headers["If-None-Match"] = knownTag;
   const query = new URLSearchParams(Object.entries(parameters).filter(([, value]) => value !== ""));
   let answer;
   let body = {};
@@ -97,117 +146,120 @@ async function ask(parameters, known) {
     });
     if (answer.status !== 304) body = await answer.json();
   } catch {
+    // An error whose body is not JSON still has its status.
     if (!answer || answer.ok) throw new ApiError(0);
   }
-  const served = Date.parse(answer.headers.get("Date"));
-  if (Math.abs(served - Date.now()) > 2000) skew = served - Date.now();
-  const wait = Number(answer.headers.get("Retry-After"));
-  if (!answer.ok && answer.status !== 304) throw new ApiError(answer.status, body?.error?.code, wait);
+  const serverTime = Date.parse(answer.headers.get("Date"));
+  if (Math.abs(serverTime - Date.now()) > 2000) skew = serverTime - Date.now();
+  const retryAfter = Number(answer.headers.get("Retry-After"));
+  if (!answer.ok && answer.status !== 304) throw new ApiError(answer.status, body?.error?.code, retryAfter);
   if (answer.ok && body?.success !== true) throw new ApiError(0);
-  return { data: body.data, tag: answer.headers.get("ETag"), wait };
+  return { data: body.data, tag: answer.headers.get("ETag"), retryAfter };
 }
-
-const ONE_PAGE = { include: "details", limit: ROWS };
 
 async function poll() {
   clearTimeout(timer);
-  due = undefined;
-  const mine = ++turn;
+  nextPollAt = undefined;
+  pollCount += 1;
+  const mine = pollCount;
   try {
-    const answer = await ask(
-      { include: "details,estimate", limit: large ? ROWS : MOST, status: large ? filter : "" },
+    const answer = await request(
+      { include: "details,estimate", limit: large ? PAGE_SIZE : ANSWER_SIZE, status: large ? filter : "" },
       tag,
     );
-    if (mine !== turn) return;
-    faults = 0;
-    seen = now();
+    if (mine !== pollCount) return;
+    errorCount = 0;
+    updatedAt = now();
     if (answer.data) {
       data = answer.data;
       tag = answer.tag;
-      polls.push([seen, ended(), data.failed]);
-      if (polls.length > 2000) polls = polls.filter((_, index) => index % 2);
+      polls.push([updatedAt, endedCount(), data.failed]);
+      if (polls.length > POLLS_SIZE) polls = polls.filter((_, index) => index % 2);
       if (!large && data.next_cursor) {
-        // Too many to hold: from here on one page of the table at a time. What came begins the walk for the chart.
+        // Too large to keep: poll again for one page of the table. The history begins with the jobs that came.
         large = true;
         tag = undefined;
-        if (data.total_urls <= WALK) walk(data.jobs, data.next_cursor);
+        if (data.total_urls <= HISTORY_SIZE) loadHistory(data.jobs, data.next_cursor);
         return poll();
       }
       if (large && page) {
-        await turnTo(page);
+        await loadPage(page);
       } else {
-        behind = data.next_cursor;
+        nextCursor = data.next_cursor;
         renderRows(data.jobs);
       }
-      if (large) findReasons();
+      if (large) loadFailedSample();
     }
     render();
-    if (answer.wait) soon(document.hidden ? max(answer.wait, 60) : answer.wait);
-  } catch (fault) {
-    if (mine === turn) failed(fault);
+    if (answer.retryAfter) pollIn(document.hidden ? max(answer.retryAfter, 60) : answer.retryAfter);
+  } catch (error) {
+    if (mine === pollCount) handle(error);
   }
 }
 
-function soon(seconds) {
+function pollIn(seconds) {
   clearTimeout(timer);
-  due = now() + seconds * 1000;
+  nextPollAt = now() + seconds * 1000;
   timer = setTimeout(poll, seconds * 1000);
 }
 
-function failed(fault) {
-  if (!(fault instanceof ApiError)) throw fault;
-  if (fault.status === 401) return askForToken(fault.code);
-  if (fault.code === "BATCH_NOT_FOUND") {
-    clear();
+function handle(error) {
+  if (!(error instanceof ApiError)) throw error;
+  if (error.status === 401) return askForToken(error.code);
+  if (error.code === "BATCH_NOT_FOUND") {
+    reset();
     return setState("unknown");
   }
-  faults += 1;
-  soon(max(fault.wait || 0, min(60, 2 ** faults) * (0.5 + Math.random() / 2)));
-  setState("offline", fault.status);
+  errorCount += 1;
+  // Exponential backoff with jitter, up to a minute.
+  pollIn(max(error.retryAfter || 0, min(60, 2 ** errorCount) * (0.5 + Math.random() / 2)));
+  setState("offline", error.status);
 }
 
-// The ends of a larger batch's jobs, page after page and once; without them the chart begins with the first poll.
-async function walk(jobs, cursor) {
-  const ends = jobs.map(end);
-  let next = cursor;
+// Reads when each job of a large batch ended, once. If that fails, the chart begins with the first poll.
+async function loadHistory(jobs, cursor) {
+  const ends = jobs.map(jobEnd);
   const mine = token;
-  walkedAt = now();
+  let next = cursor;
+  jobEndsAt = now();
   try {
     while (next) {
-      const { data: more } = await ask({ include: "details", limit: MOST, cursor: next });
+      const { data: more } = await request({ include: "details", limit: ANSWER_SIZE, cursor: next });
       if (mine !== token || !large) return;
-      ends.push(...more.jobs.map(end));
+      ends.push(...more.jobs.map(jobEnd));
       next = more.next_cursor;
     }
-    walked = ends;
-    draw();
+    jobEnds = ends;
+    drawChart();
   } catch {
-    /* the polls will do */
+    // The chart uses the polls.
   }
 }
 
-async function turnTo(number) {
-  const mine = ++move;
+async function loadPage(number) {
+  pageCount += 1;
+  const mine = pageCount;
   page = number;
-  const answer = await ask({ ...ONE_PAGE, status: filter, cursor: cursors[number] });
-  if (mine !== move) return;
-  behind = answer.data.next_cursor;
+  const answer = await request({ include: "details", limit: PAGE_SIZE, status: filter, cursor: cursors[number] });
+  if (mine !== pageCount) return;
+  nextCursor = answer.data.next_cursor;
   renderRows(answer.data.jobs);
 }
 
-async function findReasons() {
-  if (!data.failed || data.failed === reasonsOf || now() - reasonsAt < 60_000) return;
-  reasonsAt = now();
-  reasonsOf = data.failed;
+// Reads the first failed jobs of a large batch, at most once a minute, and only when more have failed.
+async function loadFailedSample() {
+  if (!data.failed || data.failed === sampledFailed || now() - sampledAt < 60_000) return;
+  sampledAt = now();
+  sampledFailed = data.failed;
   try {
-    reasons = (await ask({ ...ONE_PAGE, status: "failed" })).data.jobs;
+    failedSample = (await request({ include: "details", limit: PAGE_SIZE, status: "failed" })).data.jobs;
     renderReasons();
   } catch {
-    reasonsOf = undefined;
+    sampledFailed = undefined;
   }
 }
 
-// States
+// States: loading, signin, running, stalled, finished, offline, unknown (batch), misnamed (batch)
 
 function setState(name, status) {
   const before = state;
@@ -215,85 +267,86 @@ function setState(name, status) {
   const [title, text] = {
     stalled: [
       "This batch has stalled",
-      "Jobs are left, and nothing has moved for longer than a job may take. It is looked at twice a minute.",
+      "Jobs are pending, but none has changed for longer than one job may take. This page checks twice a minute.",
     ],
     offline: [
       navigator.onLine ? `The service cannot ${status ? "answer just now" : "be reached"}` : "You are offline",
       "",
     ],
-    unknown: ["No such batch", `This token has no batch ${batch}. It may be another owner's, or long gone.`],
+    unknown: ["No such batch", `The owner of this token has no batch ${batchId}. It may have been deleted.`],
     misnamed: [
       "No batch at this address",
-      "A batch id is 1 to 128 letters, digits, underscores and hyphens, behind /watch/.",
+      "The address must end with /watch/ and a batch id: 1 to 128 letters, digits, underscores and hyphens.",
     ],
   }[name] ?? [""];
   $("notice").hidden = !title;
   $("notice").className = name;
-  put("notice-title", title);
-  put("notice-text", text ?? "");
+  setText("notice-title", title);
+  setText("notice-text", text ?? "");
   $("again").hidden = name === "misnamed";
   $("state").hidden = /loading|signin|misnamed/.test(name);
   $("state").className = `pill ${name}`;
-  put("state", name[0].toUpperCase() + name.slice(1));
+  setText("state", name[0].toUpperCase() + name.slice(1));
   $("view").hidden = !data;
   $("signin").hidden = name !== "signin";
   $("forget").hidden = !token || name === "signin";
-  document.title = data ? `${percent()}% · ${batch}` : (batch ?? "Batch progress");
-  if (title && name !== before) say(`${title}. ${text}`);
-  tick();
+  document.title = data ? `${percent()}% · ${batchId}` : (batchId ?? "Batch progress");
+  if (title && name !== before) announce(`${title}. ${text}`);
+  renderTimes();
 }
 
+// `code` is that of the 401; "" after "Forget token", undefined when the page opens.
 function askForToken(code) {
-  token = stored("");
-  clear();
-  if (!code) refuse("");
-  else if (code.endsWith("EXPIRED")) refuse("This token has expired.");
-  else if (code.endsWith("DEACTIVATED")) refuse("This token has been deactivated.");
-  else refuse("This token is not valid here.");
+  setToken("");
+  reset();
+  if (!code) showTokenError("");
+  else if (code.endsWith("EXPIRED")) showTokenError("This token has expired.");
+  else if (code.endsWith("DEACTIVATED")) showTokenError("This token has been deactivated.");
+  else showTokenError("This token is not valid.");
   setState("signin");
   $("token").value = "";
   if (code !== undefined) $("token").focus();
 }
 
-function refuse(reason) {
-  put("signin-fault", reason);
-  set($("token"), { "aria-invalid": Boolean(reason) });
-  if (reason) say(reason);
+function showTokenError(message) {
+  setText("signin-fault", message);
+  $("token").ariaInvalid = Boolean(message);
+  if (message) announce(message);
 }
 
-// A listener hears of each change of state, and of progress at most once a minute or for each tenth.
-const say = (text) => put("say", text);
+// A screen reader is told of each new state, and of progress at each tenth and otherwise once a minute at most.
+const announce = (text) => setText("say", text);
 
-function sayProgress() {
+function announceProgress() {
   const tenth = floor(percent() / 10);
-  const same = state === told.state;
-  if (same && (state === "finished" || (tenth === told.tenth && now() - told.at < 60_000))) return;
-  told = { state, tenth, at: now() };
-  say(`${percent()}% done, ${$("left").textContent}. ${summary()}`);
+  const same = state === announced.state;
+  if (same && (state === "finished" || (tenth === announced.tenth && now() - announced.at < 60_000))) return;
+  announced = { state, tenth, at: now() };
+  announce(`${percent()}% done, ${$("left").textContent}. ${summary()}`);
 }
 
-// Words and numbers
+// Texts and numbers
 
-const count = new Intl.NumberFormat("en").format;
-const moment = (text) => Date.parse(text ?? "");
-const ended = () => data.completed + data.failed;
-const percent = () => (data.total_urls ? floor((100 * ended()) / data.total_urls) : 100);
-// What comes from outside is shown as it is, but for letters that are not seen or turn others round.
+const formatCount = new Intl.NumberFormat("en").format;
+const parseTime = (text) => Date.parse(text ?? "");
+const endedCount = () => data.completed + data.failed;
+const percent = () => (data.total_urls ? floor((100 * endedCount()) / data.total_urls) : 100);
+// Untrusted text: replaces control characters, invisible ones, and those that change the direction of text.
 const plain = (text) =>
   // biome-ignore lint/suspicious/noControlCharactersInRegex: these are the characters to replace
   String(text).replace(/[\u0000-\u001f\u007f-\u009f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]/g, "\ufffd");
 
-function clock(time, seconds) {
+function formatTime(time, withSeconds = true) {
   const sameDay = new Date(time).toDateString() === new Date(now()).toDateString();
   return new Intl.DateTimeFormat("en-GB", {
     hour: "2-digit",
     minute: "2-digit",
-    ...(seconds && { second: "2-digit" }),
+    ...(withSeconds && { second: "2-digit" }),
     ...(!sameDay && { day: "numeric", month: "short" }),
   }).format(time);
 }
 
-function span(seconds, exact) {
+function formatDuration(seconds, exact) {
   const s = max(0, seconds);
   if (exact && s < 9.95) return `${s.toFixed(1)} s`;
   if (s < 90) return `${exact ? round(s) : max(5, round(s / 5) * 5)} s`;
@@ -303,107 +356,104 @@ function span(seconds, exact) {
   return `${round(minutes / 1440)} days`;
 }
 
-const many = (status) => (large ? 0 : data.jobs.filter((job) => job.status === status).length);
+// Unknown, hence 0, for a large batch.
+const countOf = (status) => (large ? 0 : data.jobs.filter((job) => job.status === status).length);
 
 function summary() {
-  const busy = many("processing");
+  const processing = countOf("processing");
   return (
-    `${count(data.completed)} completed, ${count(data.failed)} failed, ${count(data.pending)} pending` +
-    `${busy ? ` (${count(busy)} of them processing)` : ""}, of ${count(data.total_urls)}.`
+    `${formatCount(data.completed)} completed, ${formatCount(data.failed)} failed, ` +
+    `${formatCount(data.pending)} pending` +
+    `${processing ? ` (${formatCount(processing)} of them processing)` : ""}, of ${formatCount(data.total_urls)}.`
   );
 }
 
-// Showing
+function estimate() {
+  const { basis, earliest, latest } = data.estimate;
+  return {
+    basis,
+    completion: parseTime(data.estimated_completion),
+    earliest: parseTime(earliest),
+    latest: parseTime(latest),
+  };
+}
+
+// The numbers above the chart
 
 function render() {
-  const basis = data.estimate.basis;
-  const busy = many("processing");
-  const cancelled = many("cancelled");
-  for (const name of ["completed", "failed", "pending"]) put(name, count(data[name]));
-  put("items", count(data.total_items_extracted));
-  if (busy) $("pending").append(part("small", `${count(busy)} processing`));
-  if (cancelled) $("failed").append(part("small", `${count(cancelled)} cancelled`));
-  $("percent").replaceChildren(String(percent()), part("small", "%"));
-  const [c, f, p] = $("bar").children;
-  for (const [piece, size] of [
-    [c, data.completed],
-    [f, data.failed],
-    [p, busy],
-  ]) {
-    piece.style.width = size ? `max(3px, ${(100 * size) / data.total_urls}%)` : 0;
+  const { basis } = data.estimate;
+  const processing = countOf("processing");
+  const cancelled = countOf("cancelled");
+  for (const name of ["completed", "failed", "pending"]) setText(name, formatCount(data[name]));
+  setText("items", formatCount(data.total_items_extracted));
+  if (processing) $("pending").append(create("small", `${formatCount(processing)} processing`));
+  if (cancelled) $("failed").append(create("small", `${formatCount(cancelled)} cancelled`));
+  $("percent").replaceChildren(String(percent()), create("small", "%"));
+  const sizes = [data.completed, data.failed, processing];
+  for (const [index, size] of sizes.entries()) {
+    $("bar").children[index].style.width = size ? `max(3px, ${(100 * size) / data.total_urls}%)` : 0;
   }
-  set($("bar"), { "aria-valuemax": data.total_urls, "aria-valuenow": ended(), "aria-valuetext": summary() });
+  Object.assign($("bar"), {
+    ariaValueMax: data.total_urls,
+    ariaValueNow: endedCount(),
+    ariaValueText: summary(),
+  });
   setState(/finished|stalled/.test(basis) ? basis : "running");
   renderReasons();
-  draw();
-  sayProgress();
+  drawChart();
+  announceProgress();
 }
 
-// What depends on the time of day alone.
-function tick() {
-  if (data) {
-    const { at, basis, earliest, latest } = expected();
-    const left = (at - now()) / 1000;
-    if (basis === "finished") {
-      const took = large ? 0 : at - series()[0]?.[0];
-      put("left", data.failed ? `Done, with ${count(data.failed)} failed` : "All done");
-      put("range", `Ended ${clock(at, true)}${took > 0 ? ` after ${span(took / 1000)}` : ""}`);
-    } else if (basis === "stalled") {
-      put("left", `${count(data.pending)} left, none moving`);
-      const moved = large
-        ? 0
-        : max(
-            0,
-            ...data.jobs.flatMap((job) => [moment(job.started_at), moment(job.finished_at)]).filter(Number.isFinite),
-          );
-      put("range", moved ? `Nothing has moved since ${clock(moved, true)}` : "");
-    } else {
-      const seconds = latest - now() < 1_200_000;
-      put("left", left < 3 ? "Any moment now" : `About ${span(left)} left`);
-      put(
-        "range",
-        `between ${clock(earliest, seconds)} and ${clock(latest, seconds)}` +
-          (basis === "declared" ? ", a first guess" : ""),
-      );
-    }
+// Every second: the texts that change with the time.
+function renderTimes() {
+  if (data) renderEstimate();
+  const wait = nextPollAt ? max(0, round((nextPollAt - now()) / 1000)) : 0;
+  const time = updatedAt && data ? formatTime(updatedAt) : "";
+  if (state === "offline") {
+    setText("notice-text", `${time ? `This page shows the state of ${time}. ` : ""}Next try in ${wait} s.`);
   }
-  const wait = due ? max(0, round((due - now()) / 1000)) : 0;
-  const asOf = seen && data ? `As of ${clock(seen, true)}` : "";
-  if (state === "offline")
-    put("notice-text", `${asOf ? `What you see is ${asOf.toLowerCase()}. ` : ""}Next try in ${wait} s.`);
-  put("fresh", asOf + (asOf && due && state !== "offline" ? `, next look in ${wait} s` : ""));
+  const next = nextPollAt && state !== "offline" ? `, next update in ${wait} s` : "";
+  setText("fresh", time ? `As of ${time}${next}` : "");
 }
 
-function expected() {
-  const { basis, earliest, latest } = data.estimate;
-  return { at: moment(data.estimated_completion), basis, earliest: moment(earliest), latest: moment(latest) };
-}
-
-function part(name, text, className) {
-  const element = document.createElement(name);
-  element.textContent = text;
-  if (className) element.className = className;
-  return element;
+function renderEstimate() {
+  const { completion, basis, earliest, latest } = estimate();
+  if (basis === "finished") {
+    const took = large ? 0 : completion - chartPoints()[0]?.[0];
+    setText("left", data.failed ? `Done, with ${formatCount(data.failed)} failed` : "All done");
+    setText("range", `Ended ${formatTime(completion)}${took > 0 ? ` after ${formatDuration(took / 1000)}` : ""}`);
+  } else if (basis === "stalled") {
+    const times = large ? [] : data.jobs.flatMap((job) => [parseTime(job.started_at), parseTime(job.finished_at)]);
+    const changedAt = max(0, ...times.filter(Number.isFinite));
+    setText("left", `${formatCount(data.pending)} pending, no progress`);
+    setText("range", changedAt ? `No job has changed since ${formatTime(changedAt)}` : "");
+  } else {
+    const left = (completion - now()) / 1000;
+    const withSeconds = latest - now() < 1_200_000;
+    const range = `between ${formatTime(earliest, withSeconds)} and ${formatTime(latest, withSeconds)}`;
+    setText("left", left < 3 ? "Any moment now" : `About ${formatDuration(left)} left`);
+    setText("range", range + (basis === "declared" ? ", a first estimate" : ""));
+  }
 }
 
 function renderReasons() {
-  const lost = (large ? reasons : data.jobs).filter((job) => job.status === "failed");
+  const failed = (large ? failedSample : data.jobs).filter((job) => job.status === "failed");
   const groups = new Map();
-  for (const job of lost) {
+  for (const job of failed) {
     const group = groups.get(job.error_code) ?? { code: job.error_code, size: 0, message: job.error_message };
     group.size += 1;
     groups.set(job.error_code, group);
   }
   const largest = [...groups.values()].sort((a, b) => b.size - a.size).slice(0, 8);
   $("failures").hidden = !largest.length;
-  put("sample", large ? `of the first ${count(lost.length)}` : "");
+  setText("sample", large ? `of the first ${formatCount(failed.length)}` : "");
   $("reasons").replaceChildren(
     ...largest.map(({ code, size, message }) => {
-      const item = part("li", "");
-      const words = part("div", "");
-      words.append(part("span", plain(code ?? "No reason recorded")));
-      if (message) words.append(" ", part("span", plain(message), "soft small"));
-      item.append(part("b", count(size)), words);
+      const item = create("li", "");
+      const words = create("div", "");
+      words.append(create("span", plain(code ?? "No reason recorded")));
+      if (message) words.append(" ", create("span", plain(message), "soft small"));
+      item.append(create("b", formatCount(size)), words);
       return item;
     }),
   );
@@ -411,202 +461,209 @@ function renderReasons() {
 
 // The table
 
+// The row of each job that is shown, by job id.
 const rows = new Map();
 
 function renderRows(jobs = listed) {
   listed = jobs;
-  const fitting = large ? listed : listed.filter((job) => !filter || job.status === filter);
-  if (!large && page * ROWS >= fitting.length) page = max(0, Math.ceil(fitting.length / ROWS) - 1);
-  const shown = large ? fitting.slice(0, ROWS) : fitting.slice(page * ROWS, (page + 1) * ROWS);
-  const wanted = shown.map(row);
-  const body = $("rows");
-  const focused = document.activeElement;
-  // Rows that stay are left where they are, and with them the focus.
-  if (wanted.length !== body.children.length || wanted.some((one, index) => one !== body.children[index])) {
-    body.replaceChildren(...wanted);
-    if (focused !== document.activeElement && focused.isConnected) focused.focus({ preventScroll: true });
-    for (const [id, one] of rows) if (!one.isConnected) rows.delete(id);
-  }
-  const more = large ? Boolean(behind) : (page + 1) * ROWS < fitting.length;
-  const whole = large ? { "": data.total_urls, completed: data.completed }[filter] : fitting.length;
+  const matching = large ? listed : listed.filter((job) => !filter || job.status === filter);
+  if (!large && page * PAGE_SIZE >= matching.length) page = max(0, Math.ceil(matching.length / PAGE_SIZE) - 1);
+  const first = page * PAGE_SIZE;
+  const shown = large ? matching.slice(0, PAGE_SIZE) : matching.slice(first, first + PAGE_SIZE);
+  replaceRows(shown.map(jobRow));
+  const more = large ? Boolean(nextCursor) : first + PAGE_SIZE < matching.length;
+  const total = large ? { "": data.total_urls, completed: data.completed }[filter] : matching.length;
   $("none").hidden = shown.length > 0;
   $("pager").hidden = !more && !page;
-  put(
+  setText(
     "where",
-    `${count(page * ROWS + 1)} to ${count(page * ROWS + shown.length)}${whole ? ` of ${count(whole)}` : ""}`,
+    `${formatCount(first + 1)} to ${formatCount(first + shown.length)}${total ? ` of ${formatCount(total)}` : ""}`,
   );
-  set($("previous"), { "aria-disabled": !page });
-  set($("next"), { "aria-disabled": !more });
+  $("previous").ariaDisabled = !page;
+  $("next").ariaDisabled = !more;
 }
 
-function row(job) {
-  let one = rows.get(job.job_id);
-  if (!one || one.url !== job.url) {
-    // The roles stand there for the small screen, on which a row is no table row to the eye.
-    const cell = (name, role) => {
-      const made = part(name, "");
-      made.role = role;
-      return made;
-    };
-    one = cell("tr", "row");
-    one.url = job.url;
-    const head = cell("th", "rowheader");
-    head.append(address(job.url), part("span", plain(job.job_id), "soft small"));
-    one.append(head, cell("td", "cell"), cell("td", "cell"), cell("td", "cell"));
-    rows.set(job.job_id, one);
+// Leaves the table alone when the rows are the same: a row that is removed loses the focus.
+function replaceRows(wanted) {
+  const body = $("rows");
+  const focused = document.activeElement;
+  if (wanted.length === body.children.length && wanted.every((one, index) => one === body.children[index])) return;
+  body.replaceChildren(...wanted);
+  if (focused !== document.activeElement && focused.isConnected) focused.focus({ preventScroll: true });
+  for (const [id, one] of rows) if (!one.isConnected) rows.delete(id);
+}
+
+function jobRow(job) {
+  let row = rows.get(job.job_id);
+  if (!row || row.url !== job.url) {
+    row = newRow(job);
+    rows.set(job.job_id, row);
   }
-  const [head, status, items, time] = one.children;
+  const [head, status, items, time] = row.children;
   const why = job.status === "failed" && [job.error_code, job.error_message].filter(Boolean).map(plain).join(": ");
-  if (one.status !== job.status) status.replaceChildren(part("span", job.status, `pill ${job.status}`));
-  if (one.why !== why) {
+  if (row.status !== job.status) status.replaceChildren(create("span", job.status, `pill ${job.status}`));
+  if (row.why !== why) {
     head.querySelector(".why")?.remove();
     if (why) {
-      head.append(part("span", why, "why small"));
+      head.append(create("span", why, "why small"));
       head.lastChild.title = why;
     }
   }
-  Object.assign(one, { status: job.status, why });
-  items.textContent = count(job.items_extracted);
+  Object.assign(row, { status: job.status, why });
+  items.textContent = formatCount(job.items_extracted);
   time.textContent = jobTime(job);
-  return one;
+  return row;
+}
+
+function newRow(job) {
+  // Explicit roles: on a small screen CSS lays a row out as a grid, and the browser drops the native ones.
+  const cell = (tagName, role) => {
+    const element = create(tagName, "");
+    element.role = role;
+    return element;
+  };
+  const row = cell("tr", "row");
+  const head = cell("th", "rowheader");
+  row.url = job.url;
+  head.append(jobLink(job.url), create("span", plain(job.job_id), "soft small"));
+  row.append(head, cell("td", "cell"), cell("td", "cell"), cell("td", "cell"));
+  return row;
 }
 
 function jobTime(job) {
-  const from = moment(job.started_at);
-  const to = moment(job.finished_at);
+  const from = parseTime(job.started_at);
+  const to = parseTime(job.finished_at);
   const finished = Number.isFinite(to);
   const took = ((finished ? to : now()) - from) / 1000;
   if (!Number.isFinite(took) || took < 0) return "";
-  if (finished) return span(took, true);
-  return job.status === "processing" ? `${span(took)} so far` : "";
+  if (finished) return formatDuration(took, true);
+  return job.status === "processing" ? `${formatDuration(took)} so far` : "";
 }
 
-// An address is linked only where it leads to the web, and is never anything but text.
-function address(url) {
-  const text = plain(url) || "no address";
+// Only an http or https URL becomes a link; any other is text.
+function jobLink(url) {
+  const text = plain(url) || "no URL";
   let parsed;
   try {
     parsed = new URL(url);
   } catch {
-    /* not one */
+    // Not a URL.
   }
-  if (!parsed || !/^https?:$/.test(parsed.protocol)) return part("span", text);
-  const link = part("a", text);
+  if (!parsed || !/^https?:$/.test(parsed.protocol)) return create("span", text);
+  const link = create("a", text);
   Object.assign(link, { href: parsed.href, target: "_blank", rel: "noopener noreferrer nofollow", title: text });
   return link;
 }
 
 // The chart
 
-// When a job ended, and whether badly.
-const end = (job) => [moment(job.finished_at), job.status === "completed" ? 0 : 1];
+// When a job ended, and 1 unless it completed.
+const jobEnd = (job) => [parseTime(job.finished_at), job.status === "completed" ? 0 : 1];
 
-// Moments, with how many jobs had ended by then and how many of those badly.
-function series() {
-  const known = ((large ? walked : data.jobs.map(end)) ?? [])
-    .filter(([at]) => Number.isFinite(at))
+// Points [time, ended, failed] in the order of time.
+function chartPoints() {
+  const ends = ((large ? jobEnds : data.jobs.map(jobEnd)) ?? [])
+    .filter(([time]) => Number.isFinite(time))
     .sort((a, b) => a[0] - b[0]);
-  const { at: done, basis } = expected();
-  const last = basis === "finished" ? done : seen;
-  if (!known.length) return [...polls];
-  const starts = large ? [] : data.jobs.map((job) => moment(job.started_at)).filter(Number.isFinite);
-  const line = [[min(known[0][0], ...starts), 0, 0]];
-  const stride = Math.ceil(known.length / 300);
-  let lost = 0;
-  known.forEach(([at, bad], index) => {
-    lost += bad;
-    if (index % stride === 0 || index === known.length - 1) line.push([at, index + 1, lost]);
-  });
-  if (large) line.push(...polls.filter(([at]) => at > walkedAt));
-  if (last > line.at(-1)[0]) line.push([last, ended(), data.failed]);
-  return line;
+  if (!ends.length) return [...polls];
+  const { completion, basis } = estimate();
+  const starts = large ? [] : data.jobs.map((job) => parseTime(job.started_at)).filter(Number.isFinite);
+  const points = [[min(ends[0][0], ...starts), 0, 0]];
+  const stride = Math.ceil(ends.length / 300);
+  let failed = 0;
+  for (const [index, [time, bad]] of ends.entries()) {
+    failed += bad;
+    if (index % stride === 0 || index === ends.length - 1) points.push([time, index + 1, failed]);
+  }
+  if (large) points.push(...polls.filter(([time]) => time > jobEndsAt));
+  const last = basis === "finished" ? completion : updatedAt;
+  if (last > points.at(-1)[0]) points.push([last, endedCount(), data.failed]);
+  return points;
 }
 
-const STEPS = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 21_600, 43_200, 86_400, 172_800, 604_800];
+// Seconds between two labels of the time axis.
+const TIME_STEPS = [
+  1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 21_600, 43_200, 86_400, 172_800, 604_800,
+];
 
-function draw() {
+function drawChart() {
   if (!data) return;
   const svg = $("chart");
   const width = svg.clientWidth;
   const height = svg.clientHeight;
   const total = data.total_urls;
-  const line = series();
-  const { at, basis, earliest, latest } = expected();
-  $("figure").hidden = !line.length || !total;
-  if (!line.length || !total || !width) return;
-  const [t, done] = line.at(-1);
-  const first = line[0][0];
-  const ahead = /declared|observed/.test(basis);
-  // A long tail of the forecast must not squeeze what has happened into a corner.
-  const last = max(first + 1000, t, ahead ? min(latest, at + (at - first) / 2) : 0);
-  const left = 12 + 7.5 * count(total).length;
+  const points = chartPoints();
+  $("figure").hidden = !points.length || !total;
+  if (!points.length || !total || !width) return;
+
+  const { completion, basis, earliest, latest } = estimate();
+  const forecast = /declared|observed/.test(basis);
+  const first = points[0][0];
+  const [current, ended] = points.at(-1);
+  // The forecast's latest end may be far away: it must not squeeze the past into a corner.
+  const last = max(first + 1000, current, forecast ? min(latest, completion + (completion - first) / 2) : 0);
+  const left = 12 + 7.5 * formatCount(total).length;
   const right = width - 8;
   const top = 8;
   const bottom = height - 26;
   const x = (time) => left + ((right - left) * (time - first)) / (last - first);
   const y = (jobs) => bottom - ((bottom - top) * jobs) / total;
-  const path = (points) => points.map(([time, jobs]) => `${x(time).toFixed(1)},${y(jobs).toFixed(1)}`).join(" ");
-  const pieces = [];
-  const add = (name, attributes, text = "") => {
-    const piece = document.createElementNS("http://www.w3.org/2000/svg", name);
-    set(piece, attributes);
-    piece.textContent = text;
-    pieces.push(piece);
+  const line = (...list) => list.map(([time, jobs]) => `${x(time).toFixed(1)},${y(jobs).toFixed(1)}`).join(" ");
+  const elements = [];
+  const add = (tagName, attributes, text = "") => {
+    const element = document.createElementNS("http://www.w3.org/2000/svg", tagName);
+    for (const name in attributes) element.setAttribute(name, attributes[name]);
+    element.textContent = text;
+    elements.push(element);
   };
+
   for (const jobs of new Set([0, round(total / 2), total])) {
     add("line", { class: "grid", x1: left, x2: right, y1: y(jobs), y2: y(jobs) });
-    add("text", { x: left - 8, y: y(jobs) + 4, "text-anchor": "end" }, count(jobs));
+    add("text", { x: left - 8, y: y(jobs) + 4, "text-anchor": "end" }, formatCount(jobs));
   }
-  const step = 1000 * (STEPS.find((one) => (last - first) / 1000 / one <= (right - left) / 90) ?? 2_592_000);
+  const maxLabels = (right - left) / 90;
+  const step = 1000 * (TIME_STEPS.find((seconds) => (last - first) / 1000 / seconds <= maxLabels) ?? 2_592_000);
   const zone = new Date(first).getTimezoneOffset() * 60_000;
   for (let time = Math.ceil((first - zone) / step) * step + zone; time <= last; time += step) {
-    const words = clock(time, step < 60_000);
-    const room = words.length * 3.4;
-    const middle = min(max(x(time), left + room - 6), right - room + 6);
-    add("text", { x: middle, y: height - 6, "text-anchor": "middle" }, words);
+    const label = formatTime(time, step < 60_000);
+    const half = label.length * 3.4;
+    const middle = min(max(x(time), left + half - 6), right - half + 6);
+    add("text", { x: middle, y: height - 6, "text-anchor": "middle" }, label);
   }
-  if (ahead) {
-    const low = latest > last ? done + ((total - done) * (last - t)) / (latest - t) : total;
+  if (forecast) {
+    const cut = latest > last ? ended + ((total - ended) * (last - current)) / (latest - current) : total;
+    const origin = [current, ended];
     add("polygon", {
       class: "band",
-      points: path([
-        [t, done],
-        [max(earliest, t), total],
-        [last, total],
-        [last, low],
-      ]),
+      points: line(origin, [max(earliest, current), total], [last, total], [last, cut]),
     });
-    add("polyline", {
-      class: "path",
-      points: path([
-        [t, done],
-        [max(at, t), total],
-      ]),
-    });
-    add("line", { class: "now", x1: x(t), x2: x(t), y1: top, y2: bottom });
+    add("polyline", { class: "path", points: line(origin, [max(completion, current), total]) });
+    add("line", { class: "now", x1: x(current), x2: x(current), y1: top, y2: bottom });
   }
-  add("polygon", { class: "done", points: path([[first, 0], ...line, [t, 0]]) });
-  if (data.failed)
-    add("polygon", {
-      class: "lost",
-      points: path([[first, 0], ...line.map(([time, , lost]) => [time, lost]), [t, 0]]),
-    });
-  add("polyline", { class: "edge", points: path(line) });
-  const words =
-    `${count(done)} of ${count(total)} jobs ended from ${clock(first, true)} to ${clock(t, true)}` +
-    (ahead
-      ? `; the rest is forecast to end at ${clock(at, true)}, between ${clock(earliest, true)} and ${clock(latest, true)}.`
-      : ".");
-  set(svg, { viewBox: `0 0 ${width} ${height}`, "aria-label": words });
-  $("key-band").hidden = !ahead;
-  if (ahead) $("key-band").lastChild.textContent = `forecast, ${round(100 * data.estimate.confidence)}% range`;
-  svg.replaceChildren(...pieces);
+  add("polygon", { class: "done", points: line([first, 0], ...points, [current, 0]) });
+  if (data.failed) {
+    const failed = points.map(([time, , count]) => [time, count]);
+    add("polygon", { class: "lost", points: line([first, 0], ...failed, [current, 0]) });
+  }
+  add("polyline", { class: "edge", points: line(...points) });
+  svg.replaceChildren(...elements);
+
+  const past =
+    `${formatCount(ended)} of ${formatCount(total)} jobs ended from ${formatTime(first)} ` +
+    `to ${formatTime(current)}`;
+  const future =
+    `the rest is forecast to end at ${formatTime(completion)}, ` +
+    `between ${formatTime(earliest)} and ${formatTime(latest)}`;
+  svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
+  svg.ariaLabel = `${past}${forecast ? `; ${future}` : ""}.`;
+  $("key-band").hidden = !forecast;
+  if (forecast) $("key-band").lastChild.textContent = `forecast, ${round(100 * data.estimate.confidence)}% range`;
 }
 
-// What people do
+// Controls
 
 for (const name of ["", "completed", "failed", "processing", "pending", "cancelled"]) {
-  const label = part("label", "");
+  const label = create("label", "");
   const choice = document.createElement("input");
   Object.assign(choice, { type: "radio", name: "status", value: name, checked: !name });
   label.append(choice, name || "all");
@@ -614,68 +671,67 @@ for (const name of ["", "completed", "failed", "processing", "pending", "cancell
 }
 $("filter").addEventListener("change", (event) => {
   filter = event.target.value;
-  page = 0;
-  move += 1;
-  if (large) {
-    tag = undefined;
-    poll();
-  } else renderRows();
+  showFirstPage();
 });
 
-async function go(number) {
-  if (!large) {
+// The first page of a large batch comes with each poll, the others on request.
+function showFirstPage() {
+  page = 0;
+  pageCount += 1;
+  if (!large) return renderRows();
+  tag = undefined;
+  return poll();
+}
+
+async function showPage(number) {
+  if (number === 0) {
+    await showFirstPage();
+  } else if (large) {
+    if (number > page) cursors[number] = nextCursor;
+    try {
+      await loadPage(number);
+    } catch (error) {
+      handle(error);
+    }
+  } else {
     page = number;
     renderRows();
-  } else if (number === 0) {
-    page = 0;
-    move += 1;
-    tag = undefined;
-    await poll();
-  } else {
-    if (number > page) cursors[number] = behind;
-    try {
-      await turnTo(number);
-    } catch (fault) {
-      failed(fault);
-    }
   }
   $("jobs-title").scrollIntoView({ block: "nearest" });
-  say(`Jobs ${$("where").textContent}`);
+  announce(`Jobs ${$("where").textContent}`);
 }
-for (const [id, way] of [
-  ["previous", -1],
-  ["next", 1],
-]) {
+for (const [id, way] of Object.entries({ previous: -1, next: 1 })) {
   $(id).addEventListener("click", (event) => {
-    if (event.currentTarget.getAttribute("aria-disabled") !== "true") go(page + way);
+    if (event.currentTarget.ariaDisabled !== "true") showPage(page + way);
   });
 }
 $("signin").addEventListener("submit", (event) => {
   event.preventDefault();
   const value = $("token").value.trim();
-  if (!/^[\w.~+/-]{8,8192}=*$/.test(value))
-    return refuse("A token is 8 or more letters, digits and - . _ ~ + /, without blanks.");
-  refuse("");
-  token = stored(value);
-  begin();
+  if (!/^[\w.~+/-]{8,8192}=*$/.test(value)) {
+    return showTokenError("A token is 8 or more letters, digits and - . _ ~ + /, without spaces.");
+  }
+  showTokenError("");
+  setToken(value);
+  start();
   $("name").focus();
 });
 $("forget").addEventListener("click", () => askForToken(""));
 $("again").addEventListener("click", poll);
 addEventListener("online", () => state === "offline" && poll());
-addEventListener("offline", () => due && setState("offline"));
-document.addEventListener("visibilitychange", () => !document.hidden && due && poll());
-new ResizeObserver(draw).observe($("chart"));
-setInterval(tick, 1000);
+addEventListener("offline", () => nextPollAt && setState("offline"));
+document.addEventListener("visibilitychange", () => !document.hidden && nextPollAt && poll());
+new ResizeObserver(drawChart).observe($("chart"));
+setInterval(renderTimes, 1000);
 
-function begin() {
-  clear();
+function start() {
+  reset();
   setState("loading");
   poll();
 }
 
-clear();
-put("name", batch ?? "No batch");
-if (!batch) setState("misnamed");
-else if (token) begin();
+reset();
+setText("name", batchId ?? "No batch");
+if (!batchId) setState("misnamed");
+else if (token) start();
 else askForToken();

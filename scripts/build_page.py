@@ -66,14 +66,19 @@ def _squeeze_html(text: str) -> str:
 
 def _squeeze_css(text: str) -> str:
     css = _lines(re.sub(r"/\*.*?\*/", "", text, flags=re.DOTALL))
-    return re.sub(r"(?<=[{;,])\n", "", css)
+    # Only in a declaration does a space follow a colon at the start of a line; a selector has none.
+    css = re.sub(r"^([\w-]+): ", r"\1:", css, flags=re.MULTILINE)
+    return re.sub(r"(?<=[{};,])\n", "", css).replace(" {", "{").replace(";}", "}")
 
 
 def _squeeze_js(text: str) -> str:
     for number, line in enumerate(text.splitlines(), 1):
         if line.count("`") % 2:
             raise BuildError(f"page.js:{number}: a template literal must end on the line on which it starts")
-    return _lines("".join(line for line in text.splitlines(keepends=True) if not line.lstrip().startswith("//")))
+        if re.search(r"\S\s+//|/\*", line):
+            raise BuildError(f"page.js:{number}: a comment must start with // and have its own line")
+    code = _lines("".join(line for line in text.splitlines(keepends=True) if not line.lstrip().startswith("//")))
+    return re.sub(r"(?<=[{;,])\n", "", code)
 
 
 def _lines(text: str) -> str:

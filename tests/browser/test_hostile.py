@@ -31,7 +31,7 @@ def test_what_does_not_lead_to_the_web_is_no_link(tab: Page, api: FakeApi, url: 
     api.jobs = [job(1, url=url)]
     sign_in(tab, api.page())
     shown = tab.locator("#rows th > :first-child")
-    expect(shown).to_have_text(url.replace("\t", "\ufffd").strip() or "no address")
+    expect(shown).to_have_text(url.replace("\t", "\ufffd").strip() or "no URL")
     expect(tab.locator("#rows a")).to_have_count(0)
     shown.click()
     assert api.page() == tab.url

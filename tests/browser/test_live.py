@@ -21,7 +21,7 @@ def test_a_live_batch_to_its_end(tab: Page) -> None:
         jobs = recorder.create(BATCH, seed.OWNER, urls, parallel_jobs=4, timeout_per_url=20)
         sign_in(tab, f"{local.address}/watch/{BATCH}", seed.TOKEN)
         expect(tab.locator("#percent")).to_have_text("0%")
-        expect(tab.locator("#range")).to_contain_text("a first guess")
+        expect(tab.locator("#range")).to_contain_text("a first estimate")
         for number, job in enumerate(jobs):
             status = tab.locator("#rows tr").nth(number).locator(".pill")
             recorder.start(BATCH, job)

@@ -25,7 +25,7 @@ def test_an_unchanged_poll_is_a_304(tab: Page, api: FakeApi) -> None:
     """The page sends the tag it has, waits as long as it is told, and goes on when something changes."""
     sign_in(tab, api.page())
     expect(tab.locator("#percent")).to_have_text("80%")
-    tab.wait_for_function("() => /next look/.test(document.getElementById('fresh').textContent)")
+    tab.wait_for_function("() => /next update/.test(document.getElementById('fresh').textContent)")
     tab.wait_for_timeout(2_500)
     assert api.unchanged >= 1
     assert len(api.asked) <= 5
@@ -49,7 +49,7 @@ def test_the_token_stays_in_the_tab(tab: Page, api: FakeApi) -> None:
 def test_a_bad_token(tab: Page, api: FakeApi) -> None:
     """The form comes back, says why, and waits for another with the cursor in the field; nothing is asked again."""
     sign_in(tab, api.page(), "another-token")
-    expect(tab.locator("#signin-fault")).to_have_text("This token is not valid here.")
+    expect(tab.locator("#signin-fault")).to_have_text("This token is not valid.")
     expect(tab.get_by_label("API token")).to_be_focused()
     expect(tab.get_by_label("API token")).to_have_value("")
     tab.wait_for_timeout(1_500)
@@ -105,7 +105,7 @@ def test_offline_and_back(tab: Page, api: FakeApi) -> None:
     expect(tab.locator("#percent")).to_have_text("80%")
     tab.context.set_offline(True)
     expect(tab.get_by_role("heading", name="You are offline")).to_be_visible()
-    expect(tab.locator("#notice-text")).to_contain_text("What you see is as of")
+    expect(tab.locator("#notice-text")).to_contain_text("This page shows the state of")
     expect(tab.locator("#percent")).to_have_text("80%")
     tab.context.set_offline(False)
     expect(tab.locator("#notice")).to_be_hidden()
@@ -136,7 +136,7 @@ def test_a_stalled_batch(tab: Page, api: FakeApi) -> None:
     api.basis = "stalled"
     sign_in(tab, api.page())
     expect(tab.get_by_role("heading", name="This batch has stalled")).to_be_visible()
-    expect(tab.locator("#left")).to_have_text("2 left, none moving")
+    expect(tab.locator("#left")).to_have_text("2 pending, no progress")
     expect(tab.locator("#chart .band")).to_have_count(0)
 
 

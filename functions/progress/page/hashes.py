@@ -2,5 +2,5 @@
 
 from typing import Final
 
-SCRIPT: Final = "'sha256-T9a1OH18UAO2LUkBJzBexaNfZMx4cY4YenVV02sG5rg='"
-STYLE: Final = "'sha256-RnWVMBup0pVQohBQkIvdEDJFAgrcj6exK/YalN+vkI0='"
+SCRIPT: Final = "'sha256-mdNRm8eKi8MG9QaQSSQg94DYHpzoRoWONqWGPWiqAPs='"
+STYLE: Final = "'sha256-u9CDTjCAOiUL03V6zmLOvavWHY1BYS+zljgVzZM6xk8='"
