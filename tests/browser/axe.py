@@ -1,4 +1,4 @@
-"""axe-core, which looks for barriers; `make test-browser` brings it from npm into a folder that git ignores."""
+"""axe-core, which finds accessibility problems. `make setup-browser` installs it from npm."""
 
 from pathlib import Path
 
@@ -7,8 +7,8 @@ from playwright.sync_api import Page
 SCRIPT = Path(__file__).resolve().parents[2] / ".browser/node_modules/axe-core/axe.min.js"
 
 
-def barriers(tab: Page) -> list[str]:
-    """Return the serious and critical findings on a page as it stands."""
+def problems(tab: Page) -> list[str]:
+    """Return the serious and critical accessibility problems in the current state of a page."""
     tab.evaluate(SCRIPT.read_text(encoding="utf-8") + "; 0")
     found = tab.evaluate("axe.run({ resultTypes: ['violations'] })")
     return [

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from playwright.sync_api import Browser, sync_playwright
 
 PATH = "/usr/bin/chromium"
-# No sandbox inside a container that runs as root; nothing of its own on the network.
+# Chromium's sandbox does not work for root in a container. The others keep its own services off the network.
 ARGUMENTS = (
     "--no-sandbox",
     "--disable-gpu",
@@ -20,7 +20,7 @@ ARGUMENTS = (
 
 @contextlib.contextmanager
 def chromium() -> Iterator[Browser]:
-    """Start the browser, and end it."""
+    """Start the browser, and close it at the end."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=PATH, args=ARGUMENTS, headless=True)
         try:

@@ -1,4 +1,4 @@
-"""The page as the function serves it, behind a stage's prefix, and beside it an API that says what a test wants."""
+"""The real page, as the function serves it under a stage's prefix, beside a fake API that a test controls."""
 
 import contextlib
 import json
@@ -43,17 +43,18 @@ def job(number: int, status: str = "pending", **values: object) -> Job:
 
 @dataclass
 class FakeApi:
-    """An API of one batch. Tests set what it has and how it behaves, and read what it was asked.
+    """An API with one batch. Tests set its state and read the requests that it got.
 
     Attributes:
-        address: Where it listens, with the stage.
-        jobs: The batch's.
-        basis: Of its estimate.
-        refusal: Answer with this status and code instead, and `Retry-After` where one is given.
-        retry_after: Seconds until the next poll is worth it.
-        clock: What time it is.
+        address: The URL where it listens, with the stage.
+        jobs: The batch's jobs.
+        basis: The basis of the estimate.
+        refusal: Status, code and `Retry-After` of an error to answer with; `None` for no error.
+        retry_after: `Retry-After` of an answer, in seconds.
+        clock: Returns the current time.
+        left: The estimated time left.
         asked: The query parameters of each request so far.
-        unchanged: How many of the answers were `304`.
+        unchanged: How many answers were `304`.
     """
 
     address: str = ""
@@ -67,11 +68,11 @@ class FakeApi:
     unchanged: int = 0
 
     def page(self, batch_id: str = "batch_xyz789") -> str:
-        """Return the page's address."""
+        """Return the page's URL."""
         return f"{self.address}{PAGE}{batch_id}"
 
     def answer(self, request: Request) -> Response:
-        """Answer a request for progress as the contract says."""
+        """Answer a request for progress as the real API does."""
         self.asked.append(request.args.to_dict())
         if request.headers.get("Authorization") != f"Bearer {TOKEN}":
             return _error(401, "TOKEN_INVALID", None)
@@ -115,7 +116,7 @@ def _error(status: int, code: str, retry_after: int | None) -> Response:
 
 class _Quiet(WSGIRequestHandler):
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
-        """Nothing."""
+        """Log nothing."""
 
 
 @contextlib.contextmanager
@@ -126,7 +127,7 @@ def serving(api: FakeApi, stage: str = "/prod") -> Iterator[FakeApi]:
     def application(request: Request) -> Response:
         path = request.path.removeprefix(stage)
         if path.startswith(PAGE):
-            # Whatever id the browser is shown, so that the page has to see to it as well.
+            # Serve the page for any id, also an invalid one, which the page must handle itself.
             request.environ["REQUEST_URI"] = f"{PAGE}batch_xyz789"
             response = respond(request, lambda event: handler(event, LambdaContext(TIMEOUT)))
         elif path.startswith("/v1/scrape/batch/"):

@@ -1,4 +1,4 @@
-"""The README's pictures of the page, from a seeded demo: `make pictures`."""
+"""Takes the README's pictures of the page, of a seeded demo batch: `make pictures`."""
 
 import random
 from datetime import UTC, datetime, timedelta
@@ -21,7 +21,7 @@ Scheme = Literal["light", "dark"]
 
 
 def demo() -> list[Job]:
-    """Return a batch two thirds through: five workers, one job in twenty failed."""
+    """Return a batch that is two thirds done, by five workers; one job in twenty failed."""
     dice = random.Random(5)  # noqa: S311  # a workload
     jobs = [job(number, url=f"https://{SITES[number % 4]}{number * 37 % 1000}") for number in range(1, TOTAL + 1)]
     free = [NOW - timedelta(minutes=11)] * WORKERS

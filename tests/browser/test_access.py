@@ -1,4 +1,4 @@
-"""The page for everybody: in light and dark, by keyboard, by screen reader, on a small screen."""
+"""Accessibility: light and dark, keyboard, screen reader, small screens."""
 
 import re
 from typing import Literal
@@ -6,8 +6,8 @@ from typing import Literal
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.axe import barriers
-from tests.browser.conftest import sign_in
+from tests.browser.axe import problems
+from tests.browser.conftest import Clock, sign_in
 from tests.browser.fake_api import TOKEN, FakeApi, job
 
 REASON = {"error_code": "TIMEOUT", "error_message": "The page did not answer within 30 seconds."}
@@ -22,38 +22,38 @@ def mixed(count: int) -> list[dict[str, object]]:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_no_state_has_a_serious_barrier(tab: Page, api: FakeApi, scheme: Literal["light", "dark"]) -> None:
-    """axe-core finds nothing serious: the form, its refusal, running, stalled, finished, away, unknown."""
+def test_no_state_has_a_serious_problem(tab: Page, api: FakeApi, scheme: Literal["light", "dark"]) -> None:
+    """As axe-core sees it: token form, its error, running, stalled, finished, unavailable, unknown batch."""
     tab.emulate_media(color_scheme=scheme)
     tab.goto(api.page())
     expect(tab.get_by_label("API token")).to_be_visible()
-    assert [] == barriers(tab)
+    assert [] == problems(tab)
 
     sign_in(tab, api.page(), "another-token")
     expect(tab.locator("#signin-fault")).not_to_be_empty()
-    assert [] == barriers(tab)
+    assert [] == problems(tab)
 
     api.jobs = mixed(250)
     sign_in(tab, api.page())
     for basis, word in (("observed", "Running"), ("stalled", "Stalled"), ("finished", "Finished")):
         api.basis = basis
         expect(tab.locator("#state")).to_have_text(word)
-        assert [] == barriers(tab)
+        assert [] == problems(tab)
 
     api.refusal = (503, "SERVICE_UNAVAILABLE", 30)
     api.basis = "observed"
     tab.reload()
     expect(tab.locator("#notice")).to_be_visible()
-    assert [] == barriers(tab)
+    assert [] == problems(tab)
 
     api.refusal = (404, "BATCH_NOT_FOUND", None)
     tab.reload()
     expect(tab.get_by_role("heading", name="No such batch")).to_be_visible()
-    assert [] == barriers(tab)
+    assert [] == problems(tab)
 
 
 def test_by_keyboard_alone(tab: Page, api: FakeApi) -> None:
-    """Token, filter, pages and links: each is reached by Tab, shown as focused, and worked without a pointer."""
+    """Token, filter and pages: each is reached by Tab, shows its focus, and works without a pointer."""
     api.jobs = [job(number, "completed" if number % 2 else "failed") for number in range(300)]
     tab.goto(api.page())
     tab.keyboard.press("Tab")
@@ -72,7 +72,7 @@ def test_by_keyboard_alone(tab: Page, api: FakeApi) -> None:
                 }""")
                 assert "solid" == seen
                 return
-        raise AssertionError(f"{name} is not reached")
+        raise AssertionError(f"Tab does not reach {name}")
 
     expect(tab.get_by_role("heading", level=1)).to_be_focused()
     tab_to("all")
@@ -90,7 +90,7 @@ def test_by_keyboard_alone(tab: Page, api: FakeApi) -> None:
 
 
 def test_a_poll_leaves_the_focus_where_it_is(tab: Page, api: FakeApi) -> None:
-    """A row that changes keeps its link, and whoever stands on it."""
+    """A row that changes keeps its link, and the link keeps the focus."""
     sign_in(tab, api.page())
     tab.get_by_role("link", name="https://example.com/page/9", exact=True).focus()
     api.jobs = [*api.jobs[:8], job(9, "completed"), job(10)]
@@ -98,27 +98,30 @@ def test_a_poll_leaves_the_focus_where_it_is(tab: Page, api: FakeApi) -> None:
     expect(tab.get_by_role("link", name="https://example.com/page/9", exact=True)).to_be_focused()
 
 
-def test_a_listener_is_told_of_progress_and_not_of_every_poll(tab: Page, api: FakeApi) -> None:
-    """One sentence at the start, none for polls that change little, one at the end."""
+def test_a_screen_reader_announces_progress_but_not_every_poll(tab: Page, api: FakeApi, clock: Clock) -> None:
+    """One sentence at the start, none for small changes within a minute, one after a minute, one at the end."""
     jobs = [job(number, "completed" if number < 41 else "pending") for number in range(200)]
     api.jobs = jobs
     sign_in(tab, api.page())
     expect(tab.locator("#say")).to_contain_text("20% done")
     tab.evaluate("""() => {
-        window.heard = 0;
-        new MutationObserver(() => { window.heard += 1; }).observe(document.getElementById("say"), { childList: true });
+        window.announced = 0;
+        const observer = new MutationObserver(() => { window.announced += 1; });
+        observer.observe(document.getElementById("say"), { childList: true });
     }""")
-    for more in (42, 43, 44):
-        api.jobs = [job(number, "completed" if number < more else "pending") for number in range(200)]
-        expect(tab.locator("#completed")).to_have_text(str(more))
-    assert 0 == tab.evaluate("window.heard")
+    for completed, seconds, announced in ((42, 1, 0), (43, 1, 0), (44, 57, 0), (45, 2, 1)):
+        api.jobs = [job(number, "completed" if number < completed else "pending") for number in range(200)]
+        clock.advance(seconds)
+        expect(tab.locator("#completed")).to_have_text(str(completed))
+        assert announced == tab.evaluate("window.announced")
     api.jobs, api.basis = [job(number, "completed") for number in range(200)], "finished"
+    clock.advance(1)
     expect(tab.locator("#say")).to_contain_text("100% done, All done")
-    assert 1 == tab.evaluate("window.heard")
+    assert 2 == tab.evaluate("window.announced")
 
 
 def test_landmarks_headings_and_table(tab: Page, api: FakeApi) -> None:
-    """A screen reader finds its way: one main, one h1, rows with a header, named columns, a described chart."""
+    """What a screen reader navigates by: one main, one h1, row headers, named columns, a described chart."""
     sign_in(tab, api.page())
     expect(tab.get_by_role("main")).to_have_count(1)
     expect(tab.get_by_role("heading", level=1)).to_have_text("batch_xyz789")
@@ -147,5 +150,5 @@ def test_nothing_needs_scrolling_sideways(tab: Page, api: FakeApi, width: int) -
         .filter((one) => one.scrollWidth > one.clientWidth + 1 && one.clientWidth)
         .map((one) => one.textContent.slice(0, 60))""")
     assert [] == cut
-    assert [] == barriers(tab)
+    assert [] == problems(tab)
     expect(tab.get_by_role("table", name="Jobs").get_by_role("row").nth(1).get_by_role("rowheader")).to_have_count(1)

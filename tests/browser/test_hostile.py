@@ -1,4 +1,4 @@
-"""A job's texts come from outside: they are shown, and nothing else."""
+"""A job's texts are untrusted: the page shows them as text, and nothing in them takes effect."""
 
 import pytest
 from playwright.sync_api import Page, expect
@@ -26,8 +26,8 @@ MARKUP = "<img src=x onerror=alert(1)><script>alert(2)</script><a id=planted hre
         "",
     ],
 )
-def test_what_does_not_lead_to_the_web_is_no_link(tab: Page, api: FakeApi, url: str) -> None:
-    """It is text; clicking it does nothing."""
+def test_a_url_that_is_not_http_is_not_a_link(tab: Page, api: FakeApi, url: str) -> None:
+    """It is shown as text; a click on it does nothing."""
     api.jobs = [job(1, url=url)]
     sign_in(tab, api.page())
     shown = tab.locator("#rows th > :first-child")
@@ -38,8 +38,8 @@ def test_what_does_not_lead_to_the_web_is_no_link(tab: Page, api: FakeApi, url: 
 
 
 @pytest.mark.parametrize("url", ["https://example.com/a?b=1#c", "HTTP://EXAMPLE.com/", "https://example.com/" + MARKUP])
-def test_a_web_address_is_a_link_that_tells_nothing(tab: Page, api: FakeApi, url: str) -> None:
-    """It opens elsewhere, with no way back and no referrer."""
+def test_an_http_url_is_a_link_that_reveals_nothing(tab: Page, api: FakeApi, url: str) -> None:
+    """It opens in a new tab, without an opener and without a referrer."""
     api.jobs = [job(1, url=url)]
     sign_in(tab, api.page())
     link = tab.locator("#rows a")
@@ -50,7 +50,7 @@ def test_a_web_address_is_a_link_that_tells_nothing(tab: Page, api: FakeApi, url
 
 
 def test_markup_stays_text_everywhere(tab: Page, api: FakeApi) -> None:
-    """In the id, the address, the reason, the status: no element of it comes to be."""
+    """In the id, the URL, the error and the status: none of it becomes an element."""
     api.jobs = [
         job(1, "failed", job_id=MARKUP, url=MARKUP, error_code=MARKUP, error_message=MARKUP),
         job(2, status=MARKUP, url="https://example.com/" + MARKUP),
@@ -62,16 +62,16 @@ def test_markup_stays_text_everywhere(tab: Page, api: FakeApi) -> None:
     assert 1 == tab.evaluate("document.scripts.length")
 
 
-def test_text_cannot_turn_its_neighbours_round(tab: Page, api: FakeApi) -> None:
-    """Letters that are not seen, or that change the direction of others, are shown for what they are."""
+def test_text_cannot_change_the_direction_of_other_text(tab: Page, api: FakeApi) -> None:
+    """Invisible characters, and those that change the direction of text, are replaced."""
     api.jobs = [job(1, url="https://example.com/\u202egnp.exe")]
     sign_in(tab, api.page())
     expect(tab.locator("#rows a")).to_have_text("https://example.com/\ufffdgnp.exe")
 
 
-def test_the_policy_stops_what_would_be_planted(tab: Page, api: FakeApi) -> None:
-    """Were there a way in all the same: no markup from text, no foreign script, no request elsewhere."""
-    page = tab.context.new_page()  # one whose console may complain
+def test_the_policy_blocks_injected_content(tab: Page, api: FakeApi) -> None:
+    """Should anything be injected: no markup from text, no other script, no request to another host."""
+    page = tab.context.new_page()  # a tab without the check for errors in the console
     page.goto(api.page())
     refused = page.evaluate("""async () => {
         const tries = {

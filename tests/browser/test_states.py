@@ -1,14 +1,16 @@
-"""What a person is told, whatever state batch, token and network are in."""
+"""What the page shows in each state of batch, token and network."""
+
+import re
 
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import sign_in
+from tests.browser.conftest import Clock, sign_in
 from tests.browser.fake_api import TOKEN, FakeApi, job
 
 
 def test_a_running_batch(tab: Page, api: FakeApi) -> None:
-    """Share, time left with its range, counts, and the bar's meaning in words."""
+    """Percentage, time left with its range, counts, and the bar described in words."""
     sign_in(tab, api.page())
     expect(tab.locator("#state")).to_have_text("Running")
     expect(tab.locator("#percent")).to_have_text("80%")
@@ -21,20 +23,24 @@ def test_a_running_batch(tab: Page, api: FakeApi) -> None:
     expect(tab.locator("#rows tr")).to_have_count(10)
 
 
-def test_an_unchanged_poll_is_a_304(tab: Page, api: FakeApi) -> None:
-    """The page sends the tag it has, waits as long as it is told, and goes on when something changes."""
+def test_an_unchanged_poll_is_a_304(tab: Page, api: FakeApi, clock: Clock) -> None:
+    """The page sends the ETag that it has, polls after `Retry-After`, and shows the next change."""
+    api.retry_after = 7
     sign_in(tab, api.page())
-    expect(tab.locator("#percent")).to_have_text("80%")
-    tab.wait_for_function("() => /next update/.test(document.getElementById('fresh').textContent)")
-    tab.wait_for_timeout(2_500)
-    assert api.unchanged >= 1
-    assert len(api.asked) <= 5
+    assert 7 == clock.seconds_to_poll()
+    clock.advance(6)
+    expect(tab.locator("#fresh")).to_have_text(re.compile(r"As of [\d:]+(?:, \d+ Jan)?, next update in 1 s"))
+    assert 1 == clock.requests()
+    clock.advance(1)
+    assert 7 == clock.seconds_to_poll(2)
+    assert (2, 1) == (clock.requests(), api.unchanged)
     api.jobs = [job(1, "completed")] * 9 + [job(10)]
+    clock.advance(7)
     expect(tab.locator("#percent")).to_have_text("90%")
 
 
 def test_the_token_stays_in_the_tab(tab: Page, api: FakeApi) -> None:
-    """It survives a reload, is in no address, no cookie and no lasting storage, and is gone when it is forgotten."""
+    """It survives a reload, is in no URL, cookie or permanent storage, and "Forget token" deletes it."""
     sign_in(tab, api.page())
     expect(tab.locator("#percent")).to_have_text("80%")
     tab.reload()
@@ -46,93 +52,101 @@ def test_the_token_stays_in_the_tab(tab: Page, api: FakeApi) -> None:
     assert "" == tab.evaluate("sessionStorage.getItem('batch-progress')")
 
 
-def test_a_bad_token(tab: Page, api: FakeApi) -> None:
-    """The form comes back, says why, and waits for another with the cursor in the field; nothing is asked again."""
+def test_a_bad_token(tab: Page, api: FakeApi, clock: Clock) -> None:
+    """The form comes back, says why, and waits for another token in the focused field. The page does not poll."""
     sign_in(tab, api.page(), "another-token")
     expect(tab.locator("#signin-fault")).to_have_text("This token is not valid.")
     expect(tab.get_by_label("API token")).to_be_focused()
     expect(tab.get_by_label("API token")).to_have_value("")
-    tab.wait_for_timeout(1_500)
-    assert 1 == len(api.asked)
+    clock.advance(3600)
+    assert 1 == clock.requests()
 
 
-def test_a_token_that_expires_while_one_watches(tab: Page, api: FakeApi) -> None:
+def test_a_token_that_expires_during_use(tab: Page, api: FakeApi, clock: Clock) -> None:
     """Nothing of the batch stays on the screen."""
     sign_in(tab, api.page())
     expect(tab.locator("#view")).to_be_visible()
     api.refusal = (401, "TOKEN_EXPIRED", None)
+    clock.advance(clock.seconds_to_poll())
     expect(tab.locator("#signin-fault")).to_have_text("This token has expired.")
     expect(tab.locator("#view")).to_be_hidden()
 
 
 @pytest.mark.parametrize("token", ["short", "with blank inside", "ümlaut-token", "tab\tinside-it"])
-def test_a_token_that_cannot_be_one_is_not_sent(tab: Page, api: FakeApi, token: str) -> None:
+def test_an_invalid_token_is_not_sent(tab: Page, api: FakeApi, token: str) -> None:
     sign_in(tab, api.page(), token)
     expect(tab.locator("#signin-fault")).to_contain_text("8 or more letters")
     assert [] == api.asked
 
 
-def test_an_unknown_batch(tab: Page, api: FakeApi) -> None:
-    """It is named, and is not asked for again until the person wants to."""
+def test_an_unknown_batch(tab: Page, api: FakeApi, clock: Clock) -> None:
+    """The page names the batch, and requests it again only when the user asks for it."""
     api.refusal = (404, "BATCH_NOT_FOUND", None)
     sign_in(tab, api.page("batch_nowhere"))
     expect(tab.get_by_role("heading", name="No such batch")).to_be_visible()
     expect(tab.locator("#notice-text")).to_contain_text("batch_nowhere")
-    tab.wait_for_timeout(1_500)
-    assert 1 == len(api.asked)
+    clock.advance(3600)
+    assert 1 == clock.requests()
     api.refusal = None
     tab.get_by_role("button", name="Try now").click()
     expect(tab.locator("#percent")).to_have_text("80%")
 
 
 @pytest.mark.parametrize("name", ["a.b", "%3Cscript%3E", "x" * 129, "%ff"])
-def test_an_address_without_a_batch(tab: Page, api: FakeApi, name: str) -> None:
-    """No token is asked for, and nothing is sent."""
+def test_a_url_without_a_valid_batch_id(tab: Page, api: FakeApi, name: str) -> None:
+    """The page does not ask for a token, and sends nothing."""
     tab.goto(api.page(name))
     expect(tab.get_by_role("heading", name="No batch at this address")).to_be_visible()
     expect(tab.get_by_label("API token")).to_be_hidden()
     assert [] == api.asked
 
 
-def test_a_slash_at_the_end_does_no_harm(tab: Page, api: FakeApi) -> None:
+def test_a_trailing_slash_is_accepted(tab: Page, api: FakeApi) -> None:
     sign_in(tab, api.page() + "/")
     expect(tab.locator("#percent")).to_have_text("80%")
 
 
-def test_offline_and_back(tab: Page, api: FakeApi) -> None:
-    """What was known stays, marked with its time; the connection's return is noticed at once."""
+def test_offline_and_back(tab: Page, api: FakeApi, clock: Clock) -> None:
+    """The page keeps the last state and shows its time; it polls at once when the connection returns."""
     sign_in(tab, api.page())
-    expect(tab.locator("#percent")).to_have_text("80%")
+    clock.seconds_to_poll()
     tab.context.set_offline(True)
     expect(tab.get_by_role("heading", name="You are offline")).to_be_visible()
-    expect(tab.locator("#notice-text")).to_contain_text("This page shows the state of")
+    expect(tab.locator("#notice-text")).to_contain_text("This page shows the state of ")
     expect(tab.locator("#percent")).to_have_text("80%")
     tab.context.set_offline(False)
     expect(tab.locator("#notice")).to_be_hidden()
     expect(tab.locator("#state")).to_have_text("Running")
 
 
-def test_a_service_that_is_away(tab: Page, api: FakeApi) -> None:
-    """The page waits as long as it is told, and goes on by itself."""
-    api.refusal = (503, "SERVICE_UNAVAILABLE", 2)
+def test_an_unavailable_service(tab: Page, api: FakeApi, clock: Clock) -> None:
+    """The page waits as long as `Retry-After` says, and then polls by itself."""
+    api.refusal = (503, "SERVICE_UNAVAILABLE", 30)
     sign_in(tab, api.page())
     expect(tab.get_by_role("heading", name="The service cannot answer just now")).to_be_visible()
-    tab.wait_for_timeout(1_000)
-    assert 1 == len(api.asked)
+    assert 30 == clock.seconds_to_poll()
+    clock.advance(29)
+    assert 1 == clock.requests()
     api.refusal = None
+    clock.advance(1)
     expect(tab.locator("#percent")).to_have_text("80%")
 
 
-def test_faults_are_asked_about_more_and_more_rarely(tab: Page, api: FakeApi) -> None:
-    """Without a word from the service each wait may be twice as long as the one before, and none is exact."""
+def test_exponential_backoff(tab: Page, api: FakeApi, clock: Clock) -> None:
+    """Without `Retry-After`, the longest wait doubles from 2 s up to a minute. Jitter takes away up to a half."""
     api.refusal = (500, "INTERNAL_ERROR", None)
     sign_in(tab, api.page())
-    tab.wait_for_timeout(7_500)
-    assert 2 <= len(api.asked) <= 4
+    waits = []
+    for number, longest in enumerate((2, 4, 8, 16, 32, 60, 60), 1):
+        waits.append(clock.seconds_to_poll(number))
+        assert longest / 2 <= waits[-1] <= longest
+        assert number == clock.requests()
+        clock.advance(waits[-1])
+    assert any(wait % 1 for wait in waits)
 
 
 def test_a_stalled_batch(tab: Page, api: FakeApi) -> None:
-    """It is said, and no end is promised."""
+    """The page says so, and forecasts no end."""
     api.basis = "stalled"
     sign_in(tab, api.page())
     expect(tab.get_by_role("heading", name="This batch has stalled")).to_be_visible()
@@ -140,8 +154,8 @@ def test_a_stalled_batch(tab: Page, api: FakeApi) -> None:
     expect(tab.locator("#chart .band")).to_have_count(0)
 
 
-def test_a_finished_batch(tab: Page, api: FakeApi) -> None:
-    """It is said, with what failed, and the service is left alone."""
+def test_a_finished_batch(tab: Page, api: FakeApi, clock: Clock) -> None:
+    """The page shows why jobs failed, and does not poll again."""
     times = {"started_at": "2026-01-02T03:04:05.000Z", "finished_at": "2026-01-02T03:06:05.000Z"}
     reason = {"error_code": "TIMEOUT", "error_message": "It took too long."}
     api.jobs = [job(1, "completed", **times), job(2, "failed", **times, **reason)]
@@ -151,8 +165,8 @@ def test_a_finished_batch(tab: Page, api: FakeApi) -> None:
     expect(tab.locator("#left")).to_have_text("Done, with 1 failed")
     expect(tab.locator("#range")).to_contain_text("after 2 min")
     expect(tab.locator("#reasons")).to_contain_text("TIMEOUT It took too long.")
-    tab.wait_for_timeout(2_000)
-    assert 1 == len(api.asked)
+    clock.advance(3600)
+    assert 1 == clock.requests()
 
 
 def test_a_token_is_sent_as_bearer(tab: Page, api: FakeApi) -> None:
