@@ -146,20 +146,20 @@ bench-forecast: setup ## measure the forecast's error on synthetic batches (DURA
 	$(BIN)/python -m benchmarks.forecast $(if $(DURATIONS),--durations $(DURATIONS))
 
 faults: setup ## inject faults between function and DynamoDB and check every answer (4 minutes)
-	$(BIN)/python -m tests.engines.dynamodb_local $(BIN)/python -m benchmarks.faults
+	$(BIN)/python -m tests.engines.dynamodb_local $(BIN)/python -m tests.hostile.faults
 
 CASES ?= 20000
 fuzz: setup ## fuzz the function with hostile requests and search all output for tokens (CASES=20000, 7 minutes)
-	CASES=$(CASES) $(BIN)/python -m tests.engines.dynamodb_local $(BIN)/python -m benchmarks.abuse
+	CASES=$(CASES) $(BIN)/python -m tests.engines.dynamodb_local $(BIN)/python -m tests.hostile.fuzz
 
 CLIENTS ?= 200
 DURATION ?= 300
 load: setup ## poll 1,000 batches while workers write, and check every answer (CLIENTS=200, DURATION=300)
-	CLIENTS=$(CLIENTS) DURATION=$(DURATION) $(BIN)/python -m tests.engines.dynamodb_local $(BIN)/python -m benchmarks.load
+	CLIENTS=$(CLIENTS) DURATION=$(DURATION) $(BIN)/python -m tests.engines.dynamodb_local $(BIN)/python -m tests.hostile.load
 
 performance: setup ## write the measured figures into README.md, docs/security.md and docs/operations.md
 	@$(BIN)/python -m benchmarks.report
-	@$(BIN)/python -m benchmarks.security
+	@$(BIN)/python -m tests.hostile.figures
 	@$(BIN)/python -m benchmarks.cost
 
 openapi: setup ## write docs/openapi.json from the code

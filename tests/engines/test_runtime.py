@@ -18,7 +18,8 @@ from typing import Any
 import pytest
 
 from tests.engines.lambda_runtime import RUNTIME, Emulator, emulator
-from tests.integration.faulty import Reply, serving
+from tests.hostile.misbehaving import Reply
+from tests.integration.faulty import serving
 from tests.integration.test_events import EVENTS
 from tests.integration.test_revision import number, record, revision
 from tests.integration.world import Context, World, event, progress_path, unique
@@ -126,7 +127,7 @@ def test_a_process_that_dies_takes_nothing_with_it(build: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "reply", [Reply(silent=60), Reply(body=b" " * 1_000, drip=0.1)], ids=["says nothing", "never finishes"]
+    "reply", [Reply(silent=60), Reply(body=b" " * 1_000, pause=0.1, piece=1)], ids=["says nothing", "never finishes"]
 )
 def test_a_database_that_does_not_answer_in_time_is_a_clean_503(build: Path, reply: Reply) -> None:
     """Within the template's timeout; the next event is answered.

@@ -2,13 +2,13 @@
 
 import contextlib
 import json
-import threading
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from dataclasses import replace
 from typing import Any
 from zlib import crc32
+
+from tests.hostile.misbehaving import Misbehaving, Reply, misbehaving
 
 PLACES = ("token", "batch", "first page", "later page")
 
@@ -24,33 +24,6 @@ GOOD: dict[str, dict[str, Any]] = {
     "first page": {"Items": [_BATCH, _JOBS[0]], "Count": 2, "ScannedCount": 2, "LastEvaluatedKey": _KEY},
     "later page": {"Items": [_JOBS[1]], "Count": 1, "ScannedCount": 1},
 }
-
-
-@dataclass(frozen=True)
-class Reply:
-    """What comes for a call.
-
-    Attributes:
-        status: HTTP's.
-        body: As it is sent.
-        promised: Its length as the header says, its own unless given.
-        checksum: As the header says, none unless given.
-        headers: More of them.
-        silent: Seconds before anything is sent.
-        drip: Seconds before each single byte of the body.
-        stall: Seconds after the body, of which more is promised.
-        hang_up: Whether the connection ends without a word.
-    """
-
-    status: int = 200
-    body: bytes = b""
-    promised: int | None = None
-    checksum: int | None = None
-    headers: dict[str, str] = field(default_factory=dict)
-    silent: float = 0
-    drip: float = 0
-    stall: float = 0
-    hang_up: bool = False
 
 
 def good(place: str) -> Reply:
@@ -95,26 +68,29 @@ def fault(name: str, place: str) -> Reply:
     return damaged[name] if name in damaged else error(name)
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    # So that a client may hang up while it is still waited for.
-    block_on_close = False
-
-    def handle_error(self, *_: object) -> None:
-        """A client that hangs up is part of the play."""
-
-
 class Faulty:
-    """The server, what it is to do wrong, and how often it was asked."""
+    """What the server does wrong, and how often it was asked."""
 
     def __init__(self) -> None:
         self.calls: Counter[str] = Counter()
-        self.connections = 0
         self.forever: dict[str, Reply] = {}
         self.once: dict[str, Reply] = {}
-        # Ends every wait when the test is over.
-        self.over = threading.Event()
-        self.address = ""
+        self.server = Misbehaving()
+
+    @property
+    def address(self) -> str:
+        return self.server.address
+
+    @property
+    def connections(self) -> int:
+        return self.server.connections
+
+    def answer(self, operation: str, _: dict[str, str], body: bytes) -> Reply:
+        """Answer a call as `reply` says for the place that it reads."""
+        request = json.loads(body)
+        if operation == "GetItem":
+            return self.reply("token" if request["TableName"] == "TokensTable" else "batch")
+        return self.reply("later page" if "ExclusiveStartKey" in request else "first page")
 
     def forget(self) -> None:
         """Do nothing wrong any more, and count anew."""
@@ -127,59 +103,9 @@ class Faulty:
         return self.once.pop(place, None) or self.forever.get(place) or good(place)
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    faulty: Faulty
-
-    def setup(self) -> None:
-        super().setup()
-        self.faulty.connections += 1
-
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
-
-    def do_POST(self) -> None:
-        request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        if "GetItem" in self.headers["X-Amz-Target"]:
-            place = "token" if request["TableName"] == "TokensTable" else "batch"
-        else:
-            place = "later page" if "ExclusiveStartKey" in request else "first page"
-        self._send(self.faulty.reply(place))
-
-    def _send(self, reply: Reply) -> None:
-        self.faulty.over.wait(reply.silent)
-        if reply.hang_up:
-            self.close_connection = True
-            return
-        self.send_response(reply.status)
-        for name, value in reply.headers.items():
-            self.send_header(name, value)
-        promised = len(reply.body) if reply.promised is None else reply.promised
-        self.send_header("Content-Length", str(promised))
-        if reply.checksum is not None:
-            self.send_header("x-amz-crc32", str(reply.checksum))
-        self.end_headers()
-        step = 1 if reply.drip else len(reply.body) or 1
-        for at in range(0, len(reply.body), step):
-            self.faulty.over.wait(reply.drip)
-            self.wfile.write(reply.body[at : at + step])
-        self.faulty.over.wait(reply.stall)
-        self.close_connection = promised != len(reply.body)
-
-
 @contextlib.contextmanager
 def serving() -> Iterator[Faulty]:
     """Serve on a free port of this machine."""
     faulty = Faulty()
-    server = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"faulty": faulty}))
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    faulty.address = f"http://127.0.0.1:{server.server_port}"
-    try:
+    with misbehaving(faulty.answer) as faulty.server:
         yield faulty
-    finally:
-        # A test that fails too, or the process would wait for the thread for ever.
-        faulty.over.set()
-        server.shutdown()
-        server.server_close()
-        thread.join()

@@ -7,11 +7,11 @@ import pytest
 from botocore.retries.standard import ExponentialBackoff
 
 from batch_progress import dynamodb
-from benchmarks import line as bad
-from benchmarks.faults import Progress, Revision, Row, fill
-from benchmarks.line import Line, Mode, bad_line
 from functions.progress import app as progress
 from functions.revision import app as revision
+from tests.hostile import bad_line as bad
+from tests.hostile.bad_line import Line, Mode, bad_line
+from tests.hostile.faults import Progress, Revision, Row, fill
 from tests.integration.world import World
 
 RATE = 0.5

@@ -19,7 +19,8 @@ from batch_progress.revision import Revisions
 from batch_progress.store import BatchStore
 from batch_progress.tokens import TokenStore
 from functions.progress import app
-from tests.integration.faulty import PLACES, Faulty, Reply, fault, good, serving
+from tests.hostile.misbehaving import Reply
+from tests.integration.faulty import PLACES, Faulty, fault, good, serving
 from tests.integration.world import Answer, Context, event, progress_path
 
 READ_TIMEOUT = 0.5
@@ -332,7 +333,7 @@ def test_a_body_that_trickles_in_is_not_waited_for(
 ) -> None:
     """Each byte comes in time and the last one would not."""
     monkeypatch.setattr(dynamodb, "LAST_ATTEMPT_SECONDS", 0.5)
-    function.forever[place] = Reply(body=good(place).body, drip=0.1)
+    function.forever[place] = Reply(body=good(place).body, pause=0.1, piece=1)
     answer = within(3, place, Context(3.8))
     assert (503, "SERVICE_UNAVAILABLE") == answer.outcome
     assert 1 == function.calls[place]
@@ -344,7 +345,7 @@ def test_a_body_that_trickles_in_ends_with_the_last_attempt(
     """No piece is begun so late that waiting for it could go beyond."""
     monkeypatch.setattr(dynamodb, "READ_TIMEOUT_SECONDS", 2.0)
     monkeypatch.setattr(dynamodb, "LAST_ATTEMPT_SECONDS", 2.5)
-    faulty.forever["batch"] = Reply(body=good("batch").body, drip=0.1)
+    faulty.forever["batch"] = Reply(body=good("batch").body, pause=0.1, piece=1)
     at = time.monotonic() + 0.3
     with dynamodb.deadline(at), pytest.raises(ServiceUnavailable):
         read(rig.ours, "batch")
@@ -352,7 +353,7 @@ def test_a_body_that_trickles_in_ends_with_the_last_attempt(
 
 
 def test_a_slow_body_that_comes_in_time_is_an_answer(function: Faulty) -> None:
-    function.forever["token"] = Reply(body=good("token").body, drip=0.002)
+    function.forever["token"] = Reply(body=good("token").body, pause=0.002, piece=1)
     assert 200 == ask("token").status
 
 

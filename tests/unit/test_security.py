@@ -3,15 +3,15 @@
 import re
 from pathlib import Path
 
-from benchmarks import security
+from tests.hostile import figures
 
 ROOT = Path(__file__).parents[2]
-WRITTEN = security.PAGE.read_text(encoding="utf-8")
+WRITTEN = figures.PAGE.read_text(encoding="utf-8")
 
 
 def test_the_figures_are_those_that_were_measured() -> None:
     """`make performance` writes them anew."""
-    assert security.page(WRITTEN) == WRITTEN
+    assert figures.page(WRITTEN) == WRITTEN
 
 
 def test_nothing_was_wrong_when_they_were_measured() -> None:

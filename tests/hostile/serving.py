@@ -22,7 +22,7 @@ from local_cloud.lambda_context import LambdaContext
 from local_cloud.proxy_event import Event
 from local_cloud.template import timeout_seconds
 
-ROOT: Final = Path(__file__).resolve().parent.parent
+ROOT: Final = Path(__file__).resolve().parents[2]
 
 
 @contextlib.contextmanager
@@ -37,7 +37,7 @@ def serving(processes: int, environment: dict[str, str], folder: Path) -> Iterat
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(socket.create_server((HOST, 0), backlog=1_024))
         outputs = [stack.enter_context((folder / f"{number}.log").open("wb")) for number in range(processes)]
-        command = [sys.executable, "-m", "benchmarks.serving", str(listener.fileno())]
+        command = [sys.executable, "-m", "tests.hostile.serving", str(listener.fileno())]
         running = [
             stack.enter_context(
                 subprocess.Popen(  # noqa: S603  # our own

@@ -1,6 +1,6 @@
 """The function behind the jobs table's stream, in a process of its own, on a local engine.
 
-`python -m benchmarks.stream` runs until terminated, in an environment like a function's.
+`python -m tests.hostile.stream` runs until terminated, in an environment like a function's.
 """
 
 import os

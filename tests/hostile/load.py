@@ -34,11 +34,11 @@ from batch_progress import table
 from batch_progress.errors import ServiceUnavailable
 from batch_progress.recorder import BatchRecorder
 from batch_progress.table import BATCH_KEY, JOB_PREFIX, Item, JobStatus, timestamp
-from benchmarks import faults
 from benchmarks.invocation import environment
 from benchmarks.run import machine
-from benchmarks.serving import ROOT, ready, serving
 from benchmarks.workload import JOBS_TABLE, OWNER, TOKEN, TOKENS_TABLE
+from tests.hostile import faults
+from tests.hostile.serving import ROOT, ready, serving
 
 RESULTS: Final = Path(__file__).with_name("load.json")
 JOBS: Final = 20
@@ -157,11 +157,11 @@ class Workers:
             self._surely(recorder.start, *ids)
             items = chance.randrange(50)
             kind = chance.random()
-            change = Counts(1, 0, items) if kind < 0.85 else Counts(0, 1, 0)  # noqa: PLR2004  # most complete
+            change = Counts(1, 0, items) if kind < 0.85 else Counts(0, 1, 0)  # most complete
             truth.begun = truth.begun.plus(change)
             if change.completed:
                 self._surely(recorder.complete, *ids, items)
-            elif kind < 0.95:  # noqa: PLR2004  # some fail, and fewer are cancelled
+            elif kind < 0.95:  # some fail, and fewer are cancelled
                 self._surely(recorder.fail, *ids, "TIMEOUT", "The page did not answer.")
             else:
                 self._surely(recorder.cancel, *ids)
@@ -247,10 +247,10 @@ class Clients:
         most, now = truth.begun, time.monotonic()
         self.statuses[response.status_code] += 1
         self.seconds.append(now - began)
-        if response.status_code == 304 and held:  # noqa: PLR2004  # HTTP's Not Modified
+        if response.status_code == 304 and held:  # HTTP's Not Modified
             self._unchanged(truth, held, began)
             return None
-        if response.status_code != 200:  # noqa: PLR2004  # HTTP's OK
+        if response.status_code != 200:  # HTTP's OK
             self.wrong.append(f"{response.status_code}: {response.text[:200]}")
             return None
         data = response.json()["data"]
@@ -388,7 +388,7 @@ def main() -> None:
             stream_log.open("wb") as output,
             serving(PROCESSES, {}, Path(folder)) as (address, pids),
             subprocess.Popen(
-                [sys.executable, "-m", "benchmarks.stream"], cwd=ROOT, stdout=output, stderr=output
+                [sys.executable, "-m", "tests.hostile.stream"], cwd=ROOT, stdout=output, stderr=output
             ) as stream,
         ):
             ready(address)
@@ -428,7 +428,7 @@ def main() -> None:
         "log": told,
         "memory": memory.told(),
         "wrong": len(clients.wrong),
-        "server_errors": sum(count for status, count in clients.statuses.items() if status >= 500),  # noqa: PLR2004  # HTTP's
+        "server_errors": sum(count for status, count in clients.statuses.items() if status >= 500),  # HTTP's
     }
     RESULTS.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     print(text(results))

@@ -39,19 +39,19 @@ from batch_progress import table
 from batch_progress.table import BATCH_KEY
 from batch_progress.tokens import session_owner
 from batch_progress_cli.local_server import HOST
-from benchmarks import faults
 from benchmarks.invocation import environment
 from benchmarks.run import machine
-from benchmarks.serving import ready, serving
 from benchmarks.workload import JOBS_TABLE, OWNER, TOKENS_TABLE
 from local_cloud.gateway import to_response
 from local_cloud.issuer import LocalIssuer
 from local_cloud.lambda_context import LambdaContext
 from local_cloud.proxy_event import proxy_event
 from local_cloud.template import timeout_seconds
+from tests.hostile import faults
+from tests.hostile.serving import ready, serving
 
-ROOT: Final = Path(__file__).resolve().parent.parent
-RESULTS: Final = Path(__file__).with_name("abuse.json")
+ROOT: Final = Path(__file__).resolve().parents[2]
+RESULTS: Final = Path(__file__).with_name("fuzz.json")
 # In every token that is sent.
 MARK: Final = "canary"
 GOOD: Final = f"{MARK}-good-token"
@@ -110,11 +110,11 @@ def check_http(event: dict[str, Any], answer: Answer) -> int:
     status = response.status_code
     check(status in STATUSES, f"status {status}: {response.get_data()[:300]!r}")
     check("X-Request-Id" in response.headers, "no X-Request-Id")
-    check(("WWW-Authenticate" in response.headers) == (status == 401), "a challenge, or none")  # noqa: PLR2004  # HTTP's
-    check(("Allow" in response.headers) == (status == 405), "what is allowed, or not")  # noqa: PLR2004  # HTTP's
+    check(("WWW-Authenticate" in response.headers) == (status == 401), "a challenge, or none")  # HTTP's
+    check(("Allow" in response.headers) == (status == 405), "what is allowed, or not")  # HTTP's
     check(not any("\n" in value or "\r" in value for _, value in response.headers), "a header of two lines")
     body = response.get_data()
-    if method == "HEAD" or status == 304:  # noqa: PLR2004  # HTTP's Not Modified
+    if method == "HEAD" or status == 304:  # HTTP's Not Modified
         check(body == b"", "a body where none may be")
     elif response.mimetype == "application/json" and response.headers.get("Content-Encoding") is None:
         check(check_envelope(json.loads(body)) == status, "another status than HTTP's")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Final
 
 _HERE: Final = Path(__file__).resolve().parent
-PAGE: Final = _HERE.parent / "docs" / "security.md"
+PAGE: Final = _HERE.parents[1] / "docs" / "security.md"
 BEGIN: Final = "<!-- figures: begin -->"
 END: Final = "<!-- figures: end -->"
 
@@ -18,10 +18,10 @@ def _results(name: str) -> dict[str, Any]:
 
 def figures() -> str:
     """Return the paragraphs between the page's markers."""
-    faults, abuse, load = _results("faults"), _results("abuse"), _results("load")
+    faults, fuzz, load = _results("faults"), _results("fuzz"), _results("load")
     setting, ms, late = load["setting"], load["ms"], load["late_304"]
     progress, revision = (_sums(faults[function]) for function in ("progress", "revision"))
-    kinds = ", ".join(f"{row['cases']:,} {kind}" for kind, row in abuse["kinds"].items())
+    kinds = ", ".join(f"{row['cases']:,} {kind}" for kind, row in fuzz["kinds"].items())
     memory = ", ".join(f"{row['start_mb']:.0f} → {row['end_mb']:.0f} MB" for row in load["memory"])
     rates = sorted({row["rate"] for row in faults["progress"]})
     modes = ", ".join(dict.fromkeys(row["mode"] for row in faults["progress"]))
@@ -38,8 +38,8 @@ def figures() -> str:
             f"{revision['wrong']} changes lost.",
         ),
         (
-            f"`make fuzz` ({abuse['date']}, seed {abuse['seed']}): {abuse['cases']:,} cases ({kinds});",
-            f"findings: {abuse['bad']}.",
+            f"`make fuzz` ({fuzz['date']}, seed {fuzz['seed']}): {fuzz['cases']:,} cases ({kinds});",
+            f"findings: {fuzz['bad']}.",
         ),
         (
             f"`make load` ({load['date']}; {machine}):",
@@ -67,9 +67,9 @@ def page(written: str) -> str:
 
 def main() -> None:
     """Write the page's figures."""
-    missing = [name for name in ("faults", "abuse", "load") if not (_HERE / f"{name}.json").exists()]
+    missing = [name for name in ("faults", "fuzz", "load") if not (_HERE / f"{name}.json").exists()]
     if missing:
-        sys.exit(f"security: there is no benchmarks/{missing[0]}.json; run make faults, make fuzz and make load")
+        sys.exit(f"security: there is no tests/hostile/{missing[0]}.json; run make faults, make fuzz and make load")
     PAGE.write_text(page(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
 
 

@@ -32,12 +32,12 @@ from batch_progress import table
 from batch_progress.settings import settings
 from batch_progress.table import BATCH_KEY, JOB_PREFIX, Item
 from benchmarks.invocation import environment, event
-from benchmarks.line import Line, Mode, bad_line
 from benchmarks.run import machine
 from benchmarks.workload import JOBS_TABLE, OWNER, TOKEN, TOKENS_TABLE
 from local_cloud.lambda_context import LambdaContext
 from local_cloud.stream import failed_from
 from local_cloud.template import stream_mapping, tables, timeout_seconds
+from tests.hostile.bad_line import Line, Mode, bad_line
 
 RESULTS: Final = Path(__file__).with_name("faults.json")
 SEED: Final = 7
@@ -213,12 +213,12 @@ class Told:
     @property
     def unavailable(self) -> bool:
         """Whether it is the one failure that may be, as clean as it must be."""
-        if self.status != 503 or (self.body is not None and self.code != "SERVICE_UNAVAILABLE"):  # noqa: PLR2004  # HTTP's
+        if self.status != 503 or (self.body is not None and self.code != "SERVICE_UNAVAILABLE"):  # HTTP's
             return False
         if not self.headers:
             return True
         return (
-            1 <= int(self.headers.get("Retry-After", "0")) <= 60  # noqa: PLR2004  # the contract's seconds
+            1 <= int(self.headers.get("Retry-After", "0")) <= 60  # the contract's seconds
             and self.headers["Cache-Control"] == "no-store"
             and "WWW-Authenticate" not in self.headers
         )
@@ -294,12 +294,12 @@ class Progress:
         self._app = app
         self._line = line
         # An execution environment of its own: clients keep connections to the line before.
-        for factory in (app._store, app._tokens, app._client):  # noqa: SLF001  # as a new environment has none
+        for factory in (app._store, app._tokens, app._client):  # as a new environment has none
             factory.cache_clear()
         self._right = [(ask, self._ask(ask)) for ask in _asks(self)]
         for ask, told in self._right:
             stored = counts.get(ask.batch_id)
-            if told.status == 200 and told.body and stored != _counts(told.body):  # noqa: PLR2004  # HTTP's OK
+            if told.status == 200 and told.body and stored != _counts(told.body):  # HTTP's OK
                 sys.exit(f"faults: {ask.name} on a good line: {_counts(told.body)}; stored: {stored}")
 
     def _ask(self, ask: Ask) -> Told:
@@ -316,7 +316,7 @@ class Progress:
             for number, (ask, right) in enumerate(self._right):
                 if (turn + number) % 2:
                     # A token that is known costs no read; half of the environments know none.
-                    self._app._tokens.cache_clear()  # noqa: SLF001  # the same
+                    self._app._tokens.cache_clear()  # the same
                 self._judge(row, ask, right)
 
     def _judge(self, row: Row, ask: Ask, right: Told) -> None:
@@ -370,7 +370,7 @@ class Revision:
         self._line = line
         self._engine = engine
         self._table = settings().jobs_table
-        app._revisions.cache_clear()  # noqa: SLF001  # as a new environment has none
+        app._revisions.cache_clear()  # as a new environment has none
 
     def disturbed(self, row: Row, times: int) -> None:
         """Deliver changes so often on the bad line."""

@@ -1,0 +1,145 @@
+"""An HTTP server that misbehaves as its replies say: late, slow, cut, damaged, reset."""
+
+import contextlib
+import os
+import socket
+import struct
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Final
+
+CHECKSUM: Final = "x-amz-crc32"
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What is sent for a request.
+
+    Attributes:
+        status: The HTTP status.
+        body: The body as it is sent.
+        headers: Headers other than the length.
+        checksum: The body's CRC-32 as DynamoDB sends it; not sent where it is `None`.
+        promised: `Content-Length`, where it is not the body's length.
+        silent: Seconds before anything is sent.
+        pause: Seconds before each piece of the body.
+        piece: Bytes in a piece; 0 for the whole body.
+        stall: Seconds after the body, before the connection ends.
+        reset: Reset the connection after so many bytes of the body; 0 resets it before the status line.
+        hang_up: Close the connection and send nothing.
+    """
+
+    status: int = 200
+    body: bytes = b""
+    headers: dict[str, str] = field(default_factory=dict)
+    checksum: int | None = None
+    promised: int | None = None
+    silent: float = 0
+    pause: float = 0
+    piece: int = 0
+    stall: float = 0
+    reset: int | None = None
+    hang_up: bool = False
+
+
+# Operation, headers and body of a request.
+type Answer = Callable[[str, dict[str, str], bytes], Reply]
+
+
+@dataclass
+class Misbehaving:
+    """A running server.
+
+    Attributes:
+        address: Where it listens.
+        connections: How many connections were opened.
+        over: Ends every wait of the server once it is set.
+    """
+
+    address: str = ""
+    connections: int = 0
+    over: threading.Event = field(default_factory=threading.Event)
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    # A client may hang up while the server still waits.
+    block_on_close = False
+
+    def handle_error(self, *_: object) -> None:
+        """Ignore clients that hang up."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    server_state: Misbehaving
+    answer: Answer
+
+    def setup(self) -> None:
+        super().setup()
+        self.server_state.connections += 1
+
+    def log_message(self, *_: object) -> None:
+        """Keep the terminal clean."""
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        operation = self.headers["X-Amz-Target"].rpartition(".")[2]
+        self._send(type(self).answer(operation, dict(self.headers.items()), body))
+
+    def _send(self, reply: Reply) -> None:
+        over = self.server_state.over
+        over.wait(reply.silent)
+        if reply.hang_up:
+            self.close_connection = True
+            return
+        if reply.reset == 0:
+            self._reset()
+            return
+        self.send_response(reply.status)
+        for name, value in reply.headers.items():
+            self.send_header(name, value)
+        promised = len(reply.body) if reply.promised is None else reply.promised
+        self.send_header("Content-Length", str(promised))
+        if reply.checksum is not None:
+            self.send_header(CHECKSUM, str(reply.checksum))
+        self.end_headers()
+        if reply.reset is not None:
+            self.wfile.write(reply.body[: reply.reset])
+            self._reset()
+            return
+        step = reply.piece or len(reply.body) or 1
+        for at in range(0, len(reply.body), step):
+            over.wait(reply.pause)
+            self.wfile.write(reply.body[at : at + step])
+        over.wait(reply.stall)
+        self.close_connection = promised != len(reply.body)
+
+    def _reset(self) -> None:
+        # Closing without lingering sends RST instead of FIN.
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        # Close the descriptor directly: the server's own way sends FIN first.
+        os.close(self.connection.detach())
+        self.close_connection = True
+
+
+@contextlib.contextmanager
+def misbehaving(answer: Answer) -> Iterator[Misbehaving]:
+    """Serve on a free port of this machine while the block runs."""
+    state = Misbehaving()
+    handler = type("Handler", (_Handler,), {"server_state": state, "answer": staticmethod(answer)})
+    server = _Server(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    state.address = f"http://127.0.0.1:{server.server_port}"
+    try:
+        yield state
+    finally:
+        # Also where a test fails: otherwise the process waits for the thread forever.
+        state.over.set()
+        server.shutdown()
+        server.server_close()
+        thread.join()
