@@ -79,8 +79,21 @@ Stack = Annotated[
 ]
 
 
+def _print_version(wanted: bool) -> None:  # noqa: FBT001  # the option's value
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"batch-progress {version('batch-progress')}")
+        raise typer.Exit
+
+
 @app.callback()
-def batch_progress() -> None:
+def batch_progress(
+    *,
+    version: Annotated[  # its callback does everything
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and exit.")
+    ] = False,
+) -> None:
     """How far is my scrape batch, and when will it be done."""
 
 

@@ -2,10 +2,14 @@
 
 import subprocess
 import sys
+import tomllib
+from importlib import metadata, util
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
+from batch_progress_cli.__main__ import EXTRA, main
 from batch_progress_cli.main import app
 
 NOTHING_SLOW = """
@@ -73,3 +77,24 @@ def test_a_failure_is_one_line_and_status_2(arguments: list[str], said: str) -> 
     assert done.stderr.startswith("batch-progress: ")
     assert said in done.stderr
     assert 1 == done.stderr.count("\n")
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    done = CliRunner().invoke(app, ["--version"])
+    assert (0, f"batch-progress {metadata.version('batch-progress')}\n") == (done.exit_code, done.stdout)
+
+
+def test_without_a_package_of_the_extra_it_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without a traceback, also where only one is missing."""
+    found = util.find_spec
+    monkeypatch.setattr("batch_progress_cli.__main__.find_spec", lambda name: None if name == "rich" else found(name))
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    assert 'batch-progress: not installed: rich; run: pip install "batch-progress[cli]"\n' == capsys.readouterr().err
+
+
+def test_the_extra_is_what_the_command_looks_for() -> None:
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert list(EXTRA) == [name.partition(">=")[0] for name in project["optional-dependencies"]["cli"]]
