@@ -1,7 +1,7 @@
 """Build the page of a batch: put page/page.css and page/page.js into page/page.html, and hash both for its policy.
 
-Comments, blank lines and indentation stay out of the built page. The sources are formatted by Biome (`make format`),
-so a statement that starts on a line of its own is all that this script has to understand.
+The built page has no comments and no indentation, and its lines are joined where that is safe. The script parses
+nothing: it relies on the format that Biome gives to the sources, and rejects what it would break.
 
 `build_page.py --write` writes the two files that the function carries. `build_page.py --check` fails when they are
 out of date.
@@ -111,7 +111,7 @@ def main(arguments: list[str]) -> int:
         return 0
     stale = [path for path, text in files.items() if not path.is_file() or path.read_text(encoding="utf-8") != text]
     for path in stale:
-        print(f"build_page: {path.relative_to(ROOT)} is not what page/ gives; run `make page`", file=sys.stderr)
+        print(f"build_page: {path.relative_to(ROOT)} is out of date; run `make page`", file=sys.stderr)
     return 1 if stale else 0
 
 

@@ -1,4 +1,4 @@
-"""The page: how it is served. What it does in a browser, tests/browser shows."""
+"""How the function serves the page. tests/browser tests what the page does in a browser."""
 
 import base64
 import hashlib
@@ -41,7 +41,7 @@ def policy(answer: Answer) -> dict[str, str]:
 
 
 def test_the_page_needs_no_token_and_holds_no_data(world: World) -> None:
-    """It is the same for every batch, there or not."""
+    """It is the same for every batch, whether the batch exists or not."""
     page = get(world)
     assert (HTTPStatus.OK, "text/html; charset=utf-8") == (page.status, page.headers["Content-Type"])
     assert page.text == get(world, "/watch/" + "x" * 128).text
@@ -49,7 +49,7 @@ def test_the_page_needs_no_token_and_holds_no_data(world: World) -> None:
 
 
 def test_headers(world: World) -> None:
-    """Nobody frames it, sniffs it or learns where it was left from; a browser keeps it for five minutes."""
+    """No MIME sniffing, no referrer, no opener from another origin; a browser caches the page for five minutes."""
     page = get(world)
     for name, value in {
         "Referrer-Policy": "no-referrer",
@@ -62,8 +62,8 @@ def test_headers(world: World) -> None:
     assert "x-request-id" in page.names
 
 
-def test_the_policy_allows_the_pages_own_script_and_style_alone(world: World) -> None:
-    """Their hashes are those of what is between the tags; there is one of each, and no handler or style in a tag."""
+def test_the_policy_allows_only_the_script_and_style_of_the_page(world: World) -> None:
+    """It has the hashes of the one script and the one style. No tag has an event handler, a style or a URL."""
     page = get(world)
 
     def source(tag: str) -> str:
@@ -87,7 +87,7 @@ def test_the_policy_allows_the_pages_own_script_and_style_alone(world: World) ->
 
 
 def test_nothing_is_absolute_and_nothing_makes_markup(world: World) -> None:
-    """A stage's prefix does no harm, no other host is named, and no text can become markup."""
+    """The page works under a stage's prefix, names no other host, and never turns a string into markup."""
     text = get(world).text
     assert {"http://www.w3.org/2000/svg"} == set(re.findall(r"https?://[^\s\"'`)]+", text))
     assert [] == re.findall(r"[\"'`]/[A-Za-z]", text)
@@ -97,7 +97,7 @@ def test_nothing_is_absolute_and_nothing_makes_markup(world: World) -> None:
 
 
 def test_it_is_small(world: World) -> None:
-    """On the wire, as browsers ask for it, and as it is."""
+    """Compressed, as browsers request it, and uncompressed."""
     compressed = get(world, **{"Accept-Encoding": "gzip"})
     assert "gzip" == compressed.coding
     assert compressed.text == get(world).text
@@ -120,13 +120,13 @@ def test_other_methods(world: World, method: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["/watch/batch_xyz789/", "/watch/%62atch_xyz789"])
-def test_the_same_address_written_otherwise(world: World, path: str) -> None:
+def test_equivalent_urls(world: World, path: str) -> None:
     assert HTTPStatus.OK == get(world, path).status
 
 
 @pytest.mark.parametrize("name", ["a.b", "x" * 129, "%3Cscript%3E", "a%2Fb", "%ff", "ü"])
-def test_an_id_that_no_batch_can_have(world: World, name: str) -> None:
-    """It is refused as everywhere else, and not repeated."""
+def test_an_invalid_batch_id(world: World, name: str) -> None:
+    """The error is that of the API, and does not repeat the id."""
     refused = get(world, f"/watch/{name}")
     assert (422, "VALIDATION_ERROR") == refused.outcome
     assert ["batch_id"] == list(refused.error["details"])
@@ -134,7 +134,7 @@ def test_an_id_that_no_batch_can_have(world: World, name: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["/watch", "/watch/", "/watch/a/b", "/Watch/a", "/watch//", "/api/watch/a"])
-def test_there_is_nothing_beside_it(world: World, path: str) -> None:
+def test_similar_paths_are_unknown_routes(world: World, path: str) -> None:
     assert (404, "ROUTE_NOT_FOUND") == get(world, path).outcome
 
 
@@ -157,7 +157,7 @@ def test_an_invalid_setting(
 
 
 def test_the_template_has_the_parameter() -> None:
-    """Served unless the deployer says otherwise; a change of it alone is a new version of the function."""
+    """The page is served by default. A change of the parameter alone publishes a new version of the function."""
     template = read()
     parameter = template["Parameters"]["WatchPage"]
     function = template["Resources"]["ProgressFunction"]["Properties"]
@@ -166,8 +166,8 @@ def test_the_template_has_the_parameter() -> None:
     assert "${WatchPage}" in function["VersionDescription"]["Fn::Sub"][0]
 
 
-def test_who_asks_for_progress_does_not_pay_for_the_page() -> None:
-    """The function starts without it."""
+def test_requests_for_progress_do_not_import_the_page() -> None:
+    """The function starts without the page."""
     code = "import sys, functions.progress.app; print([name for name in sys.modules if 'progress.page' in name])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)  # noqa: S603
     assert "[]\n" == done.stdout
