@@ -20,7 +20,7 @@ from local_cloud.template import read
 from tests.integration.server import COMMAND, LocalApi, unmeasured
 
 ROOT = Path(__file__).resolve().parents[2]
-DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
+DOCUMENTS = (*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md")))
 PORT = "3000"
 MACHINE = {"aarch64": "arm64"}.get(platform.machine(), platform.machine())
 CANARY = "DeploymentPreference=Canary10Percent5Minutes"
