@@ -25,9 +25,12 @@ from typing import Any, Final, Self
 
 from benchmarks import report, workload
 from benchmarks.invocation import environment, event
+from local_cloud.template import read
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 WORK: Final = ROOT / ".aws-sam" / "bench"
+# The packages of Lambda's runtime.
+RUNTIME: Final = ROOT / ".venv-runtime/lib/python3.13/site-packages"
 ARCH: Final = {"aarch64": "arm64"}.get(platform.machine(), platform.machine())
 CONTENDERS: Final = ("this", "straightforward", "limit")
 # Jobs: rounds, and answers in each.
@@ -93,14 +96,21 @@ class Database:
         self._process.wait()
 
 
+def allocator() -> dict[str, str]:
+    """Return the settings of glibc's allocator that the template gives the function."""
+    variables: dict[str, str] = read()["Resources"]["ProgressFunction"]["Properties"]["Environment"]["Variables"]
+    return {name: value for name, value in variables.items() if name.startswith("MALLOC_")}
+
+
 class Contender:
     """A contender's process; ended when the block ends."""
 
     def __init__(self, name: str, database: Database) -> None:
         """Start it."""
         command = [sys.executable, "-m", "benchmarks.contender", name]
+        variables = database.environment | (allocator() if name == "this" else {})
         self._process = subprocess.Popen(  # noqa: S603  # our own
-            command, cwd=ROOT, env=database.environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            command, cwd=ROOT, env=variables, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
 
     def __enter__(self) -> Self:
@@ -289,7 +299,7 @@ def built() -> list[Path]:
     done = subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, check=False)  # noqa: S603
     if done.returncode:
         sys.exit(f"bench: sam build failed\n{done.stderr}")
-    return [to / "ProgressFunction", to / "BatchProgressLayer" / "python"]
+    return [to / "ProgressFunction", to / "BatchProgressLayer" / "python", RUNTIME]
 
 
 def straightforward_built(*, compiled: bool) -> list[Path]:
@@ -319,7 +329,7 @@ def cold(database: Database) -> dict[str, Any]:
     for turn in range(COLD_ROUNDS + 1):
         database.freshen(COLD_JOBS)
         for name, (module, path) in started.items():
-            took = _cold(module, path, database)
+            took = _cold(module, path, database, allocator() if name == "this" else {})
             if turn:
                 seconds[name].append(took)
     return {
@@ -329,12 +339,13 @@ def cold(database: Database) -> dict[str, Any]:
     }
 
 
-def _cold(module: str, path: list[Path], database: Database) -> float:
+def _cold(module: str, path: list[Path], database: Database, settings: dict[str, str]) -> float:
     """Return the CPU seconds, user and system, of one process with nothing but `path` on its path."""
     variables = database.environment | {
         "PYTHONPATH": os.pathsep.join(map(str, path)),
         # In Lambda the code's folders are read-only.
         "PYTHONDONTWRITEBYTECODE": "1",
+        **settings,
     }
     interpreter = os.path.realpath(sys.executable)
     script = str(ROOT / "benchmarks" / "cold_start.py")
