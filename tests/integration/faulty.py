@@ -1,4 +1,4 @@
-"""A DynamoDB that answers four calls out of a can, and fails as it is told to."""
+"""A DynamoDB with canned answers to four calls, and the faults that a test asks for."""
 
 import contextlib
 import json
@@ -26,25 +26,32 @@ GOOD: dict[str, dict[str, Any]] = {
 }
 
 
+def place(operation: str, body: bytes) -> str:
+    """Return which of the four calls a request is."""
+    request = json.loads(body)
+    if operation == "GetItem":
+        return "token" if request["TableName"] == "TokensTable" else "batch"
+    return "later page" if "ExclusiveStartKey" in request else "first page"
+
+
 def good(place: str) -> Reply:
-    """Return the right answer."""
     body = json.dumps(GOOD[place]).encode()
     return Reply(body=body, checksum=crc32(body))
 
 
 def error(code: str, status: int = 400) -> Reply:
-    """Return DynamoDB's way to say what went wrong."""
+    """Return an error response in DynamoDB's format."""
     body = json.dumps({"__type": f"com.amazonaws.dynamodb.v20120810#{code}", "message": "…"}).encode()
     return Reply(status, body, checksum=crc32(body))
 
 
 def fault(name: str, place: str) -> Reply:
-    """Return a fault by its name, where `place` is asked for."""
+    """Return a fault by its name, as the answer to a call."""
     right = good(place)
     half = right.body[: len(right.body) // 2]
     damaged = {
         "bad checksum": replace(right, checksum=1),
-        # Still JSON, still of the right shape, and wrong.
+        # Valid JSON of the right shape with wrong content.
         "nothing there, bad checksum": replace(right, body=b'{"Items": [], "Count": 0}'),
         "cut, with checksum": replace(right, body=half),
         "cut": replace(right, body=half, checksum=None),
@@ -53,9 +60,9 @@ def fault(name: str, place: str) -> Reply:
         "another object": Reply(body=b'{"Item": [], "Items": 7}'),
         "no text": replace(right, body=right.body.replace(b"e", b"\xff"), checksum=None),
         "ends within the body": replace(right, body=half, promised=len(right.body)),
-        "stalls within the body": replace(right, body=half, promised=len(right.body), stall=0.4),
+        "stalls within the body": replace(right, body=half, promised=len(right.body), stall=60),
         "hangs up": Reply(hang_up=True),
-        "slow": replace(right, silent=0.9),
+        "slow": replace(right, silent=60),
         "error, cut": replace(
             error("ProvisionedThroughputExceededException"), body=b'{"__type": "com.am', checksum=None
         ),
@@ -69,7 +76,7 @@ def fault(name: str, place: str) -> Reply:
 
 
 class Faulty:
-    """What the server does wrong, and how often it was asked."""
+    """The server's faults, and how many calls it got."""
 
     def __init__(self) -> None:
         self.calls: Counter[str] = Counter()
@@ -86,26 +93,27 @@ class Faulty:
         return self.server.connections
 
     def answer(self, operation: str, _: dict[str, str], body: bytes) -> Reply:
-        """Answer a call as `reply` says for the place that it reads."""
-        request = json.loads(body)
-        if operation == "GetItem":
-            return self.reply("token" if request["TableName"] == "TokensTable" else "batch")
-        return self.reply("later page" if "ExclusiveStartKey" in request else "first page")
+        return self.reply(place(operation, body))
 
     def forget(self) -> None:
-        """Do nothing wrong any more, and count anew."""
+        """Remove all faults and reset the counts."""
         self.calls.clear()
         self.forever.clear()
         self.once.clear()
 
     def reply(self, place: str) -> Reply:
         self.calls[place] += 1
-        return self.once.pop(place, None) or self.forever.get(place) or good(place)
+        reply = self.next(place)
+        self.once.pop(place, None)
+        return reply
+
+    def next(self, place: str) -> Reply:
+        return self.once.get(place) or self.forever.get(place) or good(place)
 
 
 @contextlib.contextmanager
 def serving() -> Iterator[Faulty]:
-    """Serve on a free port of this machine."""
+    """Run the server on a free port of loopback until the block ends."""
     faulty = Faulty()
     with misbehaving(faulty.answer) as faulty.server:
         yield faulty

@@ -1,17 +1,22 @@
-"""What DynamoDB can do wrong, at each of our reads: as the stock client takes it, and as the contract answers it."""
+"""DynamoDB's faults at each read: compared with the stock client, and as the function answers them."""
 
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 from typing import Any
 
+import botocore.endpoint
 import botocore.session
 import pytest
+from botocore.awsrequest import AWSPreparedRequest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 from botocore.retries.quota import RetryQuota
 from botocore.retries.standard import ExponentialBackoff
+from urllib3.connectionpool import HTTPConnectionPool
+from urllib3.util import Timeout
 
 from batch_progress import decode, dynamodb
 from batch_progress.errors import ServiceUnavailable
@@ -20,11 +25,10 @@ from batch_progress.store import BatchStore
 from batch_progress.tokens import TokenStore
 from functions.progress import app
 from tests.hostile.misbehaving import Reply
-from tests.integration.faulty import PLACES, Faulty, fault, good, serving
+from tests.integration.faulty import PLACES, Faulty, fault, good, place, serving
 from tests.integration.world import Answer, Context, event, progress_path
 
-READ_TIMEOUT = 0.5
-# Those that pass, and those that would come again; each is told alike by the stock client and by ours.
+# Retryable faults and permanent errors. The stock client and ours report both alike.
 PASSING = [
     "ProvisionedThroughputExceededException",
     "ThrottlingException",
@@ -44,7 +48,7 @@ OURS = [
     "AccessDeniedException",
     "UnrecognizedClientException",
 ]
-# Those that the stock client takes for an answer, at last or at once; ours never does.
+# Damaged answers. The stock client accepts them, some at once and some after its retries; ours never does.
 DAMAGED = [
     "bad checksum",
     "nothing there, bad checksum",
@@ -68,7 +72,7 @@ GET: dict[str, Any] = {"TableName": "JobsTable", "Key": {"batch_id": {"S": "batc
 
 @dataclass(frozen=True)
 class Rig:
-    """The server, and a client of each kind that asks it; a client takes long to make."""
+    """The server, and a client of each kind. Making a client is slow."""
 
     server: Faulty
     ours: Any
@@ -85,34 +89,47 @@ def rig() -> Iterator[Rig]:
             "AWS_ENDPOINT_URL_DYNAMODB": server.address,
         }.items():
             patch.setenv(name, value)
-        patch.setattr(dynamodb, "READ_TIMEOUT_SECONDS", READ_TIMEOUT)
-        # What everybody has, with our timeouts.
-        config = Config(
-            connect_timeout=dynamodb.CONNECT_TIMEOUT_SECONDS,
-            read_timeout=READ_TIMEOUT,
-            retries={"mode": "standard", "total_max_attempts": dynamodb.ATTEMPTS},
-        )
-        # A client that has failed much tries less often; here each test is the first.
+        config = Config(retries={"mode": "standard", "total_max_attempts": dynamodb.ATTEMPTS})
+        # No test is affected by the retries of the tests before it.
         patch.setattr(RetryQuota, "acquire", lambda *_: True)
-        yield Rig(server, dynamodb.client(), botocore.session.Session().create_client("dynamodb", config=config))
+        stock = botocore.session.Session().create_client("dynamodb", config=config)
+        made = Rig(server, dynamodb.client(), stock)
+        _time_out_only_where_the_server_hangs(made, patch)
+        yield made
+
+
+def _time_out_only_where_the_server_hangs(rig: Rig, patch: pytest.MonkeyPatch) -> None:
+    """Let a read time out at once if the server will not answer it, and never because the machine is busy."""
+    seconds = 60.0
+
+    def look(request: AWSPreparedRequest, **_: object) -> None:
+        nonlocal seconds
+        target = request.headers["X-Amz-Target"]
+        operation = (target.decode() if isinstance(target, bytes) else target).rpartition(".")[2]
+        reply = rig.server.next(place(operation, request.body))
+        seconds = 0.05 if reply.silent or reply.stall else 60.0
+
+    for client in (rig.ours, rig.stock):
+        client.meta.events.register_first("before-send.dynamodb", look)
+    patch.setattr(HTTPConnectionPool, "_get_timeout", lambda *_: Timeout(connect=60, read=seconds))
 
 
 @pytest.fixture
 def faulty(rig: Rig) -> Faulty:
-    """The server, doing nothing wrong yet."""
+    """The server, without faults."""
     rig.server.forget()
     return rig.server
 
 
 @pytest.fixture
 def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Retries wait for nothing."""
+    """Retries do not wait."""
     monkeypatch.setattr(ExponentialBackoff, "delay_amount", lambda *_: 0)
 
 
 @pytest.fixture
 def function(rig: Rig, faulty: Faulty, monkeypatch: pytest.MonkeyPatch) -> Faulty:
-    """The function in front of the server, knowing no token yet."""
+    """The function in front of the server, with an empty token cache."""
     store, tokens = BatchStore(rig.ours, "JobsTable"), TokenStore(rig.ours, "TokensTable")
     monkeypatch.setattr(app, "_store", lambda: store)
     monkeypatch.setattr(app, "_tokens", lambda: tokens)
@@ -120,22 +137,21 @@ def function(rig: Rig, faulty: Faulty, monkeypatch: pytest.MonkeyPatch) -> Fault
 
 
 def read(client: Any, place: str) -> object:  # noqa: ANN401  # botocore ships no types
-    """Read by our own means."""
     return dynamodb.get_item(client, **GET) if place == "batch" else dynamodb.query(client, **QUERY)
 
 
 def outcome(call: Callable[[], object]) -> tuple[str, str] | None:
-    """Return what a call raises, in botocore's terms, `None` when it raises nothing."""
+    """Return the botocore exception and error code that a call ends in; `None` if it succeeds."""
     try:
         call()
-    except Exception as error:  # noqa: BLE001  # whatever it is, it is compared
+    except Exception as error:  # noqa: BLE001  # compared by the caller
         cause = error.__cause__ if isinstance(error, ServiceUnavailable) and error.__cause__ else error
         return type(cause).__name__, cause.response["Error"]["Code"] if isinstance(cause, ClientError) else ""
     return None
 
 
 def ask(place: str, context: Context | None = None) -> Answer:
-    """Ask so that `place` is read."""
+    """Send a request that makes the function read `place`."""
     headers = {"X-API-Key": "good-token"} | ({"If-None-Match": "*"} if place == "batch" else {})
     return Answer.read(app.handler(event("GET", progress_path("batch"), headers), context or Context()))
 
@@ -147,7 +163,7 @@ def ask(place: str, context: Context | None = None) -> Answer:
 @pytest.mark.parametrize("name", PASSING + OURS)
 @pytest.mark.parametrize("place", ["batch", "first page"])
 def test_a_fault_is_what_it_is_to_the_stock_client(rig: Rig, faulty: Faulty, place: str, name: str) -> None:
-    """As many attempts, the same exception, the same code: an upgrade of botocore can't change it unseen."""
+    """The same number of attempts, the same exception and the same code, whatever botocore's version."""
     faulty.forever[place] = fault(name, place)
     expected = outcome(lambda: rig.stock.get_item(**GET) if place == "batch" else rig.stock.query(**QUERY))
     attempts = faulty.calls[place]
@@ -161,7 +177,7 @@ def test_a_fault_is_what_it_is_to_the_stock_client(rig: Rig, faulty: Faulty, pla
 @pytest.mark.parametrize("name", DAMAGED)
 @pytest.mark.parametrize("place", ["batch", "first page"])
 def test_a_damaged_answer_is_no_answer(rig: Rig, faulty: Faulty, place: str, name: str, *, bounded: bool) -> None:
-    """It is tried again as often as any, and never taken for good."""
+    """It is retried like any retryable fault, and never accepted."""
     faulty.forever[place] = fault(name, place)
     with dynamodb.deadline(time.monotonic() + 60) if bounded else nullcontext(), pytest.raises(ServiceUnavailable):
         read(rig.ours, place)
@@ -170,9 +186,9 @@ def test_a_damaged_answer_is_no_answer(rig: Rig, faulty: Faulty, place: str, nam
 
 @pytest.mark.usefixtures("_at_once")
 def test_a_body_that_stops_coming_is_asked_for_again(rig: Rig, faulty: Faulty) -> None:
-    """A piece that is waited for in vain is a fault that passes, like an answer that does not begin."""
+    """A read timeout within the body is retried like one before it."""
     right = good("batch")
-    stopping = replace(right, body=right.body[:9], promised=len(right.body), stall=2 * READ_TIMEOUT)
+    stopping = replace(right, body=right.body[:9], promised=len(right.body), stall=60)
     faulty.once["batch"] = stopping
     with dynamodb.deadline(time.monotonic() + 60):
         assert bytes(dynamodb.get_item(rig.ours, **GET).raw)
@@ -185,7 +201,7 @@ def test_a_body_that_stops_coming_is_asked_for_again(rig: Rig, faulty: Faulty) -
 @pytest.mark.parametrize("name", ["good", "no object"])
 @pytest.mark.usefixtures("_at_once")
 def test_an_answer_has_what_botocore_adds_to_every_one(rig: Rig, faulty: Faulty, name: str) -> None:
-    """Its status, its headers, and how often it was asked for, also where it is damaged to the last."""
+    """Its status, its headers and the number of retries, also if every attempt is damaged."""
     faulty.forever["batch"] = good("batch") if name == "good" else fault(name, "batch")
     metadata = rig.ours.get_item(**GET)["ResponseMetadata"]
     expected = (200, 0 if name == "good" else dynamodb.ATTEMPTS - 1)
@@ -195,7 +211,7 @@ def test_an_answer_has_what_botocore_adds_to_every_one(rig: Rig, faulty: Faulty,
 
 @pytest.mark.usefixtures("_at_once")
 def test_an_update_whose_answer_is_damaged_is_none(rig: Rig, faulty: Faulty) -> None:
-    """Nor is one that is refused in passing."""
+    """Nor is one that is throttled."""
     revisions = Revisions(rig.ours, "JobsTable")
     for reply in (Reply(body=b"{}", checksum=1), fault("ThrottlingException", "first page")):
         faulty.forever["first page"] = reply
@@ -208,7 +224,7 @@ def test_an_update_whose_answer_is_damaged_is_none(rig: Rig, faulty: Faulty) -> 
 def test_a_quota_of_retries_that_is_used_up_lets_no_damage_through(
     rig: Rig, faulty: Faulty, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
-    """After a long outage botocore does not try again; what it then has is still no answer."""
+    """After a long outage botocore stops retrying. A damaged answer is still not accepted."""
     monkeypatch.setattr(RetryQuota, "acquire", lambda *_: False)
     faulty.forever[place] = fault("nothing there, bad checksum", place)
     with pytest.raises(ServiceUnavailable):
@@ -218,20 +234,20 @@ def test_a_quota_of_retries_that_is_used_up_lets_no_damage_through(
 
 @pytest.mark.usefixtures("faulty")
 def test_a_page_has_no_details_unless_they_are_asked_for(rig: Rig) -> None:
-    """Each call by itself: what the one before asked for does not linger."""
+    """Each call decides for itself."""
     asked = [{"detailed": True}, {}, {"detailed": False}]
     kinds = [type(dynamodb.query(rig.ours, **QUERY, **more).items[0]) for more in asked]
     assert [decode.DetailedItem, decode.Item, decode.Item] == kinds
 
 
-# What a caller is told
+# The function's answers
 
 
 @pytest.mark.usefixtures("_at_once")
 @pytest.mark.parametrize("name", PASSING + DAMAGED)
 @pytest.mark.parametrize("place", PLACES)
 def test_a_passing_fault_is_answered_503(function: Faulty, place: str, name: str) -> None:
-    """Never a 401 or a 404 or counts of a part from a read that did not come whole."""
+    """An incomplete read never becomes a 401, a 404 or partial counts."""
     function.forever[place] = fault(name, place)
     answer = ask(place)
     assert (503, "SERVICE_UNAVAILABLE") == answer.outcome
@@ -246,7 +262,7 @@ def test_a_passing_fault_is_answered_503(function: Faulty, place: str, name: str
 def test_a_fault_of_ours_is_answered_500(
     function: Faulty, place: str, name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """At once, and with its traceback in the log."""
+    """Without a retry, and with its traceback in the log."""
     function.forever[place] = fault(name, place)
     answer = ask(place)
     assert (500, "INTERNAL_ERROR") == answer.outcome
@@ -260,7 +276,7 @@ def test_a_fault_of_ours_is_answered_500(
 @pytest.mark.parametrize("name", [*PASSING[:-2], *DAMAGED])
 @pytest.mark.parametrize("place", PLACES)
 def test_a_fault_that_passes_is_not_seen(function: Faulty, place: str, name: str) -> None:
-    """Once wrong and then right is right."""
+    """One fault is retried, and the retry's answer is used."""
     function.once[place] = fault(name, place)
     answer = ask(place)
     assert 2 == function.calls[place]
@@ -280,7 +296,7 @@ def test_a_direct_call_is_told_the_same(function: Faulty) -> None:
 
 @pytest.mark.usefixtures("_at_once")
 def test_a_token_is_not_forgotten_over_a_fault(function: Faulty) -> None:
-    """Nor is a fault remembered for it."""
+    """A fault is not cached."""
     function.forever["token"] = fault("internal", "token")
     assert 503 == ask("first page").status
     function.forever.clear()
@@ -292,64 +308,100 @@ def test_a_token_is_not_forgotten_over_a_fault(function: Faulty) -> None:
 # Time
 
 
-def within(seconds: float, place: str, context: Context) -> Answer:
-    """Ask, and be answered before the function's time is up."""
-    began = time.monotonic()
-    answer = ask(place, context)
-    assert time.monotonic() - began < seconds
+class Clock:
+    """A clock that advances only when a retry waits, and by `step` each time it is read."""
+
+    def __init__(self) -> None:
+        self.now = 1_000.0
+        self.step = 0.0
+
+    def __call__(self) -> float:
+        self.now += self.step
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The clock of the deadline and of botocore's retries."""
+    clock = Clock()
+    monkeypatch.setattr(dynamodb, "monotonic", clock)
+    monkeypatch.setattr(app, "time", SimpleNamespace(monotonic=clock, time=time.time))
+    monkeypatch.setattr(botocore.endpoint, "time", SimpleNamespace(sleep=clock.sleep))
+    return clock
+
+
+def within(seconds: float, place: str, clock: Clock) -> Answer:
+    """Ask with a timeout of so many seconds, and be answered before it."""
+    began = clock.now
+    answer = ask(place, Context(seconds))
+    assert clock.now - began < seconds
     return answer
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_without_time_nothing_is_begun(function: Faulty, place: str) -> None:
-    """A clean 503 while there is time to say it."""
-    answer = within(0.5, place, Context(1))
+def test_without_time_nothing_is_begun(function: Faulty, clock: Clock, place: str) -> None:
+    """The 503 is returned before the timeout."""
+    answer = within(1, place, clock)
     assert (503, "SERVICE_UNAVAILABLE") == answer.outcome
     assert not function.calls
 
 
 @pytest.mark.parametrize("headers", [{}, {"x-amz-retry-after": "5000"}])
-def test_retries_end_with_the_time(function: Faulty, headers: dict[str, str]) -> None:
-    """However long botocore, or the header that it listens to, would wait for the next."""
+def test_retries_end_with_the_time(
+    function: Faulty, clock: Clock, monkeypatch: pytest.MonkeyPatch, headers: dict[str, str]
+) -> None:
+    """Whatever pause botocore, or the header that it obeys, would make before the next attempt."""
+    delay_amount, least = ExponentialBackoff.delay_amount, dynamodb.LAST_ATTEMPT_SECONDS
+    monkeypatch.setattr(ExponentialBackoff, "delay_amount", lambda *given: max(delay_amount(*given), least))
     function.forever["first page"] = replace(fault("ThrottlingException", "first page"), headers=headers)
-    answer = within(4, "first page", Context(4))
+    answer = within(4, "first page", clock)
     assert (503, "SERVICE_UNAVAILABLE") == answer.outcome
+    assert 1 == function.calls["first page"]
 
 
 def test_no_retry_is_waited_for_when_time_is_up(
-    function: Faulty, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    function: Faulty, clock: Clock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A last attempt that takes its time is not followed by a pause for one that could not begin."""
+    """A slow last attempt is not followed by a pause for one that could not begin."""
     monkeypatch.setattr(ExponentialBackoff, "delay_amount", lambda *_: 60)
-    function.forever["token"] = Reply(500, silent=0.15)
-    answer = within(3.6, "token", Context(3.6))
+    reply = function.reply
+
+    def slow(place: str) -> Reply:
+        clock.sleep(1)
+        return reply(place)
+
+    monkeypatch.setattr(function, "reply", slow)
+    function.forever["token"] = Reply(500)
+    answer = within(4, "token", clock)
     assert (503, "SERVICE_UNAVAILABLE") == answer.outcome
+    assert 1 == function.calls["token"]
     assert not [entry for entry in caplog.records if entry.levelname == "ERROR"]
 
 
+# Every byte comes in time and the last one would not.
+TRICKLE = Reply(body=b" " * 20_000, pause=0.001, piece=1)
+
+
 @pytest.mark.parametrize("place", PLACES)
-def test_a_body_that_trickles_in_is_not_waited_for(
-    function: Faulty, monkeypatch: pytest.MonkeyPatch, place: str
-) -> None:
-    """Each byte comes in time and the last one would not."""
-    monkeypatch.setattr(dynamodb, "LAST_ATTEMPT_SECONDS", 0.5)
-    function.forever[place] = Reply(body=good(place).body, pause=0.1, piece=1)
-    answer = within(3, place, Context(3.8))
+def test_a_body_that_trickles_in_is_not_waited_for(function: Faulty, clock: Clock, place: str) -> None:
+    function.forever[place] = TRICKLE
+    clock.step = 0.1
+    answer = within(10, place, clock)
     assert (503, "SERVICE_UNAVAILABLE") == answer.outcome
     assert 1 == function.calls[place]
 
 
-def test_a_body_that_trickles_in_ends_with_the_last_attempt(
-    rig: Rig, faulty: Faulty, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """No piece is begun so late that waiting for it could go beyond."""
-    monkeypatch.setattr(dynamodb, "READ_TIMEOUT_SECONDS", 2.0)
-    monkeypatch.setattr(dynamodb, "LAST_ATTEMPT_SECONDS", 2.5)
-    faulty.forever["batch"] = Reply(body=good("batch").body, pause=0.1, piece=1)
-    at = time.monotonic() + 0.3
+def test_a_body_that_trickles_in_ends_with_the_last_attempt(rig: Rig, faulty: Faulty, clock: Clock) -> None:
+    """No wait for a piece begins so late that it could exceed the last attempt's time."""
+    faulty.forever["batch"] = TRICKLE
+    clock.step = 0.1
+    at = clock() + 0.3
     with dynamodb.deadline(at), pytest.raises(ServiceUnavailable):
         read(rig.ours, "batch")
-    assert at < time.monotonic() < at + dynamodb.LAST_ATTEMPT_SECONDS
+    assert at < clock.now < at + dynamodb.LAST_ATTEMPT_SECONDS - dynamodb.READ_TIMEOUT_SECONDS + 2 * clock.step
 
 
 def test_a_slow_body_that_comes_in_time_is_an_answer(function: Faulty) -> None:
@@ -358,7 +410,7 @@ def test_a_slow_body_that_comes_in_time_is_an_answer(function: Faulty) -> None:
 
 
 def test_a_connection_is_used_again(function: Faulty) -> None:
-    """Reading the body ourselves gives it back; one that breaks is not used again."""
+    """A body that we read returns its connection to the pool; a broken connection is replaced."""
     assert 200 == ask("first page").status
     before = function.connections
     assert [200] * 5 == [ask("first page").status for _ in range(5)]
