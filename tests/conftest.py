@@ -1,9 +1,12 @@
 """Settings of all tests."""
 
 import signal
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
+from xdist.remote import Producer
+from xdist.scheduler import LoadFileScheduling
 
 # No deadline for an example: its duration depends on the machine's load.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -21,8 +24,19 @@ settings.load_profile("untimed")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep a file's tests in one worker process, and all tests of the shared local API in one."""
-    for item in items:
-        shared = "local_api" in getattr(item, "fixturenames", ())
-        item.add_marker(pytest.mark.xdist_group("local_api" if shared else item.path.stem))
+INTEGRATION = Path(__file__).parent / "integration"
+# These share one local server (tests/integration/server.py).
+SHARING = {path.name for path in INTEGRATION.glob("test_*.py") if "local_api" in path.read_text(encoding="utf-8")}
+
+
+class Scheduling(LoadFileScheduling):  # type: ignore[misc]  # xdist ships no types
+    """Gives each worker process whole files, and all files that share the local server to one of them."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return "local_api" if Path(file).name in SHARING and "integration" in file else file
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Scheduling:
+    return Scheduling(config, log)

@@ -1,8 +1,11 @@
 """One DynamoDB per test process, with the tables of `template.yaml`; no test sees another's batches or tokens."""
 
 import os
+import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from datetime import datetime, tzinfo
+from types import SimpleNamespace
 
 import boto3
 import pytest
@@ -59,10 +62,49 @@ def world(dynamodb_endpoint: str) -> Iterator[World]:
             dynamodb.create_table(**table | {"TableName": names[table["TableName"]]})
         for table_id, variable in VARIABLES.items():
             environment.setenv(variable, names[table_id])
-        # A process in which tests are run more than once knows the tables of the run before.
-        for known in (settings, app._client, app._store, app._tokens):
-            known.cache_clear()
+        # `make mutation` runs the tests several times in a process.
+        _restart()
         yield World(dynamodb, names["JobsTable"], names["TokensTable"])
         for name in names.values():
             dynamodb.delete_table(TableName=name)
         dynamodb.close()
+
+
+def _restart() -> None:
+    """Forget what a process of the function reads once."""
+    for cached in (settings, app._client, app._store, app._tokens, app._sessions):
+        cached.cache_clear()
+
+
+@pytest.fixture
+def deploy(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+    """Restart the function with other environment variables; `None` unsets one."""
+    del world  # its environment comes first
+
+    def restart(**environment: str | None) -> None:
+        for name, value in environment.items():
+            if value is None:
+                monkeypatch.delenv(name)
+            else:
+                monkeypatch.setenv(name, value)
+        _restart()
+
+    yield restart
+    _restart()
+
+
+@pytest.fixture
+def later(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Set the clock of the function, and of the verification of JWTs, ahead by so many seconds."""
+
+    def move(seconds: float) -> None:
+        class Ahead(datetime):
+            @classmethod
+            def now(cls, tz: tzinfo | None = None) -> "Ahead":
+                return cls.fromtimestamp(time.time() + seconds, tz)
+
+        clock = SimpleNamespace(time=lambda: time.time() + seconds, monotonic=time.monotonic)
+        monkeypatch.setattr(app, "time", clock)
+        monkeypatch.setattr("jwt.api_jwt.datetime", Ahead)
+
+    return move

@@ -113,7 +113,7 @@ class Issuer:
         """Answer one request."""
         self.asked.append(handler.path)
         if self.hangs:
-            self._let_go.wait(30)
+            self._let_go.wait(60)
         body = self.body
         if body is None:
             found = (

@@ -1,4 +1,4 @@
-"""The local API as its users start it: the real command, in its own process."""
+"""The local API in a process of its own, started by the real command."""
 
 import contextlib
 import os
@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 COMMAND = Path(sys.executable).with_name("batch-progress")
-STARTS_WITHIN = 60
+# Seconds after which a test gives up waiting. Far more than a busy machine needs.
+CEILING = 240
 
 
 @dataclass(frozen=True)
@@ -23,13 +24,13 @@ class LocalApi:
     """A running local API."""
 
     process: subprocess.Popen[bytes]
-    # What it printed; files, since a pipe that nobody reads would stop it.
+    # Files, because a full pipe would block the process.
     screen: Path
     errors: Path
 
     @property
     def address(self) -> str:
-        """Where it listens, as its screen says."""
+        """Its address, as printed on the screen."""
         found = re.search(r"http://127\.0\.0\.1:\d+", self.screen.read_text())
         assert found
         return found[0]
@@ -37,7 +38,7 @@ class LocalApi:
     def stop(self, number: signal.Signals = signal.SIGINT) -> int:
         """Send a signal and return the exit status."""
         self.process.send_signal(number)
-        return self.process.wait(timeout=20)
+        return self.process.wait(timeout=CEILING)
 
 
 def unmeasured() -> dict[str, str]:
@@ -47,7 +48,7 @@ def unmeasured() -> dict[str, str]:
 
 @contextlib.contextmanager
 def running(*options: str, **environment: str) -> Iterator[LocalApi]:
-    """Start the command on a free port and wait until it says that it runs; end it if nobody has."""
+    """Start the command on a free port and wait until it is ready; stop it at the end if the test has not."""
     with (
         tempfile.NamedTemporaryFile() as screen,
         tempfile.NamedTemporaryFile() as errors,
@@ -57,7 +58,7 @@ def running(*options: str, **environment: str) -> Iterator[LocalApi]:
     ):
         api = LocalApi(process, Path(screen.name), Path(errors.name))
         try:
-            deadline = time.monotonic() + STARTS_WITHIN
+            deadline = time.monotonic() + CEILING
             while "Ctrl-C ends it." not in api.screen.read_text():
                 assert process.poll() is None, api.errors.read_text()
                 assert time.monotonic() < deadline, "it does not start"
@@ -70,6 +71,6 @@ def running(*options: str, **environment: str) -> Iterator[LocalApi]:
 
 @pytest.fixture(scope="session")
 def local_api() -> Iterator[LocalApi]:
-    """A local API that tests share and only read from."""
+    """A local API that all tests share. No test may change what another one reads."""
     with running() as api:
         yield api

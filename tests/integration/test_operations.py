@@ -29,8 +29,9 @@ def rows(heading: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in table[0].splitlines()[2:]]
 
 
+@pytest.fixture(scope="module")
 def logged(world: World) -> tuple[str, str, set[str]]:
-    """Return what the function logs of a good answer, and of a bad one; and the fields of all its lines."""
+    """What the function logs for a 200 and for a 500, and the fields of all its lines."""
     batch_id = world.put_batch()
     world.put_jobs(batch_id, {"good": {}})
     fine = world.elsewhere(event("GET", progress_path(batch_id), world.key())).log
@@ -41,9 +42,9 @@ def logged(world: World) -> tuple[str, str, set[str]]:
     return fine, failed, {name for line in lines if "level" in line for name in line}
 
 
-def test_every_query_asks_for_what_is_logged(world: World) -> None:
-    """By fields that a line of the function has, or one of the access log."""
-    _, failed, fields = logged(world)
+def test_every_query_asks_for_what_is_logged(logged: tuple[str, str, set[str]]) -> None:
+    """Its fields are in a line of the function or of the access log."""
+    _, failed, fields = logged
     assert '"exception_name"' in failed
     access = json.loads(TEMPLATE["Resources"]["Api"]["Properties"]["AccessLogSetting"]["Format"])
     assert len(QUERIES) >= 7
@@ -111,7 +112,7 @@ def test_an_alarm_goes_off_when_the_table_says(page: str, says: str, wanted: tup
     assert wanted == numbers(page)
 
 
-def test_a_request_logs_as_much_as_its_cost_says(world: World) -> None:
-    """Its line and its metrics, within a seventh: names and ids are of other lengths in AWS."""
-    fine, _, _ = logged(world)
+def test_a_request_logs_as_much_as_its_cost_says(logged: tuple[str, str, set[str]]) -> None:
+    """Its log line and its metrics, within 15%: names and ids have other lengths in AWS."""
+    fine, _, _ = logged
     assert LOGGED_BYTES == pytest.approx(len(fine.encode()), rel=0.15)

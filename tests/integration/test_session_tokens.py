@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jwt
@@ -238,11 +238,14 @@ def test_a_token_for_ever(world: World, issuer: Issuer, batch_id: str, expiry: o
     assert INVALID == outcome(world, batch_id, issuer.token(exp=expiry))
 
 
-def test_expiry_is_checked_on_every_request(world: World, issuer: Issuer, batch_id: str) -> None:
-    """Sixty seconds of leeway, and not one request more."""
-    token = issuer.token(exp=int(time.time()) - 58)
+def test_expiry_is_checked_on_every_request(
+    world: World, issuer: Issuer, batch_id: str, later: Callable[[float], None]
+) -> None:
+    """With sixty seconds of leeway."""
+    token = issuer.token(exp=int(time.time()) + 100)
+    later(150)
     assert GOOD == outcome(world, batch_id, token)
-    time.sleep(3.1)
+    later(161)
     assert (401, "TOKEN_EXPIRED") == outcome(world, batch_id, token)
 
 
@@ -558,13 +561,14 @@ def test_a_key_that_is_too_short(world: World, issuer: Issuer, batch_id: str) ->
 
 
 def unavailable(world: World, batch_id: str, token: str) -> None:
-    """Hold an answer against what the contract says of an issuer that is away with nothing cached."""
+    """Check the answer to a token whose issuer fails while no keys are cached: a 503 that does not wait for it."""
     began = time.monotonic()
     answer = ask(world, batch_id, token)
     assert (503, "SERVICE_UNAVAILABLE") == (answer.status, answer.error["code"])
     assert 1 <= int(answer.headers["Retry-After"]) <= 60
     assert "WWW-Authenticate" not in answer.headers
-    assert time.monotonic() - began < 6
+    # Issuers that hang or trickle do so for a minute.
+    assert time.monotonic() - began < 30
 
 
 BAD_DAYS: dict[str, dict[str, Any]] = {
@@ -586,7 +590,7 @@ BAD_DAYS: dict[str, dict[str, Any]] = {
 def test_an_issuer_on_a_bad_day_is_a_503_and_the_next_call_recovers(
     world: World, issuer: Issuer, batch_id: str, day: str
 ) -> None:
-    """Never a 401 for a token that may be good, never longer than a client waits, and over once it is over."""
+    """A token that may be valid is never a 401. The next call succeeds once the issuer has recovered."""
     before = {name: getattr(issuer, name) for name in BAD_DAYS[day]}
     for name, value in BAD_DAYS[day].items():
         setattr(issuer, name, value)
@@ -598,27 +602,27 @@ def test_an_issuer_on_a_bad_day_is_a_503_and_the_next_call_recovers(
 
 @pytest.mark.parametrize("day", BAD_DAYS)
 def test_a_bad_day_of_the_issuer_is_nobody_elses(world: World, issuer: Issuer, batch_id: str, day: str) -> None:
-    """Who has a token of a known key notices nothing, nor does who comes with a key of ours."""
+    """Tokens signed with a known key, and API keys, are accepted without asking the issuer."""
     assert GOOD == outcome(world, batch_id, issuer.token())
     for name, value in BAD_DAYS[day].items():
         setattr(issuer, name, value)
-    # An unknown key makes it ask, in vain.
+    # An unknown key id makes the function ask the issuer.
     assert INVALID == outcome(world, batch_id, issuer.token(header={"kid": "unknown"}))
-    began = time.monotonic()
+    asked = len(issuer.asked)
     assert GOOD == outcome(world, batch_id, issuer.token())
     assert 200 == world.get(world.put_batch()).status
-    assert time.monotonic() - began < 1.5
+    assert asked == len(issuer.asked)
 
 
 def test_an_issuer_that_trickles(world: World, issuer: Issuer, batch_id: str) -> None:
-    """Each byte comes in time, the whole never does."""
+    """Every byte comes in time, but not the whole document."""
     original = issuer.answer
 
     def answer(handler: Any) -> None:  # noqa: ANN401  # the server's
         issuer.asked.append(handler.path)
         handler.send_response(200)
         handler.end_headers()
-        for _ in range(200):
+        for _ in range(600):
             handler.wfile.write(b" ")
             time.sleep(0.1)
 
@@ -682,7 +686,7 @@ LOADED = """
 import json, sys
 from tests.integration.world import Context
 from functions.progress.app import handler
-handler(json.load(sys.stdin), Context())
+handler(json.load(sys.stdin), Context(60))
 dear = {"jwt", "cryptography", "batch_progress.jwt", "batch_progress.jwks"}
 print("answer:" + json.dumps(sorted(dear & set(sys.modules))))
 """
@@ -718,11 +722,15 @@ def test_cryptography_is_imported_for_a_session_token_alone(world: World, issuer
     ],
 )
 def test_a_deployment_that_would_trust_too_much_answers_nobody(
-    world: World, issuer: Issuer, batch_id: str, environment: dict[str, str | None]
+    world: World,
+    issuer: Issuer,
+    batch_id: str,
+    environment: dict[str, str | None],
+    deploy: Callable[..., None],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """An issuer without an audience, or over plain HTTP: a fault of ours, told in the log by the setting's name."""
-    run = world.elsewhere(
-        event("GET", progress_path(batch_id), [("Authorization", f"Bearer {issuer.token()}")]), **environment
-    )
-    assert (500, "INTERNAL_ERROR") == (run.http.status, run.http.error["code"])
-    assert next(iter(environment)) in run.log
+    """An issuer without an audience, or over plain HTTP, is a 500. The log names the setting."""
+    deploy(**environment)
+    answer = ask(world, batch_id, issuer.token())
+    assert (500, "INTERNAL_ERROR") == (answer.status, answer.error["code"])
+    assert next(iter(environment)) in caplog.text

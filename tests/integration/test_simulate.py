@@ -1,30 +1,31 @@
-"""`batch-progress simulate`: a workload recorded live, as the function then tells it."""
+"""`batch-progress simulate`: a workload recorded live, and the function's answers about it."""
 
 import re
 import signal
 import subprocess
+import threading
 import time
+from collections.abc import Callable
 
-import httpx
 import pytest
 from typer.testing import CliRunner, Result
 
+from batch_progress.recorder import BatchRecorder
 from batch_progress_cli.main import app
-from batch_progress_cli.simulation import Workload
+from batch_progress_cli.simulation import Crew, Workload, create, plan
 from local_cloud.live_batch import LiveBatch
-from tests.integration.server import COMMAND, LocalApi
-from tests.integration.world import World, attributes, progress_path, unique
+from tests.integration.server import CEILING, COMMAND, LocalApi
+from tests.integration.world import World, attributes, unique
 
 QUICK = ("--median", "0.05", "--spread", "0.2", "--timeout", "1")
 
 
 def simulate(*arguments: str) -> Result:
-    """Simulate on the table of the world's environment."""
     return CliRunner().invoke(app, ["simulate", *arguments])
 
 
 def test_what_it_says_is_what_the_function_tells(world: World) -> None:
-    """And the same seed goes the same way."""
+    """The same seed makes the same workload."""
     said = []
     for batch_id in (unique("batch"), unique("batch")):
         done = simulate(batch_id, "--jobs", "20", "--failures", "0.3", "--seed", "5", *QUICK)
@@ -48,27 +49,39 @@ def test_without_a_name_and_a_seed_it_says_which_it_took(world: World) -> None:
     assert 2 == world.get(found[1]).data["total_urls"]
 
 
-def test_a_batch_that_stands_still_stalls(local_api: LocalApi) -> None:
-    """A worker hangs for longer than a job may take; Ctrl-C leaves everything as it is."""
+def test_a_batch_that_stands_still_stalls(world: World, later: Callable[[float], None]) -> None:
+    """A worker hangs for longer than a job may take."""
+    batch_id, stop = unique("batch"), threading.Event()
+    workload = Workload(jobs=2, workers=1, stalls=1, stall=3_600, timeout=1)
+    tasks, recorder = plan(workload, seed=1), BatchRecorder(world.jobs_table, world.dynamodb)
+    job_ids = create(recorder, batch_id, "demo", workload, tasks)
+    crew = Crew(recorder, batch_id, stop)
+    worker = threading.Thread(target=crew.work, args=(dict(zip(job_ids, tasks, strict=True)), 1))
+    worker.start()
+    try:
+        deadline = time.monotonic() + CEILING
+        while "processing" not in [job["status"] for job in world.get(batch_id, include="details").data["jobs"]]:
+            assert time.monotonic() < deadline
+        later(60)
+        assert "stalled" == world.get(batch_id, include="estimate").data["estimate"]["basis"]
+    finally:
+        stop.set()
+        worker.join()
+
+
+def test_ctrl_c_leaves_the_batch_as_it_is(local_api: LocalApi) -> None:
+    """Status 130, and no traceback."""
     batch_id, port = unique("batch"), local_api.address.rpartition(":")[2]
     arguments = [batch_id, "--jobs", "2", "--workers", "1", "--stalls", "1", "--timeout", "1", "--local", port]
     with subprocess.Popen(  # noqa: S603  # the project's own command
         [COMMAND, "simulate", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
-        deadline = time.monotonic() + 30
-        while (estimate := _estimate(local_api, batch_id)) != "stalled":
-            assert time.monotonic() < deadline, estimate
-            time.sleep(0.3)
-        process.send_signal(signal.SIGINT)
-        assert 130 == process.wait(timeout=20)
+        assert process.stdout
         assert process.stderr
+        assert process.stdout.readline().startswith(f"{batch_id} of demo: 2 jobs")
+        process.send_signal(signal.SIGINT)
+        assert 130 == process.wait(timeout=CEILING)
         assert "" == process.stderr.read()
-
-
-def _estimate(api: LocalApi, batch_id: str) -> str | None:
-    address = f"{api.address}{progress_path(batch_id)}?include=estimate"
-    answer = httpx.get(address, headers={"X-API-Key": "demo-token"})
-    return answer.json()["data"]["estimate"]["basis"] if answer.status_code == 200 else None
 
 
 def test_a_batch_of_another_owner_is_one_line(world: World) -> None:
@@ -95,13 +108,14 @@ def test_a_bad_name_is_one_line(arguments: tuple[str, ...]) -> None:
 
 
 def test_the_live_batch_begins_again_as_a_fresh_one(world: World) -> None:
-    """Who asks sees its end or a beginning: never nothing, never a job too many, never an old job in a new round."""
+    """A reader never sees a missing batch, too many jobs, or a job of the round before."""
     workload = Workload(jobs=6, workers=3, median=0.1, spread=0.2, timeout=1, failures=0.3)
     creations: set[str] = set()
     with LiveBatch(world.dynamodb, world.jobs_table, workload, pause_seconds=0.3).at_work():
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + CEILING
         while len(creations) < 4:
             assert time.monotonic() < deadline, creations
+            time.sleep(0.02)
             items = world.dynamodb.query(
                 TableName=world.jobs_table,
                 KeyConditionExpression="batch_id = :batch_id",

@@ -31,12 +31,12 @@ REALISTIC = (("Host", "api.example.com"), ("User-Agent", "tests"), ("X-Forwarded
 SIX_MEGABYTES = 6 * 1024 * 1024
 BATCH_WRITE_LIMIT = 25
 
-# One process that answers one event, for what a process settles once: its environment.
+# A process that answers one event, for what happens once in a process: a cold start, and what is written to stdout.
 ONE_EVENT = """
 import json, sys
 from tests.integration.world import Context
 from functions.progress.app import handler
-print("answer:" + json.dumps(handler(json.load(sys.stdin), Context())))
+print("answer:" + json.dumps(handler(json.load(sys.stdin), Context(60))))
 """
 
 
@@ -265,7 +265,7 @@ class World:
             capture_output=True,
             text=True,
             check=False,
-            timeout=60,
+            timeout=240,
         )
         log, mark, answer = done.stdout.rpartition("answer:")
         assert mark, done.stderr
