@@ -26,31 +26,31 @@ def figures() -> str:
     rates = sorted({row["rate"] for row in faults["progress"]})
     modes = ", ".join(dict.fromkeys(row["mode"] for row in faults["progress"]))
     percents = ", ".join(f"{rate:.0%}" for rate in rates)
-    machine = f"{load['machine']['cpu']}, {load['machine']['cores']} cores for all of it, the engine and the clients"
-    told = (
+    machine = f"{load['machine']['cpu']}, {load['machine']['cores']} cores for service, engine and clients"
+    paragraphs = (
         (
-            f"`make faults` ({faults['date']}): {modes}, at {percents} of what DynamoDB says.",
-            f"{progress['answers']:,} answers, {progress['spoilt']:,} of DynamoDB's spoilt:",
-            f"{progress['right']:,} as on a good line, {progress['unavailable']:,} `503`, {progress['wrong']} wrong;",
-            f"{progress['recovered']:,} of the `503` were right at the next call.",
-            f"The slowest took {progress['max_ms'] / 1_000:.1f} s of the function's 10.",
-            f"The stream's function: {revision['answers']:,} deliveries, {revision['unavailable']:,} handed back,",
-            f"{revision['wrong']} changes lost.",
+            f"`make faults` ({faults['date']}): {modes}, in {percents} of DynamoDB's responses.\n"
+            f"{progress['answers']:,} answers, with {progress['spoilt']:,} of DynamoDB's responses affected: "
+            f"{progress['right']:,} correct, {progress['unavailable']:,} `503`, {progress['wrong']} wrong.\n"
+            f"After {progress['recovered']:,} of the `503`, the next call was correct.\n"
+            f"The slowest answer took {progress['max_ms'] / 1_000:.1f} s of the function's 10 s.\n"
+            f"The stream function: {revision['answers']:,} deliveries, {revision['unavailable']:,} returned for a "
+            f"retry, {revision['wrong']} changes lost."
         ),
         (
-            f"`make fuzz` ({fuzz['date']}, seed {fuzz['seed']}): {fuzz['cases']:,} cases ({kinds});",
-            f"findings: {fuzz['bad']}.",
+            f"`make fuzz` ({fuzz['date']}, seed {fuzz['seed']}): {fuzz['cases']:,} cases ({kinds}); "
+            f"findings: {fuzz['bad']}."
         ),
         (
-            f"`make load` ({load['date']}; {machine}):",
-            f"{setting['clients']} clients, {setting['batches']:,} batches, {setting['seconds']:g} s,",
-            f"{load['jobs_ended']:,} jobs ended meanwhile. {load['requests']:,} answers,",
-            f"{load['share_304']:.0%} of them `304`, {load['wrong']} wrong, {load['server_errors']} `5xx`;",
-            f"p50 {ms['p50']:.0f} ms, p99 {ms['p99']:.0f} ms. The latest `304` was {late['max_s']} s behind.",
-            f"Memory of the processes: {memory}.",
+            f"`make load` ({load['date']}; {machine}): {setting['clients']} clients, {setting['batches']:,} batches, "
+            f"{setting['seconds']:g} s, during which {load['jobs_ended']:,} jobs ended.\n"
+            f"{load['requests']:,} answers, {load['share_304']:.0%} of them `304`, {load['wrong']} wrong, "
+            f"{load['server_errors']} `5xx`; p50 {ms['p50']:.0f} ms, p99 {ms['p99']:.0f} ms.\n"
+            f"The most outdated `304` was {late['max_s']} s behind.\n"
+            f"Memory of the processes: {memory}."
         ),
     )
-    return "\n\n".join(" ".join(lines) for lines in told)
+    return "\n\n".join(paragraphs)
 
 
 def _sums(rows: list[dict[str, Any]]) -> dict[str, Any]:
