@@ -107,7 +107,12 @@ def markdown(results: dict[str, Any]) -> str:
         ],
         ("CPU of an unchanged poll, 50,000 jobs", unchanged["large_ms"], None, "ms"),
         ("CPU of a cold start to the first answer, `.pyc` in both", cold["this_ms"], cold["compiled_ms"], "ms"),
-        ("the same, straightforward without `.pyc`, as `sam build` leaves it", cold["this_ms"], cold["as_built_ms"], "ms"),
+        (
+            "the same, straightforward without `.pyc`, as `sam build` leaves it",
+            cold["this_ms"],
+            cold["as_built_ms"],
+            "ms",
+        ),
         ("peak memory growth, 50,000 jobs", memory["this_mb"], memory["straightforward_mb"], "MB"),
     ]
     ratios = [
