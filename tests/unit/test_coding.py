@@ -5,11 +5,13 @@ import gzip
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from functions.progress.coding import LAMBDA_LIMIT, ROOM, Gzip, Identity, PlainObject
 
+# ASCII, and yet escaped by Python's JSON.
+DELETES = {"\x7f" * 9: "\x7f" * 99}
 TEXTS = st.dictionaries(st.text(), st.text() | st.integers() | st.lists(st.text()))
 
 
@@ -26,6 +28,7 @@ def strings(value: object) -> int:
 
 
 @given(value=TEXTS)
+@example(DELETES)
 def test_as_it_is(value: object) -> None:
     """The text is the body, and has at least the room that the response's JSON makes of it."""
     body = json.dumps(value, ensure_ascii=False).encode()
@@ -44,6 +47,7 @@ def test_room_is_no_larger_than_need_be(value: object) -> None:
 
 
 @given(value=TEXTS)
+@example(DELETES)
 def test_as_an_object(value: object) -> None:
     """At least what the runtime writes, whether it escapes what is not ASCII or not."""
     body = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
