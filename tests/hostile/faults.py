@@ -48,6 +48,8 @@ RATES: Final = {0.01: 24, 0.05: 10, 0.2: 5, 0.5: 3, 1.0: 1}
 PROCESSES: Final = 8
 PROGRESS_SECONDS: Final = timeout_seconds("ProgressFunction")
 REVISION_SECONDS: Final = timeout_seconds("RevisionFunction")
+# A good line has answered by then, however busy the machine is.
+SETTLES_WITHIN_SECONDS: Final = 120
 REVISED: Final = 4
 # As often as Lambda delivers a batch before it gives up.
 DELIVERIES: Final = 1 + stream_mapping().retries
@@ -296,14 +298,23 @@ class Progress:
         # An execution environment of its own: clients keep connections to the line before.
         for factory in (app._store, app._tokens, app._client):  # as a new environment has none
             factory.cache_clear()
-        self._right = [(ask, self._ask(ask)) for ask in _asks(self)]
+        self._right = [(ask, self._settled(ask)) for ask in _asks(self)]
         for ask, told in self._right:
+            if told.unavailable:
+                sys.exit(f"faults: {ask.name} on a good line: {told.status} {told.code}")
             stored = counts.get(ask.batch_id)
             if told.status == 200 and told.body and stored != _counts(told.body):  # HTTP's OK
                 sys.exit(f"faults: {ask.name} on a good line: {_counts(told.body)}; stored: {stored}")
 
     def _ask(self, ask: Ask) -> Told:
         return Told.read(self._app.handler(ask.event(), LambdaContext(PROGRESS_SECONDS)))
+
+    def _settled(self, ask: Ask) -> Told:
+        """Ask on the good line until the answer is no 503: a busy machine may time out here too."""
+        until = time.monotonic() + SETTLES_WITHIN_SECONDS
+        while (told := self._ask(ask)).unavailable and time.monotonic() < until:
+            pass
+        return told
 
     def first(self, ask: Ask) -> tuple[Told, str | None]:
         """Ask, and return the answer with its cursor."""
@@ -332,7 +343,7 @@ class Progress:
             row.right += 1
         elif told.unavailable:
             row.unavailable += 1
-            again = self._ask(ask)
+            again = self._settled(ask)
             if again == right:
                 row.recovered += 1
             else:

@@ -1,4 +1,4 @@
-"""Everything asked over a line that spoils half of what DynamoDB says, in every way: `make faults`, in small."""
+"""A small `make faults`: every kind of request while a proxy spoils half of DynamoDB's answers, in every way."""
 
 import os
 from collections.abc import Iterator
@@ -21,10 +21,10 @@ TURNS = 4
 
 @pytest.fixture
 def line(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[Line]:
-    """A line between the functions and the tables, good as yet, on which nobody waits for long."""
-    del world  # its tables are those that the functions know
-    monkeypatch.setattr(dynamodb, "READ_TIMEOUT_SECONDS", 0.5)
-    monkeypatch.setattr(bad, "_SILENT_SECONDS", 0.7)
+    """A proxy between the functions and the tables, which spoils nothing yet."""
+    del world  # the functions use its tables
+    monkeypatch.setattr(dynamodb, "READ_TIMEOUT_SECONDS", 1.0)
+    monkeypatch.setattr(bad, "_SILENT_SECONDS", 1.2)
     monkeypatch.setattr(bad, "_LATE_SECONDS", 0.05)
     monkeypatch.setattr(ExponentialBackoff, "delay_amount", lambda *_: 0)
     factories = (progress._store, progress._tokens, progress._client, revision._revisions)
@@ -37,7 +37,7 @@ def line(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[Line]:
 
 
 def test_no_answer_is_wrong(line: Line, world: World) -> None:
-    """Each is what it is on a good line, or a clean 503 that is right when asked again on one."""
+    """Each answer is right, or a clean 503 after which the right one follows on a good line."""
     row = Row("mixed", RATE)
     Progress(line, fill(world.dynamodb)).disturbed(row, TURNS)
     assert [] == row.wrong
@@ -47,7 +47,7 @@ def test_no_answer_is_wrong(line: Line, world: World) -> None:
 
 
 def test_no_change_is_lost(line: Line, world: World) -> None:
-    """A batch whose jobs changed is counted, or handed back until it is."""
+    """Each change is counted, or reported as failed until it is."""
     line.remembers = False
     row = Row("mixed", RATE)
     Revision(line, world.dynamodb).disturbed(row, TURNS * 3)
