@@ -50,6 +50,9 @@ check: setup check-template setup-supply setup-page ## format, lint, types, impo
 	$(BIN)/batch-progress openapi --check docs/openapi.json
 	$(BIOME) ci --error-on-warnings page biome.jsonc
 	$(BIN)/python scripts/build_page.py --check
+	@mkdir -p build
+	$(BIN)/python scripts/terminal_picture.py build/watch-terminal.svg
+	cmp build/watch-terminal.svg docs/watch-terminal.svg
 	$(SUPPLY)/python scripts/sbom.py --check
 	$(BIN)/python -m benchmarks.report --check
 	$(BIN)/python -m benchmarks.cost --check

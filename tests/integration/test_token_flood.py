@@ -67,8 +67,7 @@ def test_a_flood_of_known_tokens_costs_bounded_memory() -> None:
     tokens = TokenStore(table, "tokens")
     for numbers in (range(5_000), range(5_000, 15_000)):
         _, grew = grown(tokens, numbers)
-        assert 1_024 == len(tokens._known)
-        # Some 500 bytes for each that is kept, however many come.
+        # About 500 bytes for each of the 1,024 tokens that are kept.
         assert grew < 1_000_000
     assert 15_000 == table.reads
 

@@ -234,13 +234,6 @@ def test_a_client_waits_seconds_and_tries_three_times(monkeypatch: pytest.Monkey
     assert {"mode": "standard", "total_max_attempts": 3} == config.retries
 
 
-def test_a_client_leaves_out_what_no_call_needs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Putting together a name for statistics and an endpoint for the account took a tenth of a small answer."""
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
-    config = dynamodb.client().meta.config
-    assert ("batch-progress", "disabled") == (config.user_agent, config.account_id_endpoint_mode)
-
-
 def test_another_protocol_is_botocores_own() -> None:
     """A session makes a client of another service where it needs one for its credentials."""
     assert {"json": True, "query": False} == {
