@@ -1,4 +1,4 @@
-"""The client of the progress API: ask for a batch, and classify what comes back."""
+"""A client of the progress API: poll one batch with its ETag, and decide which failures are retryable."""
 
 import re
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from batch_progress.table import ID_PATTERN
 from batch_progress_cli.failure import Failed
 from batch_progress_cli.terminal import visible
 
-# As many failures as one page has; the last of them are shown.
+# The failed jobs of one full page; only the latest are shown.
 _PARAMETERS: Final = {"status": "failed", "include": "details,estimate", "limit": "1000"}
 _LAST: Final = 5
 _TIMEOUT: Final = httpx.Timeout(20, connect=5)
@@ -29,7 +29,7 @@ Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 
 
 class Failure(msgspec.Struct, frozen=True):
-    """A job that failed; texts as they came, not fit for a terminal."""
+    """A failed job. Its texts are untrusted: pass them through `visible` before printing."""
 
     job_id: str
     url: str
@@ -39,7 +39,7 @@ class Failure(msgspec.Struct, frozen=True):
 
 
 class Estimate(msgspec.Struct, frozen=True):
-    """What the API's estimate is made from, and its interval."""
+    """The basis of the API's estimate, and its interval."""
 
     basis: str
     earliest: Moment
@@ -48,7 +48,7 @@ class Estimate(msgspec.Struct, frozen=True):
 
 
 class Progress(msgspec.Struct, frozen=True):
-    """How far a batch is, as the API says."""
+    """The `data` of an answer."""
 
     batch_id: str
     total_urls: Natural
@@ -62,12 +62,12 @@ class Progress(msgspec.Struct, frozen=True):
 
     @property
     def finished(self) -> bool:
-        """Whether nothing is left to come."""
+        """Whether every job has ended."""
         return self.pending == 0
 
     @property
     def last_failures(self) -> list[Failure]:
-        """The last jobs that failed, the latest first."""
+        """The jobs that failed last, latest first."""
         return sorted(self.jobs, key=lambda job: job.finished_at or "", reverse=True)[:_LAST]
 
 
@@ -85,15 +85,14 @@ class _ErrorEnvelope(msgspec.Struct, frozen=True):
     error: _Error
 
 
-class NoAnswer(Exception):  # read as a sentence
-    """There was no answer, or none that helps; another try may do better.
+class NoAnswer(Exception):
+    """A retryable failure: no answer, an error of the server, throttling, or a damaged body.
 
     Attributes:
-        wait: For how many seconds the service asks to be left alone, `None` when it does not.
+        wait: The seconds of `Retry-After`, `None` without one.
     """
 
     def __init__(self, reason: str, wait: float | None = None) -> None:
-        """Keep the reason, for the terminal."""
         super().__init__(reason)
         self.wait = wait
 
@@ -103,9 +102,9 @@ class Reply:
     """An answer.
 
     Attributes:
-        progress: How far the batch is; `None` where nothing changed.
-        wait: Seconds until another question is worth it.
-        now: The service's clock.
+        progress: The batch; `None` when it is unchanged.
+        wait: Seconds until the next poll.
+        now: The server's time.
     """
 
     progress: Progress | None
@@ -114,20 +113,20 @@ class Reply:
 
 
 class Api:
-    """One batch at the API, asked again and again over one connection."""
+    """One batch at the API, polled over one connection."""
 
     def __init__(self, url: str, batch_id: str, token: str) -> None:
-        """Take the API's address, the batch and the token to ask with.
+        """Check the arguments; nothing is sent yet.
 
         Raises:
-            Failed: One of them cannot be one.
+            Failed: The token, the batch id or the address is not valid.
         """
         if not token:
             raise Failed("no token; give --token or set FREDDY_API_KEY")
         if not _TOKEN.fullmatch(token):
-            raise Failed("the token has characters that no token has")
+            raise Failed("the token has characters that are not allowed in a token")
         if not re.fullmatch(ID_PATTERN, batch_id):
-            raise Failed(f"{visible(batch_id, 140)!r} is no batch id: 1 to 128 of A-Z, a-z, 0-9, '_' and '-'")
+            raise Failed(f"{visible(batch_id, 140)!r} is not a batch id: 1 to 128 of A-Z, a-z, 0-9, '_' and '-'")
         try:
             address = urlsplit(url)
             host, _ = address.hostname, address.port
@@ -135,10 +134,10 @@ class Api:
             host = None
         if not host or address.scheme not in {"http", "https"} or not url.isprintable():
             raise Failed(
-                f"{visible(url, 140)!r} is no address of an API; give one that begins with http:// or https://"
+                f"{visible(url, 140)!r} is not the address of an API; give one that begins with http:// or https://"
             )
         self._address = f"{url.rstrip('/')}/api/v1/scrape/batch/{batch_id}/progress"
-        # The user's proxy leads away from this machine.
+        # A proxy cannot reach loopback on this machine.
         self._client = httpx.Client(
             headers={"Authorization": f"Bearer {token}", "User-Agent": "batch-progress-watch"},
             timeout=_TIMEOUT,
@@ -147,25 +146,25 @@ class Api:
         self._tag = ""
 
     def __enter__(self) -> Self:
-        """Use it; its connections are closed in the end."""
+        """Return the client."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Close its connections."""
+        """Close the connection."""
         self._client.close()
 
     def ask(self) -> Reply:
-        """Ask how far the batch is.
+        """Poll the batch.
 
         Raises:
-            NoAnswer: Another try may do better.
-            Failed: None will.
+            NoAnswer: The failure is retryable.
+            Failed: It is not.
         """
         headers = {"If-None-Match": self._tag} if self._tag else {}
         try:
             response = self._client.get(self._address, params=_PARAMETERS, headers=headers)
         except httpx.InvalidURL as error:
-            raise Failed(f"the API's address is none: {visible(str(error), 200)}") from error
+            raise Failed(f"the address of the API is not valid: {visible(str(error), 200)}") from error
         except httpx.RequestError as error:
             raise NoAnswer(f"no answer ({type(error).__name__}: {visible(str(error), 200)})") from error
         wait = _seconds(response.headers.get("Retry-After"))
@@ -176,20 +175,20 @@ class Api:
         try:
             progress = msgspec.json.decode(response.content, type=_Envelope).data
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise NoAnswer("what answers is not this API, or its answer was damaged") from error
+            raise NoAnswer("the server is not this API, or its answer was damaged") from error
         self._tag = response.headers.get("ETag", "")
         return Reply(progress, wait or _USUAL_WAIT, _clock(response))
 
 
 def _refusal(response: httpx.Response, wait: float | None) -> NoAnswer | Failed:
-    """Return what an answer without success means."""
+    """Return the exception for an answer that is neither 200 nor 304."""
     status = response.status_code
     try:
         error = msgspec.json.decode(response.content, type=_ErrorEnvelope).error
         details = "; ".join(f"{name}: {value}" for name, value in error.details.items())
         reason = visible(f"{status} {error.code}: {error.message}{f' ({details})' if details else ''}", 400)
     except (msgspec.DecodeError, UnicodeDecodeError):
-        reason = f"the API, or what stands before it, answers {status}"
+        reason = f"the API, or a proxy in front of it, answered {status}"
     passing = status >= HTTPStatus.INTERNAL_SERVER_ERROR or status in {
         HTTPStatus.REQUEST_TIMEOUT,
         HTTPStatus.TOO_MANY_REQUESTS,
@@ -204,7 +203,7 @@ def _seconds(header: str | None) -> float | None:
 
 
 def _clock(response: httpx.Response) -> datetime:
-    """Return the service's time, which the estimate is by; a client's own clock may be wrong."""
+    """Return the server's time: the estimate is relative to it, and this machine's clock may be wrong."""
     try:
         return parsedate_to_datetime(response.headers["Date"]).astimezone(UTC)
     except (KeyError, ValueError):

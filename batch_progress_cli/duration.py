@@ -1,4 +1,4 @@
-"""Spans of time as people write and read them."""
+"""Durations as people write and read them: `15m`, `2m 05s`."""
 
 import re
 from datetime import timedelta
@@ -12,10 +12,10 @@ _DAY = 24 * _HOUR
 
 
 def duration(text: str) -> timedelta:
-    """Read a span as `90s`, `15m`, `12h`, `30d` or `4w`.
+    """Parse `90s`, `15m`, `12h`, `30d` or `4w`.
 
     Raises:
-        Failed: It is none.
+        Failed: The text has another form.
     """
     match = re.fullmatch(r"([1-9][0-9]{0,4})([smhdw])", text)
     if not match:
@@ -24,7 +24,7 @@ def duration(text: str) -> timedelta:
 
 
 def span(seconds: float) -> str:
-    """Write a span with its two largest units, `2m 05s`; a negative one is none."""
+    """Format seconds with the two largest units, as `2m 05s`; a negative number counts as 0."""
     whole = max(round(seconds), 0)
     if whole < _MINUTE:
         return f"{whole}s"

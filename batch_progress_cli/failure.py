@@ -1,11 +1,11 @@
-"""What ends a command before its time."""
+"""Exit statuses, and the exception that ends a command with one line on stderr."""
 
 NO = 1
-"""The question was answered, and the answer is no."""
+"""The command worked and its answer is negative: jobs failed, or a file is not current."""
 
 FAILED = 2
-"""It could not be done or told: bad arguments, no access, no answer."""
+"""The command failed: bad arguments, no access, no answer."""
 
 
-class Failed(Exception):  # read as a sentence
-    """A command cannot do what it was asked to; the message says why, in one line for the terminal."""
+class Failed(Exception):
+    """The command cannot go on; the message is one line for the terminal."""

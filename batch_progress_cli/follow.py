@@ -1,4 +1,4 @@
-"""Follow a batch: ask, show what changed, wait as long as the API asks, until nothing is pending."""
+"""Poll a batch until every job has ended, at the pace of `Retry-After`, and show each state."""
 
 import random
 import signal
@@ -14,19 +14,19 @@ from typing import Final, Protocol
 from batch_progress_cli.api import Api, NoAnswer, Progress
 from batch_progress_cli.failure import NO, Failed
 
-# What a failing service is given: from one second, doubled with each failure.
+# Backoff starts at one second and doubles with each failure, up to this.
 _LONGEST_BACKOFF: Final = 30.0
 _RATE_WINDOW: Final = 120.0
 
 
 @dataclass
 class Rate:
-    """How many jobs end in a minute, as seen of late."""
+    """Jobs that end per minute, measured over the last two minutes."""
 
     _seen: deque[tuple[float, int]] = field(default_factory=deque)
 
     def add(self, at: float, ended: int) -> None:
-        """Note how many had ended at a moment of `time.monotonic`."""
+        """Record how many jobs had ended at a time of `time.monotonic`."""
         if self._seen and ended < self._seen[-1][1]:
             self._seen.clear()
         self._seen.append((at, ended))
@@ -35,7 +35,7 @@ class Rate:
 
     @property
     def per_minute(self) -> float | None:
-        """The rate, `None` until there is enough to tell."""
+        """The rate; `None` until the measurements span a second."""
         if not self._seen:
             return None
         (begin, before), (end, after) = self._seen[0], self._seen[-1]
@@ -44,12 +44,12 @@ class Rate:
 
 @dataclass(frozen=True)
 class State:
-    """What is known of a batch.
+    """What a view shows.
 
     Attributes:
-        progress: What the API said last.
-        now: The service's clock when it said so, or that nothing had changed.
-        per_minute: How many jobs end in a minute, `None` when that is not known yet.
+        progress: The last state of the batch.
+        now: The server's time of the last answer.
+        per_minute: Jobs that end per minute; `None` when unknown.
     """
 
     progress: Progress
@@ -58,28 +58,28 @@ class State:
 
 
 class View(Protocol):
-    """Where the state is shown."""
+    """An output format."""
 
     def show(self, state: State) -> None:
-        """Show what is known now."""
+        """Show a state."""
 
     def trouble(self, reason: str | None, wait: float) -> None:
-        """Tell of a question without an answer, or with `None` that there are answers again."""
+        """Report a failed poll and the seconds until the next one; `None` reports that polls succeed again."""
 
     def wait(self, seconds: float) -> None:
-        """Wait until the next question."""
+        """Wait until the next poll."""
 
 
 def follow(api: Api, view: View, patience: float) -> int:
-    """Follow a batch to its end; return the exit status: 0 when every job completed, 1 when some did not.
+    """Follow a batch to its end; return the exit status: 0 when every job completed, 1 otherwise.
 
     Args:
-        api: The batch to ask for.
-        view: Where to show it.
-        patience: How many seconds without an answer are too many.
+        api: The batch.
+        view: The output.
+        patience: Give up after so many seconds without an answer.
 
     Raises:
-        Failed: The API refuses, or is away for too long.
+        Failed: A failure is not retryable, or retrying took longer than `patience`.
     """
     progress, rate = None, Rate()
     answered, failures = time.monotonic(), 0
@@ -100,7 +100,7 @@ def follow(api: Api, view: View, patience: float) -> int:
         answered, failures = time.monotonic(), 0
         progress = reply.progress or progress
         if progress is None:
-            raise RuntimeError("a first answer that says nothing changed")
+            raise RuntimeError("the first answer was 304")
         rate.add(answered, progress.completed + progress.failed)
         view.show(State(progress, reply.now, rate.per_minute))
         if progress.finished:
@@ -109,14 +109,14 @@ def follow(api: Api, view: View, patience: float) -> int:
 
 
 def _backoff(failures: int, asked: float | None) -> float:
-    """Return how long to wait after so many failures before: longer each time, and no two clients alike."""
+    """Return the seconds to wait after a failure: exponential backoff with jitter, at least `Retry-After`."""
     longest = min(2.0**failures, _LONGEST_BACKOFF)
-    return max(longest * random.uniform(0.5, 1.0), asked or 0.0)  # noqa: S311  # spreads clients, guards nothing
+    return max(longest * random.uniform(0.5, 1.0), asked or 0.0)  # noqa: S311  # jitter, not a secret
 
 
 @contextmanager
 def terminable() -> Iterator[None]:
-    """Let a request to terminate leave the terminal as it was."""
+    """Exit on SIGTERM through the context managers, so that the terminal is restored."""
     before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:
         yield

@@ -1,8 +1,8 @@
-"""What a client must know of the local server (`make run`): where it listens and what its tables are called."""
+"""The local server (`make run`) as clients see it: its address, its tables, its token issuer."""
 
 HOST = "127.0.0.1"
 REGION = "eu-central-1"
 JOBS_TABLE = "JobsTable"
 TOKENS_TABLE = "TokensTable"
+# The issuer of session tokens answers below this path.
 ISSUER_PATH = "/issuer"
-"""Where its issuer of session tokens answers."""

@@ -1,6 +1,6 @@
-"""The command line, `batch-progress`; docs/cli.md says what each command promises."""
+"""The commands of `batch-progress`; docs/cli.md documents them."""
 
-# Each command imports what it needs when it runs, so that `--help` answers at once.
+# Commands import what they need when they run, so that `--help` is fast.
 # ruff: noqa: PLC0415
 
 import ipaddress
@@ -20,9 +20,9 @@ LARGEST_PORT = 65535
 
 
 class Commands(TyperGroup):
-    """A group whose failures are one line on stderr and an exit status of ours."""
+    """A command group that reports each failure as one line on stderr and an exit status."""
 
-    def main(self, *arguments: Any, **options: Any) -> NoReturn:  # noqa: ANN401  # those of the class above
+    def main(self, *arguments: Any, **options: Any) -> NoReturn:  # noqa: ANN401  # as in the base class
         """Run the command line and exit."""
         try:
             status = super().main(*arguments, **options | {"standalone_mode": False})
@@ -35,8 +35,8 @@ class Commands(TyperGroup):
             status = FAILED
         sys.exit(status)
 
-    def invoke(self, ctx: Any) -> Any:  # noqa: ANN401  # Typer's own kind of context; whatever the command returns
-        """Run a command; end it when nobody reads what it prints any more."""
+    def invoke(self, ctx: Any) -> Any:  # noqa: ANN401  # as in the base class
+        """Run a command; exit quietly when the reader of the output has gone."""
         try:
             result = super().invoke(ctx)
             sys.stdout.flush()
@@ -47,7 +47,7 @@ class Commands(TyperGroup):
 
 
 app = typer.Typer(cls=Commands, add_completion=False, pretty_exceptions_enable=False)
-token = typer.Typer(help="Issue, list and revoke the tokens that clients ask with.")
+token = typer.Typer(help="Issue, list and revoke API tokens.")
 app.add_typer(token, name="token")
 
 
@@ -71,11 +71,11 @@ def _address(text: str) -> str:
 
 Local = Annotated[
     int | None,
-    typer.Option(parser=_port, metavar="PORT", help="Work on the local server (`make run`) at this port."),
+    typer.Option(parser=_port, metavar="PORT", help="Use the local server (`make run`) at this port."),
 ]
-Table = Annotated[str | None, typer.Option(metavar="NAME", help="Work on the table of this name.")]
+Table = Annotated[str | None, typer.Option(metavar="NAME", help="Use the table of this name.")]
 Stack = Annotated[
-    str | None, typer.Option(metavar="NAME", help="Work on the table of this stack; batch-progress where not given.")
+    str | None, typer.Option(metavar="NAME", help="Use the table of this stack. Default: batch-progress.")
 ]
 
 
@@ -94,20 +94,24 @@ def batch_progress(
         bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """How far is my scrape batch, and when will it be done."""
+    """Progress of scrape batches: how many jobs have ended, and when the batch will be done."""
 
 
 @app.command()
 def serve(
     port: Annotated[
-        int, typer.Option(parser=_port, metavar="PORT", help="Where to listen; 0 takes any free port.")
+        int, typer.Option(parser=_port, metavar="PORT", help="The port to listen on; 0 for any free port.")
     ] = 3000,
     bridge: Annotated[
         str | None,
-        typer.Option(parser=_address, metavar="ADDRESS", help="Let containers have the tables at Docker's bridge."),
+        typer.Option(
+            parser=_address,
+            metavar="ADDRESS",
+            help="Also serve the tables at this address of Docker's bridge, for containers.",
+        ),
     ] = None,
 ) -> None:
-    """Run the API on 127.0.0.1 over an embedded DynamoDB, with an example batch and one that is worked off."""
+    """Run the API on 127.0.0.1 with an embedded DynamoDB, an example batch and a batch that is being processed."""
     from batch_progress_cli.checkout import serve
 
     serve(port, bridge)
@@ -116,19 +120,17 @@ def serve(
 @app.command()
 def watch(
     batch_id: Annotated[str, typer.Argument(metavar="BATCH_ID", help="The batch to watch.")],
-    token: Annotated[
-        str, typer.Option(envvar="FREDDY_API_KEY", show_default=False, help="The token to ask with.")
-    ] = "",
+    token: Annotated[str, typer.Option(envvar="FREDDY_API_KEY", show_default=False, help="The API token.")] = "",
     url: Annotated[
-        str, typer.Option(envvar="BATCH_PROGRESS_URL", help="Where the API answers.")
+        str, typer.Option(envvar="BATCH_PROGRESS_URL", help="The address of the API.")
     ] = "http://127.0.0.1:3000",
     give_up_after: Annotated[
-        str, typer.Option(metavar="SPAN", help="End when there was no answer for so long (90s, 5m, 2h).")
+        str, typer.Option(metavar="SPAN", help="Exit after this long without an answer (90s, 5m, 2h).")
     ] = "5m",
     *,
-    as_json: Annotated[bool, typer.Option("--json", help="Print a line of JSON for each change.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object per line for each change.")] = False,
 ) -> int:
-    """Watch a batch to its end: status 0 when every job completed, 1 when some failed, 2 when it could not be told."""
+    """Watch a batch to its end. Exit status: 0 if every job completed, 1 if some did not, 2 on an error."""
     from batch_progress_cli.api import Api
     from batch_progress_cli.duration import duration
     from batch_progress_cli.follow import follow, terminable
@@ -142,24 +144,29 @@ def watch(
 def simulate(  # noqa: PLR0913, PLR0917  # a command's options, given by name
     batch_id: Annotated[
         str,
-        typer.Argument(metavar="[BATCH_ID]", show_default=False, help="The batch to make; a new name where not given."),
+        typer.Argument(metavar="[BATCH_ID]", show_default=False, help="The batch to create. Default: a new id."),
     ] = "",
-    owner: Annotated[str, typer.Option(help="Whose batch it is.")] = "demo",
-    jobs: Annotated[int, typer.Option(help="How many pages there are.")] = 40,
-    workers: Annotated[int, typer.Option(help="How many are scraped at a time.")] = 4,
-    median: Annotated[float, typer.Option(help="Seconds that half of the pages stay below.")] = 2.5,
-    spread: Annotated[float, typer.Option(help="How much they differ (sigma of a log-normal); 0: not at all.")] = 0.45,
-    timeout: Annotated[float, typer.Option(help="Seconds after which a page is given up.")] = 30,
-    failures: Annotated[float, typer.Option(help="The share of pages that fails, 0 to 1.")] = 0.05,
-    stalls: Annotated[float, typer.Option(help="The share of pages on which a worker hangs, 0 to 1.")] = 0,
-    stall: Annotated[float, typer.Option(help="Seconds that it hangs, whatever the timeout.")] = 60,
-    items: Annotated[int, typer.Option(help="The most items that a page yields.")] = 40,
-    seed: Annotated[int | None, typer.Option(show_default=False, help="The same seed, the same workload.")] = None,
+    owner: Annotated[str, typer.Option(help="The owner of the batch.")] = "demo",
+    jobs: Annotated[int, typer.Option(help="Number of pages, one job each.")] = 40,
+    workers: Annotated[int, typer.Option(help="Number of pages scraped at the same time.")] = 4,
+    median: Annotated[float, typer.Option(help="Median seconds per page.")] = 2.5,
+    spread: Annotated[
+        float, typer.Option(help="Sigma of the log-normal distribution of the seconds; 0 for no variation.")
+    ] = 0.45,
+    timeout: Annotated[float, typer.Option(help="Seconds after which a page fails with TIMEOUT.")] = 30,
+    failures: Annotated[float, typer.Option(help="Share of pages that fail, 0 to 1.")] = 0.05,
+    stalls: Annotated[float, typer.Option(help="Share of pages on which the worker hangs, 0 to 1.")] = 0,
+    stall: Annotated[float, typer.Option(help="Seconds that a worker hangs, regardless of the timeout.")] = 60,
+    items: Annotated[int, typer.Option(help="Maximum number of items per page.")] = 40,
+    seed: Annotated[
+        int | None,
+        typer.Option(show_default=False, help="Seed of the workload; the same seed gives the same workload."),
+    ] = None,
     local: Local = None,
     table: Table = None,
     stack: Stack = None,
 ) -> None:
-    """Record a scraper's workload as it is worked off, by simulated workers, to see it move."""
+    """Create a batch and process it with simulated workers that record their progress."""
     import secrets
 
     from batch_progress.recorder import BatchRecorder
@@ -178,9 +185,11 @@ def simulate(  # noqa: PLR0913, PLR0917  # a command's options, given by name
 @app.command()
 def openapi(
     write: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the document to this file.")] = None,
-    check: Annotated[Path | None, typer.Option(metavar="FILE", help="Fail unless this file is current.")] = None,
+    check: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Exit with status 1 unless this file is current.")
+    ] = None,
 ) -> int:
-    """Print the OpenAPI document made from the code's own models, or write it, or check a file against it."""
+    """Print the OpenAPI document that is generated from the code, write it, or check a file against it."""
     import json
 
     from batch_progress_cli.checkout import openapi_document
@@ -197,32 +206,34 @@ def openapi(
 
 @token.command("issue")
 def issue_token(  # noqa: PLR0917  # a command's options, given by name
-    owner: Annotated[str, typer.Option(help="Whose batches it opens.")],
-    label: Annotated[str, typer.Option(show_default=False, help="What to call it in the list.")] = "",
+    owner: Annotated[str, typer.Option(help="The owner whose batches the token can read.")],
+    label: Annotated[str, typer.Option(show_default=False, help="A label for the list of tokens.")] = "",
     expires_in: Annotated[
-        str | None, typer.Option(metavar="SPAN", help="When it ends: 12h, 30d, 52w; never where not given.")
+        str | None, typer.Option(metavar="SPAN", help="Lifetime: 12h, 30d, 52w. Default: no expiry.")
     ] = None,
     issuer: Annotated[
         str,
         typer.Option(
-            metavar="URL", show_default=False, help="The owner is whom this issuer of session tokens calls so."
+            metavar="URL",
+            show_default=False,
+            help="The issuer whose session tokens name this owner in their owner claim.",
         ),
     ] = "",
     local: Local = None,
     table: Table = None,
     stack: Stack = None,
 ) -> None:
-    """Make a token and print it, this once; the table keeps its SHA-256."""
+    """Create a token and print it. It cannot be shown again: the table stores only its SHA-256."""
     from datetime import UTC, datetime
 
     from batch_progress_cli.duration import duration
     from batch_progress_cli.target import TOKENS, Where, aws, open_table
-    from batch_progress_cli.token_table import SHOWN, TokenBook
+    from batch_progress_cli.token_table import SHOWN, TokenTable
 
     lasts = None if expires_in is None else duration(expires_in)
-    book = TokenBook(*open_table(TOKENS, Where(local, table, stack)))
+    tokens_table = TokenTable(*open_table(TOKENS, Where(local, table, stack)))
     with aws():
-        secret, entry = book.issue(owner, label, lasts, datetime.now(UTC), issuer=issuer)
+        secret, entry = tokens_table.issue(owner, label, lasts, datetime.now(UTC), issuer=issuer)
     until = f"until {entry.expires_at}" if entry.expires_at else "until it is revoked"
     print(secret, flush=True)
     print(
@@ -233,54 +244,55 @@ def issue_token(  # noqa: PLR0917  # a command's options, given by name
 
 @token.command("jwt")
 def session_token(
-    owner: Annotated[str, typer.Option(help="Whose session it is: the token's `sub`.")],
-    expires_in: Annotated[str, typer.Option(metavar="SPAN", help="When it ends: 90s, 15m, 12h.")] = "1h",
+    owner: Annotated[str, typer.Option(help="The owner: the `sub` of the token.")],
+    expires_in: Annotated[str, typer.Option(metavar="SPAN", help="Lifetime: 90s, 15m, 12h.")] = "1h",
     local: Annotated[
         int, typer.Option(parser=_port, metavar="PORT", help="The port of the local server (`make run`).")
     ] = 3000,
 ) -> None:
-    """Print a session token (JWT) of the local server's own issuer, to try what an identity provider's would do."""
+    """Print a session token (JWT) of the local server's issuer, which stands in for an identity provider."""
     from batch_progress_cli.duration import duration
     from batch_progress_cli.local_server import HOST
-    from batch_progress_cli.session_token import Wanted, ask_for_token
+    from batch_progress_cli.session_token import TokenRequest, ask_for_token
 
     if not owner:
         raise Failed("the owner is empty")
     lasts = int(duration(expires_in).total_seconds())
-    print(ask_for_token(f"http://{HOST}:{local}", Wanted(owner, lasts)))
+    print(ask_for_token(f"http://{HOST}:{local}", TokenRequest(owner, lasts)))
 
 
 @token.command("list")
 def list_tokens(local: Local = None, table: Table = None, stack: Stack = None) -> None:
-    """List what the table knows of each token; the tokens themselves it does not know."""
+    """List the tokens: owner, label, times and the beginning of the hash."""
     from batch_progress_cli.target import TOKENS, Where, aws, open_table
-    from batch_progress_cli.token_table import TokenBook, listing
+    from batch_progress_cli.token_table import TokenTable, listing
 
-    book = TokenBook(*open_table(TOKENS, Where(local, table, stack)))
+    tokens_table = TokenTable(*open_table(TOKENS, Where(local, table, stack)))
     with aws():
-        print(listing(book.tokens()))
+        print(listing(tokens_table.tokens()))
 
 
 @token.command("revoke")
 def revoke_token(
     named: Annotated[
-        str, typer.Argument(metavar="[TOKEN|HASH]", help="The token, or the beginning of its hash; - reads it.")
+        str,
+        typer.Argument(metavar="[TOKEN|HASH]", help="The token, or the beginning of its hash; - reads it from stdin."),
     ] = "-",
     local: Local = None,
     table: Table = None,
     stack: Stack = None,
 ) -> None:
-    """Revoke a token, named by itself or by the beginning of its hash; it is refused everywhere within 30 seconds."""
+    """Revoke a token, given the token or the beginning of its hash. It stops working within 30 seconds."""
     from datetime import UTC, datetime
 
     from batch_progress_cli.target import TOKENS, Where, aws, open_table
-    from batch_progress_cli.token_table import SHOWN, TokenBook
+    from batch_progress_cli.token_table import SHOWN, TokenTable
 
     named = (sys.stdin.readline() if named == "-" else named).strip()
     if not named:
         raise Failed("no token on standard input")
-    book = TokenBook(*open_table(TOKENS, Where(local, table, stack)))
+    tokens_table = TokenTable(*open_table(TOKENS, Where(local, table, stack)))
     with aws():
-        entry, changed = book.revoke(named, datetime.now(UTC))
+        entry, changed = tokens_table.revoke(named, datetime.now(UTC))
     what = f"hash {entry.token_hash[:SHOWN]} of {entry.owner}"
-    print(f"Revoked {what}." if changed else f"Was revoked already: {what}, {visible(entry.revoked_at)}.")
+    print(f"Revoked {what}." if changed else f"Already revoked: {what}, {visible(entry.revoked_at)}.")

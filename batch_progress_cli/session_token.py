@@ -1,4 +1,4 @@
-"""Session tokens (JWTs) of the local server's issuer: the client's side."""
+"""Request session tokens (JWTs) from the local server's issuer."""
 
 from typing import Annotated
 
@@ -10,26 +10,26 @@ from batch_progress_cli.local_server import ISSUER_PATH
 from batch_progress_cli.terminal import visible
 
 
-class Wanted(msgspec.Struct, forbid_unknown_fields=True):
-    """What the token route is asked for.
+class TokenRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of a token request.
 
     Attributes:
-        owner: Whose session, the token's `sub`.
-        seconds: How long it is good.
+        owner: The `sub` of the token.
+        seconds: The lifetime of the token.
     """
 
     owner: Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
     seconds: Annotated[int, msgspec.Meta(ge=1, le=366 * 86_400)]
 
 
-def ask_for_token(origin: str, wanted: Wanted) -> str:
+def ask_for_token(origin: str, wanted: TokenRequest) -> str:
     """Return a session token from the issuer of a local server.
 
     Raises:
-        Failed: Nothing answers there, or something else does, or it refuses.
+        Failed: Nothing answers at `origin`, or it is another server, or it rejects the request.
     """
     try:
-        # The user's proxy leads away from this machine.
+        # Ignore the user's proxy: it cannot reach loopback on this machine.
         answer = httpx.post(
             f"{origin}{ISSUER_PATH}/token", content=msgspec.json.encode(wanted), timeout=10, trust_env=False
         )
@@ -40,4 +40,4 @@ def ask_for_token(origin: str, wanted: Wanted) -> str:
     try:
         return str(answer.raise_for_status().json()["access_token"])
     except (httpx.HTTPStatusError, ValueError, KeyError, TypeError) as error:
-        raise Failed(f"what answers at {origin} is no local server of ours") from error
+        raise Failed(f"the server at {origin} is not a local batch progress server") from error

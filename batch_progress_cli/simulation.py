@@ -1,4 +1,4 @@
-"""A scraper's workload: jobs that take their time and sometimes fail, recorded as real workers record theirs."""
+"""A simulated scraper: workers that process the jobs of a batch and record them with `BatchRecorder`."""
 
 import random
 import threading
@@ -14,7 +14,7 @@ from batch_progress.recorder import BatchRecorder
 from batch_progress_cli.failure import Failed
 from batch_progress_cli.terminal import visible
 
-# Simulated batches are not to be kept.
+# Simulated batches expire.
 _LASTS = timedelta(days=1)
 
 _SITES = ("shop.example.com", "news.example.org", "jobs.example.net")
@@ -28,18 +28,18 @@ _FAILURES = (
 
 @dataclass(frozen=True)
 class Workload:
-    """What is to be scraped, and how it goes.
+    """The parameters of a simulation.
 
     Attributes:
-        jobs: How many pages.
-        workers: How many of them at a time.
-        median: Seconds that half of the pages stay below.
-        spread: How much they differ: the standard deviation of the logarithm of their seconds.
-        timeout: Seconds after which a page is given up.
-        failures: The share that fails of itself.
-        stalls: The share on which a worker hangs.
-        stall: Seconds that it hangs, whatever the timeout.
-        items: The most that a page yields.
+        jobs: Number of pages, one job each.
+        workers: Number of pages processed at the same time.
+        median: Median seconds per page.
+        spread: Standard deviation of the logarithm of the seconds.
+        timeout: Seconds after which a page fails with `TIMEOUT`.
+        failures: Share of pages that fail for another reason.
+        stalls: Share of pages on which the worker hangs.
+        stall: Seconds that a worker hangs, regardless of the timeout.
+        items: Maximum number of items per page.
     """
 
     jobs: int = 40
@@ -56,7 +56,7 @@ class Workload:
         """Check the values.
 
         Raises:
-            Failed: One of them is out of its bounds; the message says which and why.
+            Failed: A value is out of range.
         """
         for name, least, most in (
             ("jobs", 1, 100_000),
@@ -76,13 +76,13 @@ class Workload:
 
 @dataclass(frozen=True)
 class Task:
-    """A job to come.
+    """The planned course of a job.
 
     Attributes:
         url: The page.
-        seconds: How long it takes.
-        items: What it yields.
-        failure: Code and message when it fails, `None` when it completes.
+        seconds: Its duration.
+        items: The number of items extracted.
+        failure: Error code and message; `None` if the job completes.
     """
 
     url: str
@@ -92,8 +92,8 @@ class Task:
 
 
 def plan(workload: Workload, seed: int) -> list[Task]:
-    """Return the jobs of a workload; the same for the same seed, whatever the workers' timing."""
-    chance = random.Random(seed)  # noqa: S311  # a workload, no secret
+    """Return the jobs of a workload. They depend on the seed only, not on the timing of the workers."""
+    chance = random.Random(seed)  # noqa: S311  # a workload, not a secret
     return [_task(workload, number, chance) for number in range(1, workload.jobs + 1)]
 
 
@@ -124,7 +124,7 @@ def create(
     *,
     lasts: timedelta | None = None,
 ) -> list[str]:
-    """Make the batch of a workload, for ever or for so long; return the ids of its jobs."""
+    """Create the batch of a workload, which expires after `lasts` if given; return the ids of its jobs."""
     return recorder.create(
         batch_id,
         owner,
@@ -137,12 +137,12 @@ def create(
 
 @dataclass
 class Crew:
-    """Workers that take the jobs of a batch one by one, each at its own pace.
+    """Worker threads that share the jobs of a batch.
 
     Attributes:
-        recorder: Where they record.
+        recorder: Records each start and end.
         batch_id: The batch.
-        stop: Set by whoever wants them to leave everything as it is.
+        stop: Stops the workers at once when set; jobs in progress stay `processing`.
     """
 
     recorder: BatchRecorder
@@ -150,9 +150,9 @@ class Crew:
     stop: threading.Event = field(default_factory=threading.Event)
 
     def work(self, tasks: dict[str, Task], workers: int) -> None:
-        """Do every task, given by the id of its job; return when all are done or it is to stop.
+        """Process the tasks, given by job id; return when all are done or `stop` is set.
 
-        The first exception of a worker goes on, once the others have ended the job that they are at.
+        After an exception in a worker, the others finish their current job; then it is raised.
         """
         queue, taking, broken = iter(tasks.items()), threading.Lock(), threading.Event()
         with ThreadPoolExecutor(workers, thread_name_prefix="worker") as pool:
@@ -183,10 +183,10 @@ class Crew:
 
 
 def simulate(recorder: BatchRecorder, batch_id: str, owner: str, workload: Workload, seed: int) -> str:
-    """Make the batch of a workload and work it off; return how it went.
+    """Create the batch of a workload and process it; return a summary line.
 
     Raises:
-        Failed: The batch cannot be made, or somebody else works on it.
+        Failed: The batch cannot be created, or another process changes its jobs.
     """
     tasks = plan(workload, seed)
     try:

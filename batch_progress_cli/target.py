@@ -1,4 +1,4 @@
-"""Which of the tables a command works on: those of `make run`, one by its name, or those of a deployed stack."""
+"""Find the table that a command works on: of the local server, by name, or of a deployed stack."""
 
 import os
 from collections.abc import Iterator
@@ -20,11 +20,11 @@ STACK = "batch-progress"
 
 @dataclass(frozen=True)
 class Kind:
-    """One of the two tables, and where its name is found.
+    """One of the two tables, and the sources of its name.
 
     Attributes:
-        variable: The environment variable.
-        output: The output of the stack.
+        variable: The environment variable that names it.
+        output: The stack output that names it.
         local: Its name in the local server.
     """
 
@@ -39,7 +39,7 @@ TOKENS = Kind("BATCH_PROGRESS_TOKENS_TABLE", "TokensTableName", TOKENS_TABLE)
 
 @dataclass(frozen=True)
 class Where:
-    """What the user said of where the tables are; one of the three at most.
+    """The options `--local`, `--table` and `--stack`; at most one is given.
 
     Attributes:
         local: The port of a local server.
@@ -53,10 +53,10 @@ class Where:
 
 
 def open_table(kind: Kind, where: Where) -> tuple[Any, str]:
-    """Return a DynamoDB client and the name of the table that it is for.
+    """Return a DynamoDB client and the name of the table.
 
     Raises:
-        Failed: More than one place was given, or the stack does not tell.
+        Failed: More than one option was given, or the stack has no such output.
     """
     if sum(given is not None for given in (where.local, where.table, where.stack)) > 1:
         raise Failed("give one of --local, --table and --stack")
@@ -70,7 +70,7 @@ def open_table(kind: Kind, where: Where) -> tuple[Any, str]:
 
 @contextmanager
 def aws() -> Iterator[None]:
-    """Say in one line what AWS, or the way to it, has against a request."""
+    """Turn errors of AWS and of the connection into one line."""
     try:
         yield
     except EndpointConnectionError as error:
@@ -85,8 +85,8 @@ def _local(port: int) -> Any:  # noqa: ANN401  # boto has no types
         endpoint_url=f"http://{HOST}:{port}",
         region_name=REGION,
         aws_access_key_id="local",
-        aws_secret_access_key="local",  # noqa: S106  # any will do
-        # The user's proxy leads away from this machine.
+        aws_secret_access_key="local",  # noqa: S106  # any value works
+        # A proxy cannot reach loopback on this machine.
         config=Config(connect_timeout=2, read_timeout=20, retries={"total_max_attempts": 2}, proxies={}),
     )
 

@@ -1,11 +1,11 @@
-"""What of a text from outside may be shown on a terminal.
+"""Safe output of untrusted text on a terminal.
 
-A job's URL and its failure are written by whoever was scraped. A terminal obeys control characters, and a reader is
-misled by those that turn the direction of writing.
+URLs and error messages of jobs come from the sites that were scraped. Terminals execute control characters, and
+bidirectional control characters mislead the reader.
 """
 
 
 def visible(text: str, most: int = 2_048) -> str:
-    """Return a text in one line of at most `most` characters, with a mark for each that would not be seen."""
+    """Return the text as one line of at most `most` characters, with `?` for each character that is not printable."""
     line = "".join(letter if letter.isprintable() else "?" for letter in text[: most + 1])
     return line if len(line) <= most else line[: most - 1] + "…"

@@ -1,4 +1,4 @@
-"""Tokens for clients: made here, shown once, known to the table by their SHA-256 alone."""
+"""Issue, list and revoke API tokens. The table stores only their SHA-256."""
 
 import hashlib
 import re
@@ -15,27 +15,27 @@ from batch_progress.tokens import SESSION_OWNER, session_owner
 from batch_progress_cli.failure import Failed
 from batch_progress_cli.terminal import visible
 
-# Tells what it is to whoever finds it, and to scanners for secrets; and no token begins like an option.
+# A prefix for secret scanners. It also keeps a token from looking like a command-line option.
 PREFIX = "bp_"
 _SECRET_BYTES = 32
-# So much of a hash tells one token from another on a screen.
+# Characters of a hash that are printed.
 SHOWN = 12
 _HASH_PREFIX = re.compile("[0-9a-f]{6,64}")
 _LONGEST_NAME = 256
 
 
 @dataclass(frozen=True)
-class Token:
+class TokenEntry:
     """An entry of the tokens table.
 
     Attributes:
         token_hash: SHA-256 in lower-case hex.
-        owner_id: Whose batches it opens.
-        issuer: Of session tokens, by whose name for the owner it is; `""` for an owner of ours.
-        label: What its issuer calls it, `""` for nothing.
-        created_at: RFC 3339, `""` when not recorded.
-        expires_at: RFC 3339, `""` for never.
-        revoked_at: RFC 3339, `""` when it is not revoked.
+        owner_id: The owner, as `issuer` names it.
+        issuer: The issuer of session tokens that names the owner; `""` for an owner without one.
+        label: A label for the list; `""` without one.
+        created_at: RFC 3339; `""` if unknown.
+        expires_at: RFC 3339; `""` without an expiry.
+        revoked_at: RFC 3339; `""` if it is not revoked.
     """
 
     token_hash: str
@@ -48,7 +48,7 @@ class Token:
 
     @classmethod
     def of(cls, item: dict[str, dict[str, str]]) -> Self:
-        """Read an item, whoever wrote it."""
+        """Read an item; other programs may have written it."""
         texts = {name: visible(next(iter(value.values()), ""), 64) for name, value in item.items() if _scalar(value)}
         expires = texts.get("expires_at", "")
         return cls(
@@ -63,37 +63,38 @@ class Token:
 
     @property
     def owner(self) -> str:
-        """Whose batches it opens, as their `owner_id` says."""
+        """The `owner_id` of the batches that the token can read."""
         return session_owner(self.issuer, self.owner_id) if self.issuer else self.owner_id
 
 
-class TokenBook:
-    """The tokens table, for writing."""
+class TokenTable:
+    """The tokens table."""
 
     def __init__(self, client: Any, table: str) -> None:  # noqa: ANN401  # boto has no types
-        """Take a DynamoDB client and the name of the tokens table."""
         self._client = client
         self._table = table
 
     def issue(
         self, owner: str, label: str, lasts: timedelta | None, now: datetime, *, issuer: str = ""
-    ) -> tuple[str, Token]:
-        """Make a token and enter it; return it with its entry.
+    ) -> tuple[str, TokenEntry]:
+        """Create a token and store its hash; return the token and its entry.
 
         Raises:
-            Failed: The owner, the label or the issuer is none that a table should have.
+            Failed: The owner, the label or the issuer is not valid.
         """
         for what, name in (("owner", owner), ("label", label), ("issuer", issuer)):
             if not name.isprintable() or name != name.strip() or len(name) > _LONGEST_NAME:
-                raise Failed(f"the {what} must be at most {_LONGEST_NAME} printable characters, no blank at either end")
+                raise Failed(
+                    f"the {what} must be at most {_LONGEST_NAME} printable characters, without spaces at either end"
+                )
         if not owner:
             raise Failed("the owner is empty")
         if issuer and not re.fullmatch(r"https?://[^\s?#]+", issuer):
             raise Failed(
-                f"{issuer!r} is no issuer: an address without query or fragment, as its tokens' `iss` spells it"
+                f"{issuer!r} is not an issuer; give a URL without query or fragment, as in the `iss` of its tokens"
             )
         if not issuer and SESSION_OWNER.match(owner):
-            raise Failed("the owner is called as one of session tokens is; give their issuer with --issuer")
+            raise Failed("the owner has the form of a session token's owner; give the issuer with --issuer")
         token = PREFIX + secrets.token_urlsafe(_SECRET_BYTES)
         item = {
             "token_hash": {"S": _hash(token)},
@@ -107,18 +108,21 @@ class TokenBook:
         if lasts:
             item["expires_at"] = {"N": str(int((now + lasts).timestamp()))}
         self._client.put_item(TableName=self._table, Item=item, ConditionExpression="attribute_not_exists(token_hash)")
-        return token, Token.of(item)
+        return token, TokenEntry.of(item)
 
-    def tokens(self) -> list[Token]:
-        """Return every entry, by owner and age."""
-        found = [Token.of(item) for item in self._scan()]
+    def tokens(self) -> list[TokenEntry]:
+        """Return every entry, sorted by owner and creation."""
+        found = [TokenEntry.of(item) for item in self._scan()]
         return sorted(found, key=lambda token: (token.owner, token.created_at, token.token_hash))
 
-    def revoke(self, named: str, now: datetime) -> tuple[Token, bool]:
-        """Revoke a token, given itself or the beginning of its hash; return its entry and whether this changed it.
+    def revoke(self, named: str, now: datetime) -> tuple[TokenEntry, bool]:
+        """Revoke a token, given the token or the beginning of its hash.
+
+        Returns:
+            The entry, and whether this call revoked it.
 
         Raises:
-            Failed: None is named so, or several are.
+            Failed: No token matches, or several do.
         """
         token_hash = self._find(named)
         try:
@@ -134,12 +138,12 @@ class TokenBook:
             if error.response["Error"]["Code"] == "ConditionalCheckFailedException":
                 raise Failed("no such token in this table") from error
             raise
-        return Token.of(before), "revoked_at" not in before
+        return TokenEntry.of(before), "revoked_at" not in before
 
     def _find(self, named: str) -> str:
-        """Return the hash of a token, given itself or the beginning of its hash."""
+        """Return the hash of a token, given the token or the beginning of its hash."""
         token_hash = _hash(named)
-        # A token may itself look like a hash: it comes first.
+        # A token can look like a hash: try it as a token first.
         if not _HASH_PREFIX.fullmatch(named) or self._has(token_hash):
             return token_hash
         found = [
@@ -149,7 +153,7 @@ class TokenBook:
             )
         ]
         if len(found) > 1:
-            raise Failed(f"{len(found)} tokens have hashes that begin with {named}; give more of it")
+            raise Failed(f"{len(found)} tokens have hashes that begin with {named}; give more characters")
         return str(found[0]) if found else token_hash
 
     def _has(self, token_hash: str) -> bool:
@@ -163,8 +167,8 @@ class TokenBook:
             yield from page["Items"]
 
 
-def listing(tokens: Iterable[Token]) -> str:
-    """Return the entries as a table for the terminal."""
+def listing(tokens: Iterable[TokenEntry]) -> str:
+    """Format the entries as a table."""
     rows = [("OWNER", "LABEL", "CREATED", "EXPIRES", "REVOKED", "HASH")]
     rows += [
         (
@@ -194,5 +198,5 @@ def _second(epoch: str) -> str:
     try:
         return datetime.fromtimestamp(float(epoch), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     except (ValueError, OverflowError, OSError):
-        # An entry that someone else wrote; it lets nobody in.
+        # Written by another program; the function rejects such a token.
         return f"bad: {epoch}"

@@ -1,4 +1,4 @@
-"""How a watched batch is shown: bars on a terminal, lines elsewhere, JSON for scripts."""
+"""Output formats of `watch`: bars on a terminal, lines in a pipe, JSON for scripts."""
 
 import json
 import sys
@@ -20,13 +20,13 @@ from batch_progress_cli.duration import span
 from batch_progress_cli.follow import State, View
 from batch_progress_cli.terminal import visible
 
-# How often a terminal's clocks move.
+# How often the countdown on a terminal is redrawn.
 _REFRESH_SECONDS = 0.5
 
 
 @contextmanager
 def view(*, as_json: bool) -> Iterator[View]:
-    """Give the view that fits where the output goes."""
+    """Return the output format for this standard output."""
     if as_json:
         yield Json()
         return
@@ -39,29 +39,28 @@ def view(*, as_json: bool) -> Iterator[View]:
 
 
 class Json:
-    """One JSON object for each change; the last one has `final`."""
+    """Print a JSON object for each change; the last one has `"final": true`."""
 
     def __init__(self) -> None:
-        """Nothing is said yet."""
-        self._said: object = None
+        self._printed: object = None
 
     def show(self, state: State) -> None:
-        """Print the state unless nothing changed."""
-        if _news(state.progress) != self._said:
-            self._said = _news(state.progress)
+        """Print the state if it changed."""
+        if _changes(state.progress) != self._printed:
+            self._printed = _changes(state.progress)
             print(json.dumps(record(state)), flush=True)
 
     def trouble(self, reason: str | None, wait: float) -> None:
-        """Tell of it on stderr."""
+        """Print the failure on stderr."""
         _trouble_line(reason, wait)
 
     def wait(self, seconds: float) -> None:
-        """Wait."""
+        """Sleep."""
         time.sleep(seconds)
 
 
 def record(state: State) -> dict[str, Any]:
-    """Return a state for a script: the API's own fields, and what was seen."""
+    """Return the fields of the API's answer, and `rate_per_minute`, `failures` and `final`."""
     data: dict[str, Any] = msgspec.to_builtins(state.progress)
     del data["jobs"]
     return data | {
@@ -72,21 +71,20 @@ def record(state: State) -> dict[str, Any]:
 
 
 class Lines:
-    """A line for each change, and one for each new failure."""
+    """Print a line for each change, and one for each new failure."""
 
     def __init__(self) -> None:
-        """Nothing is said yet."""
-        self._said: object = None
+        self._printed: object = None
         self._failures: set[str] | None = None
 
     def show(self, state: State) -> None:
-        """Print the state unless nothing changed."""
+        """Print the state if it changed."""
         progress = state.progress
-        if _news(progress) == self._said:
+        if _changes(progress) == self._printed:
             return
-        self._said = _news(progress)
+        self._printed = _changes(progress)
         told = self._failures or set()
-        # Of what failed long ago the last ones are enough.
+        # At the start, only the latest failures: a long list helps nobody.
         fresh = progress.last_failures if self._failures is None else progress.jobs
         for job in sorted(fresh, key=lambda job: job.finished_at or ""):
             if job.job_id not in told:
@@ -95,31 +93,30 @@ class Lines:
         print(f"{_counts(progress)}; {_rate(state)}{_outlook(state, state.now)}", flush=True)
 
     def trouble(self, reason: str | None, wait: float) -> None:
-        """Tell of it on stderr."""
+        """Print the failure on stderr."""
         _trouble_line(reason, wait)
 
     def wait(self, seconds: float) -> None:
-        """Wait."""
+        """Sleep."""
         time.sleep(seconds)
 
 
 class Screen(AbstractContextManager["Screen"]):
-    """Bars that grow, redrawn in place."""
+    """Draw bars, in place."""
 
     def __init__(self, console: Console) -> None:
-        """Draw on this console."""
         self._live = Live(console=console, auto_refresh=False, transient=False, vertical_overflow="crop")
         self._state: State | None = None
         self._shown_at = 0.0
         self._trouble: str | None = None
 
     def __enter__(self) -> Self:
-        """Take the lines below the cursor."""
+        """Start drawing below the cursor."""
         self._live.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Leave what was drawn last, and the terminal as it was."""
+        """Stop drawing, keep the last picture, restore the terminal."""
         self._live.stop()
 
     def show(self, state: State) -> None:
@@ -128,12 +125,12 @@ class Screen(AbstractContextManager["Screen"]):
         self._draw(0)
 
     def trouble(self, reason: str | None, wait: float) -> None:
-        """Keep what is wrong, for the last line."""
+        """Show the failure in the last line."""
         self._trouble = reason
         self._draw(wait)
 
     def wait(self, seconds: float) -> None:
-        """Wait, and let the clocks move meanwhile."""
+        """Sleep and redraw the countdown."""
         until = time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0:
             self._draw(left)
@@ -149,10 +146,10 @@ def picture(state: State | None, now: datetime | None, trouble: str | None = Non
     """Return what a terminal shows.
 
     Args:
-        state: What is known; `None` before the first answer.
-        now: The service's clock at this moment.
-        trouble: Why there is no answer; `None` where there is.
-        wait: Seconds until the next question.
+        state: The last state; `None` before the first answer.
+        now: The server's time now.
+        trouble: Why the last poll failed; `None` if it succeeded.
+        wait: Seconds until the next poll.
     """
     parts: list[RenderableType] = []
     if state and now:
@@ -165,9 +162,9 @@ def picture(state: State | None, now: datetime | None, trouble: str | None = Non
         if progress.jobs:
             parts += [_line(("last failures", "bold")), *(_failure_line(job) for job in progress.last_failures)]
     if trouble:
-        parts.append(_line((f"{trouble}; asks again in {span(wait)}", "yellow")))
+        parts.append(_line((f"{trouble}; next try in {span(wait)}", "yellow")))
     elif not state:
-        parts.append(_line(("asks …", "dim")))
+        parts.append(_line(("polling …", "dim")))
     return Group(*parts)
 
 
@@ -202,8 +199,8 @@ def _failure(job: Failure) -> str:
     return f"{visible(job.job_id, 64)} {reason}{message}  {visible(job.url, 200)}"
 
 
-def _news(progress: Progress) -> object:
-    """Return what of a state is worth telling when it changes; the estimate moves all the time."""
+def _changes(progress: Progress) -> object:
+    """Return the parts of a state whose change is printed; the estimate changes with every poll."""
     counts = (progress.total_urls, progress.completed, progress.failed, progress.total_items_extracted)
     return *counts, progress.estimate.basis, [job.job_id for job in progress.jobs]
 
@@ -221,13 +218,13 @@ def _rate(state: State) -> str:
 
 
 def _outlook(state: State, now: datetime) -> str:
-    """Say when it ends, or that it did, or why nobody knows."""
+    """Return when the batch ends, when it ended, or that it is stalled."""
     progress, estimate = state.progress, state.progress.estimate
     at = progress.estimated_completion.astimezone().strftime("%H:%M:%S")
     if progress.finished:
         return f"finished at {at}"
     if estimate.basis == "stalled":
-        return "stalled: nothing has moved for longer than a job may take"
+        return "stalled: no job has moved for longer than the timeout of a job"
     left, earliest, latest = (
         span((moment - now).total_seconds())
         for moment in (progress.estimated_completion, estimate.earliest, estimate.latest)
@@ -236,5 +233,5 @@ def _outlook(state: State, now: datetime) -> str:
 
 
 def _trouble_line(reason: str | None, wait: float) -> None:
-    text = f"{reason}; asks again in {span(wait)}" if reason else "there are answers again"
+    text = f"{reason}; next try in {span(wait)}" if reason else "the API answers again"
     print(f"batch-progress: {text}", file=sys.stderr, flush=True)

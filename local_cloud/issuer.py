@@ -15,7 +15,7 @@ from werkzeug import Request, Response
 from werkzeug.exceptions import BadRequest, HTTPException, MethodNotAllowed, NotFound
 
 from batch_progress_cli.local_server import ISSUER_PATH
-from batch_progress_cli.session_token import Wanted
+from batch_progress_cli.session_token import TokenRequest
 
 AUDIENCE = "batch-progress-local"
 ALGORITHM = "ES256"
@@ -57,7 +57,7 @@ class LocalIssuer:
                 return {"keys": [self._public()]}
             case "/token" if request.method == "POST":
                 try:
-                    wanted = msgspec.json.decode(request.get_data(), type=Wanted)
+                    wanted = msgspec.json.decode(request.get_data(), type=TokenRequest)
                 except (msgspec.DecodeError, UnicodeDecodeError) as error:
                     raise BadRequest(str(error)) from None
                 return {"access_token": self.token(wanted.owner, wanted.seconds), "token_type": "Bearer"}

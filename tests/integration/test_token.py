@@ -114,7 +114,7 @@ def test_revoking_again_changes_nothing(world: World) -> None:
     before = world.dynamodb.get_item(TableName=world.tokens_table, Key=key)["Item"]
     done = token("revoke", secret)
     assert 0 == done.exit_code
-    assert done.stdout.startswith("Was revoked already: ")
+    assert done.stdout.startswith("Already revoked: ")
     assert before == world.dynamodb.get_item(TableName=world.tokens_table, Key=key)["Item"]
 
 
@@ -133,7 +133,7 @@ def test_a_prefix_of_several_hashes_revokes_none(world: World) -> None:
         )
     done = token("revoke", "c0ffeec0ffee")
     assert 2 == done.exit_code
-    assert "2 tokens have hashes that begin with c0ffeec0ffee; give more of it" in done.stderr
+    assert "2 tokens have hashes that begin with c0ffeec0ffee; give more characters" in done.stderr
 
 
 def test_a_token_that_looks_like_a_hash_is_a_token(world: World) -> None:

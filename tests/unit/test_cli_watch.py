@@ -155,9 +155,9 @@ def test_it_gives_up_in_the_end() -> None:
         (error(401, "TOKEN_INVALID"), "401 TOKEN_INVALID: No."),
         (error(404, "BATCH_NOT_FOUND"), "404 BATCH_NOT_FOUND: No."),
         (error(422, "VALIDATION_ERROR"), "422 VALIDATION_ERROR: No."),
-        (httpx.Response(403, text="<html>"), "the API, or what stands before it, answers 403"),
-        (httpx.Response(302, headers={"Location": "http://elsewhere"}), "answers 302"),
-        (httpx.Response(304), "answers 304"),
+        (httpx.Response(403, text="<html>"), "the API, or a proxy in front of it, answered 403"),
+        (httpx.Response(302, headers={"Location": "http://elsewhere"}), "answered 302"),
+        (httpx.Response(304), "answered 304"),
     ],
 )
 def test_what_no_repetition_helps_ends_it(answer: httpx.Response, said: str) -> None:
@@ -206,7 +206,7 @@ def test_a_line_has_rate_and_end_with_its_interval(capsys: pytest.CaptureFixture
 
 def test_a_stalled_batch_is_said_to_be_one(capsys: pytest.CaptureFixture[str]) -> None:
     Lines().show(state(1, basis="stalled"))
-    assert "stalled: nothing has moved for longer than a job may take\n" in capsys.readouterr().out
+    assert "stalled: no job has moved for longer than the timeout of a job\n" in capsys.readouterr().out
 
 
 def test_json_is_an_object_for_each_change(capsys: pytest.CaptureFixture[str]) -> None:
@@ -241,7 +241,7 @@ def test_a_screen_tells_of_trouble_and_of_its_end() -> None:
         screen.trouble(None, 0)
         screen.wait(0.1)
     out = console.file.getvalue()  # type: ignore[attr-defined]  # a StringIO
-    assert "no answer; asks again in 1s" in out
+    assert "no answer; next try in 1s" in out
     assert "no answer" not in out.rpartition("batch_a")[2]
     assert out.count("\x1b[?25h") == out.count("\x1b[?25l") == 1
 
