@@ -1,1 +1,4 @@
-"""A cloud on one machine: the function behind HTTP, DynamoDB, the stream, the token issuer. Only in a checkout."""
+"""What `make run` starts: API Gateway, the functions, DynamoDB, its stream and a token issuer on one machine.
+
+The wheel does not contain this package.
+"""

@@ -1,4 +1,4 @@
-"""The embedded DynamoDB: moto's, in this process, with the tables of the template and the example's items."""
+"""The embedded DynamoDB: moto in this process, with the template's tables and the example batches."""
 
 import contextlib
 import logging
@@ -29,7 +29,7 @@ def dynamodb_engine() -> Iterator[str]:
     """Run moto's DynamoDB in a thread of this process; yield its address."""
     from werkzeug.serving import make_server  # noqa: PLC0415  # slow
 
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # its access lines
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # hide the access log
     server = make_server(HOST, 0, dynamodb_app(), threaded=True)
     thread = threading.Thread(target=server.serve_forever, args=(0.05,))
     thread.start()
@@ -42,7 +42,7 @@ def dynamodb_engine() -> Iterator[str]:
 
 
 def use_only(endpoint: str) -> None:
-    """Point everything AWS in this process at a local engine; of the user's own settings nothing is left."""
+    """Point every AWS client in this process at a local engine, and remove the user's own AWS and proxy settings."""
     for name in [name for name in os.environ if name.startswith("AWS_") or name.lower().endswith("_proxy")]:
         del os.environ[name]
     os.environ |= {

@@ -1,12 +1,12 @@
-"""HTTP ⇄ the proxy event of an API Gateway REST API, for engines that have no gateway in front.
+"""API Gateway as a REST API with proxy integration: HTTP requests to events, handlers' answers to HTTP responses.
 
-Where `sam local start-api` departs from the service, this follows the service:
+Where `sam local start-api` differs from the service, this module follows the service:
 
-- `path` and `pathParameters` stay percent-encoded as they were sent (query parameters are decoded),
+- `path` and `pathParameters` stay percent-encoded (query parameters are decoded),
 - a header that was sent twice keeps both values, and headers keep their spelling,
-- `requestContext.path` begins with the stage, `identity.userAgent` is the client's.
+- `requestContext.path` begins with the stage, and `identity.userAgent` is the client's.
 
-Left out: the service's limits on sizes, its authorizers, and its renaming of `WWW-Authenticate`.
+Not implemented: limits on request sizes, authorizers, and the renaming of `WWW-Authenticate`.
 """
 
 import base64
@@ -23,14 +23,14 @@ from local_cloud.proxy_event import Event, proxy_event
 
 logger = logging.getLogger(__name__)
 
-# Where a server puts the headers as they were sent, since WSGI joins those sent twice.
+# The WSGI key of the headers as they were sent: WSGI itself joins repeated headers.
 SENT_HEADERS = "batch_progress.sent_headers"
-# What a Lambda may answer with, in bytes of JSON.
+# Lambda's limit on a response payload, in bytes.
 LARGEST_ANSWER = 6 * 1024 * 1024
 
 
 class _Answer(BaseModel):
-    """What the service takes for a proxy response; anything else is its 502."""
+    """A proxy response that the service accepts; it answers 502 to any other."""
 
     model_config = ConfigDict(strict=True, extra="forbid", alias_generator=to_camel)
 
@@ -41,26 +41,26 @@ class _Answer(BaseModel):
     is_base64_encoded: bool = Field(default=False, alias="isBase64Encoded")
 
     def header_pairs(self) -> list[tuple[str, str]]:
-        """Return all headers; of one that is in both maps, the values of the multi-value map."""
+        """Return all headers; `multiValueHeaders` wins where a name is in both maps."""
         several = self.multi_value_headers or {}
         names = {name.lower() for name in several}
         pairs = [(name, str(value)) for name, values in several.items() for value in values]
         return pairs + [(name, str(v)) for name, v in (self.headers or {}).items() if name.lower() not in names]
 
     def content(self) -> bytes:
-        """Return the body's bytes."""
+        """Return the decoded body."""
         body = self.body or ""
         return base64.b64decode(body, validate=True) if self.is_base64_encoded else body.encode()
 
 
 def respond(request: Request, handler: Callable[[Event], object]) -> Response:
-    """Answer a request as the service does with the handler behind it, its 502 included."""
+    """Answer a request as the service does; an exception or an invalid answer of the handler is its 502."""
     event = to_event(request)
     try:
         return to_response(handler(event), request.method)
     except Exception:
-        # A crash of any kind is one to the client; the developer sees which.
-        logger.exception("The function crashed, or answered what no gateway takes")
+        # The client sees a 502 for every failure; the log says which one.
+        logger.exception("The function failed, or its answer is not a valid proxy response")
         return bad_gateway(event["requestContext"]["requestId"], request.method)
 
 
@@ -87,8 +87,8 @@ def to_response(answer: object, method: str) -> Response:
     """Return the HTTP response to a handler's answer.
 
     Raises:
-        ValueError: the answer is none that the service would pass on.
-        TypeError: it cannot be JSON, as what leaves a Lambda must be.
+        ValueError: The service would reject the answer.
+        TypeError: The answer cannot be encoded as JSON.
     """
     sent = json.dumps(answer)
     if len(sent) > LARGEST_ANSWER:
@@ -96,8 +96,8 @@ def to_response(answer: object, method: str) -> Response:
     try:
         valid = _Answer.model_validate_json(sent)
     except ValidationError as error:
-        # Its own text would put the answer's content into the log.
-        raise ValueError(f"no proxy response: {[(e['loc'], e['type']) for e in error.errors()]}") from None
+        # Pydantic's own message would put the content of the answer into the log.
+        raise ValueError(f"not a proxy response: {[(e['loc'], e['type']) for e in error.errors()]}") from None
     content = valid.content()
     response = Response(content if method != "HEAD" else b"", valid.status_code)
     response.headers.clear()
@@ -108,13 +108,13 @@ def to_response(answer: object, method: str) -> Response:
         response.content_length = len(content)
     elif content:
         response.headers.setdefault("Content-Length", str(len(content)))
-    # A HEAD without a known length has none; werkzeug would call it 0.
+    # Without a known length, werkzeug would set 0 on HEAD.
     response.automatically_set_content_length = False
     return response
 
 
 def bad_gateway(request_id: str, method: str = "GET") -> Response:
-    """Return the gateway's own answer to a function that crashed."""
+    """Return the gateway's answer to a failed function."""
     error = {
         "code": "BAD_GATEWAY",
         "message": "The service did not answer properly. Try again.",
@@ -131,9 +131,9 @@ def bad_gateway(request_id: str, method: str = "GET") -> Response:
 
 
 def _sent_path(request: Request) -> str:
-    """Return the path as it was sent, percent-encoding and all."""
+    """Return the path as it was sent, percent-encoded."""
     target = str(request.environ.get("REQUEST_URI") or request.root_path + request.path)
-    # A proxy's client sends the whole address.
+    # A client of a proxy sends an absolute URL.
     path = re.sub(r"^https?://[^/?]*", "", target, flags=re.IGNORECASE)
     return path.partition("?")[0] or "/"
 

@@ -1,4 +1,4 @@
-"""HTTP on loopback in front of a handler: the gateway's part, and beside it what else the local server answers."""
+"""HTTP on loopback: API Gateway in front of a handler, and on the same port DynamoDB and the token issuer."""
 
 import contextlib
 import errno
@@ -27,13 +27,13 @@ def http_server(
     screen: TextIO,
     issuer: "LocalIssuer | None" = None,
 ) -> "BaseWSGIServer":
-    """Return a server on a listening socket that asks the handler and says on the screen what it was asked."""
+    """Return a server that calls the handler for each request and prints a line for it on the screen."""
     from werkzeug import Request, Response  # noqa: PLC0415
     from werkzeug.serving import WSGIRequestHandler, make_server  # noqa: PLC0415
 
     from local_cloud.gateway import SENT_HEADERS, respond  # noqa: PLC0415
 
-    # For the other commands: they know no more than this server's port.
+    # On the same port, so that other commands need only `--local PORT`.
     dynamodb = dynamodb_app()
 
     class RequestHandler(WSGIRequestHandler):
@@ -41,7 +41,7 @@ def http_server(
             return super().make_environ() | {SENT_HEADERS: self.headers.items()}
 
         def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
-            """Nothing: the application below says more."""
+            """Do nothing: the application below prints a line."""
 
     def application(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         asked: Any = api
@@ -75,7 +75,7 @@ def http_server(
 
 @contextlib.contextmanager
 def tables_at(bridge: str | None, port: int) -> Iterator[None]:
-    """Let containers have the tables at the address of their bridge, if there is one; all else stays on loopback."""
+    """Serve the tables, and nothing else, at the address of Docker's bridge; do nothing if `bridge` is `None`."""
     if bridge is None:
         yield
         return
@@ -111,7 +111,6 @@ def listening(address: str, port: int) -> Iterator[socket.socket]:
 
 
 def say(screen: TextIO, text: str) -> None:
-    """Print a line for the person at the terminal."""
-    # A reader that has gone (`| head`) must not take the answers with it.
+    """Print a line; ignore that the reader of the output has gone (`| head`)."""
     with contextlib.suppress(BrokenPipeError):
         print(text, file=screen, flush=True)

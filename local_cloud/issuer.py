@@ -1,7 +1,7 @@
-"""An issuer of session tokens for this machine, as an identity provider is one for a deployment.
+"""An issuer of session tokens that stands in for an identity provider.
 
-Its key pair is made when it starts and gone when it ends. It hands a token to whoever asks: it listens on loopback, and
-what it signs opens the local server alone.
+It generates a key pair at start and never stores it. It gives a token to any client that asks: it listens on loopback,
+and only the local server trusts its tokens.
 """
 
 import time
@@ -22,20 +22,20 @@ ALGORITHM = "ES256"
 
 
 class LocalIssuer:
-    """Hands out its keys, and tokens.
+    """Publishes its keys and issues tokens.
 
     Attributes:
-        address: What its tokens call it.
+        address: The `iss` of its tokens.
     """
 
     def __init__(self, origin: str) -> None:
-        """Make a key pair; `origin` is where the server answers."""
+        """Generate a key pair; `origin` is the address of the server."""
         self.address = origin + ISSUER_PATH
         self._key = generate_private_key(SECP256R1())
         self._kid = token_hex(8)
 
     def environment(self) -> dict[str, str]:
-        """Return the variables by which the function trusts it."""
+        """Return the environment variables that make the function trust this issuer."""
         return {
             "BATCH_PROGRESS_TOKEN_ISSUER": self.address,
             "BATCH_PROGRESS_TOKEN_AUDIENCE": AUDIENCE,
@@ -66,7 +66,7 @@ class LocalIssuer:
         raise NotFound
 
     def token(self, owner: str, seconds: int) -> str:
-        """Return a session token of `owner`, good for so long."""
+        """Return a session token of `owner` that is valid for `seconds`."""
         now = int(time.time())
         claims = {"iss": self.address, "aud": AUDIENCE, "sub": owner, "iat": now, "exp": now + seconds}
         return jwt.encode(claims, self._key, ALGORITHM, {"kid": self._kid})

@@ -1,4 +1,4 @@
-"""A batch that is always at work, so that the first thing a newcomer sees moves."""
+"""A batch that simulated workers process again and again, so that a first look shows progress."""
 
 import logging
 import threading
@@ -18,14 +18,14 @@ from batch_progress_cli.simulation import Crew, Workload, create, plan
 from local_cloud.seed import LIVE_BATCH, OWNER
 
 WORKLOAD = Workload(jobs=40, workers=4, median=2.5, spread=0.45, timeout=8, failures=0.05)
-# Long enough for whoever watches to see the end, and short enough that few come to a batch at its end.
+# Long enough to see the end of a round, short enough that a visitor rarely finds a finished batch.
 PAUSE_SECONDS = 6.0
 
 logger = logging.getLogger(__name__)
 
 
 class LiveBatch:
-    """The batch, worked off by simulated workers again and again."""
+    """The batch and its workers."""
 
     def __init__(
         self,
@@ -34,7 +34,6 @@ class LiveBatch:
         workload: Workload = WORKLOAD,
         pause_seconds: float = PAUSE_SECONDS,
     ) -> None:
-        """Take a DynamoDB client and the name of the jobs table; and, where a test has no time, another pace."""
         self._client = client
         self._table = table
         self._workload = workload
@@ -44,7 +43,7 @@ class LiveBatch:
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
-        """Let it be worked off while the block runs."""
+        """Process the batch while the block runs."""
         thread = threading.Thread(target=self._run, name=LIVE_BATCH, daemon=True)
         thread.start()
         try:
@@ -63,13 +62,13 @@ class LiveBatch:
                 tasks = plan(self._workload, seed=number)
                 self._crew.work(dict(zip(job_ids, tasks, strict=True)), self._workload.workers)
             except (BatchProgressError, BotoCoreError, ClientError):
-                # Whoever plays with the tables may get in its way; it begins again all the same.
-                logger.exception("The live batch was disturbed")
+                # The user may change the tables by hand. Start the next round anyway.
+                logger.exception("The round of the live batch failed")
             if self._stop.wait(self._pause_seconds):
                 return
 
     def _items(self) -> list[dict[str, Any]]:
-        """Return the batch as it was made; it is far smaller than a page."""
+        """Return the items of the batch; they fit into one page."""
         condition, values = "batch_id = :batch_id", {":batch_id": {"S": LIVE_BATCH}}
         answer = self._client.query(
             TableName=self._table, KeyConditionExpression=condition, ExpressionAttributeValues=values
@@ -77,9 +76,9 @@ class LiveBatch:
         return list(answer["Items"])
 
     def _put(self, fresh: list[dict[str, Any]]) -> None:
-        """Put every item back as it was made, at once: whoever asks sees the end or a beginning, never nothing.
+        """Reset every item in one transaction, so that no reader sees a part of it.
 
-        The batch's own item takes a new time of creation, so that no tag of the round before holds.
+        The `BATCH` item gets a new `created_at`, so that no ETag of the previous round matches.
         """
         now = table.item(created_at=timestamp(datetime.now(UTC)))
         items = [item | now if item["sk"]["S"] == BATCH_KEY else item for item in fresh]

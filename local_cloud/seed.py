@@ -1,4 +1,4 @@
-"""The example that the local API starts with: one batch at work, and its owner's tokens."""
+"""The example data of the local server: a half-finished batch, and tokens of its owner."""
 
 import hashlib
 from datetime import datetime, timedelta
@@ -8,18 +8,18 @@ from batch_progress import table
 from batch_progress.table import BATCH_KEY, JOB_PREFIX, Item, JobStatus, timestamp
 
 BATCH = "batch_xyz789"
-# The same once more, of the owner whom the local issuer of session tokens calls so.
+# The same batch, owned by the session tokens of `OWNER`.
 SESSION_BATCH = "batch_session"
-# The one that simulated workers work off again and again (live_batch.py).
+# The batch of live_batch.py.
 LIVE_BATCH = "batch_live"
 OWNER = "demo"
-TOKEN = "demo-token"  # noqa: S105  # openly a demo's
+TOKEN = "demo-token"  # noqa: S105  # a demo token
 EXPIRED_TOKEN = "demo-expired-token"  # noqa: S105  # the same
 
-# Two workers have been at it for this long.
+# The age of the batch.
 _AGE = timedelta(seconds=72)
 _TIMEOUT = 30
-# id, status, items; start and end in seconds after the batch began.
+# Id, status, items; start and end in seconds after the creation of the batch.
 _JOBS: tuple[tuple[str, JobStatus, int, int | None, int | None], ...] = (
     ("job_abc123", JobStatus.COMPLETED, 25, 1, 13),
     ("job_bcd234", JobStatus.COMPLETED, 36, 1, 17),
@@ -35,7 +35,7 @@ _JOBS: tuple[tuple[str, JobStatus, int, int | None, int | None], ...] = (
 
 
 def seed(client: Any, jobs_table: str, tokens_table: str, now: datetime) -> None:  # noqa: ANN401  # boto has no types
-    """Write the example into empty tables, as it would stand at `now`."""
+    """Write the example into empty tables, with times relative to `now`."""
     writes = {jobs_table: batch_items(now), tokens_table: token_items(now)}
     client.batch_write_item(
         RequestItems={table: [{"PutRequest": {"Item": item}} for item in items] for table, items in writes.items()}
@@ -43,7 +43,7 @@ def seed(client: Any, jobs_table: str, tokens_table: str, now: datetime) -> None
 
 
 def seed_session(client: Any, jobs_table: str, owner: str, now: datetime) -> None:  # noqa: ANN401  # boto has no types
-    """Write the example once more, for who comes with a session token."""
+    """Write the example batch for an owner with session tokens."""
     items = batch_items(now, SESSION_BATCH, owner)
     client.batch_write_item(RequestItems={jobs_table: [{"PutRequest": {"Item": item}} for item in items]})
 
@@ -64,7 +64,7 @@ def batch_items(now: datetime, batch_id: str = BATCH, owner: str = OWNER) -> lis
 
 
 def token_items(now: datetime) -> list[Item]:
-    """Return the items of the demo's tokens: one good, one expired."""
+    """Return the items of two tokens: a valid one and an expired one."""
     created = timestamp(now - timedelta(days=1))
 
     def item(token: str, label: str) -> Item:

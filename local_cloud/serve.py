@@ -1,4 +1,4 @@
-"""The API on this machine: the real function, an HTTP server before it, an embedded DynamoDB behind it."""
+"""The local server: the real functions between an HTTP server and an embedded DynamoDB."""
 
 import contextlib
 import os
@@ -27,19 +27,19 @@ def serve(port: int, bridge: str | None = None) -> None:
     """Serve until interrupted or terminated.
 
     Args:
-        port: Where to listen; 0 is any free one.
-        bridge: The address at which containers reach this machine, if they are to have the tables.
+        port: The port to listen on; 0 for any free port.
+        bridge: Also serve the tables at this address, where containers reach them.
 
     Raises:
-        Failed: the port is taken, or not ours to take, or the bridge is not of this machine.
+        Failed: The port is taken or not permitted, or `bridge` is not an address of this machine.
     """
     screen = sys.stdout
     with (
         _interruptible(),
-        # Taken first, so that a taken port is known at once and an early request waits for its answer.
+        # Bind first: a taken port fails at once, and early requests wait in the backlog.
         listening(HOST, port) as listener,
         _log_file() as (log, log_name),
-        # A Lambda's output goes to its log; here the function's records and metrics go to a file, off the screen.
+        # As in Lambda, the functions log to stdout. Keep that off the screen.
         contextlib.redirect_stdout(log),
         embedded_dynamodb() as endpoint,
         tables_at(bridge, listener.getsockname()[1]),
@@ -47,18 +47,18 @@ def serve(port: int, bridge: str | None = None) -> None:
         port = listener.getsockname()[1]
         issuer = _trusted_issuer(port)
         server = http_server(listener, _load_handler(endpoint), screen, issuer)
-        with _at_work():
+        with _background():
             say(screen, _welcome(port, log_name))
             server.serve_forever()
     say(screen, "\nStopped.")
 
 
 def _trusted_issuer(port: int) -> "LocalIssuer":
-    """Return an issuer of session tokens that the function trusts, with a batch for its users to see."""
+    """Return an issuer of session tokens that the function trusts, and create a batch for its users."""
     import botocore.session  # noqa: PLC0415  # slow
 
-    from batch_progress.tokens import session_owner  # noqa: PLC0415  # slow too
-    from local_cloud.issuer import LocalIssuer  # noqa: PLC0415  # brings cryptography
+    from batch_progress.tokens import session_owner  # noqa: PLC0415  # slow
+    from local_cloud.issuer import LocalIssuer  # noqa: PLC0415  # imports cryptography
 
     issuer = LocalIssuer(f"http://{HOST}:{port}")
     os.environ |= issuer.environment()
@@ -68,9 +68,9 @@ def _trusted_issuer(port: int) -> "LocalIssuer":
 
 
 def _load_handler(endpoint: str) -> Callable[[Event], object]:
-    """Return a call of the real function, made as Lambda makes it: one at a time."""
+    """Return a function that calls the handler as an execution environment does: one event at a time."""
     if os.environ.get("AWS_ENDPOINT_URL_DYNAMODB") != endpoint:
-        raise RuntimeError("the function would speak to another DynamoDB")
+        raise RuntimeError("the function would use another DynamoDB")
     from functions.progress.app import handler  # noqa: PLC0415  # only once the environment is set
     from local_cloud.template import timeout_seconds  # noqa: PLC0415  # reads YAML
 
@@ -83,13 +83,13 @@ def _load_handler(endpoint: str) -> Callable[[Event], object]:
     return call
 
 
-# Powertools keeps a process's metrics in one place.
+# Powertools collects the metrics of a process in one global: handlers must not run concurrently.
 _one_at_a_time = threading.Lock()
 
 
 @contextlib.contextmanager
-def _at_work() -> Iterator[None]:
-    """Let the live batch be worked off, and its changes be counted as the table's stream has them counted."""
+def _background() -> Iterator[None]:
+    """Process the live batch and deliver the table's stream while the block runs."""
     import botocore.session  # noqa: PLC0415  # slow
 
     from functions.revision.app import handler  # noqa: PLC0415
@@ -111,7 +111,7 @@ def _at_work() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _log_file() -> Iterator[tuple[TextIO, str]]:
-    # Not one that removes itself: whoever clears the temporary folder may have been there before.
+    # Not `NamedTemporaryFile`: it fails at exit if the temporary folder was cleared meanwhile.
     number, name = tempfile.mkstemp(prefix="batch-progress-", suffix=".log")
     try:
         with open(number, "w", buffering=1, encoding="utf-8") as log:  # noqa: PTH123  # opens a descriptor
@@ -122,10 +122,10 @@ def _log_file() -> Iterator[tuple[TextIO, str]]:
 
 @contextlib.contextmanager
 def _interruptible() -> Iterator[None]:
-    """End the block quietly on Ctrl-C and on a request to terminate."""
+    """End the block without an error on SIGINT and SIGTERM."""
 
     def end(_signal: int, _frame: FrameType | None) -> None:
-        for number in signals:  # the first is enough; a second must not disturb the clearing up
+        for number in signals:  # a second signal must not interrupt the cleanup
             signal.signal(number, signal.SIG_IGN)
         raise KeyboardInterrupt
 
@@ -148,9 +148,9 @@ def _welcome(port: int, log: str) -> str:
 The batch progress API is running on {address}
 
   function   functions.progress.app.handler, called as Lambda calls it
-  tables     an embedded DynamoDB, for other commands with --local {port}; gone when this ends
+  tables     an embedded DynamoDB, for other commands with --local {port}; lost when the server stops
   batches    {seed.BATCH}: 10 URLs, 7 completed, 1 failed, 2 pending, 245 items
-             {seed.LIVE_BATCH}: 40 URLs, worked off while you watch, again and again
+             {seed.LIVE_BATCH}: 40 URLs, processed while you watch, then started again
   tokens     {seed.TOKEN} of their owner, {seed.OWNER}; {seed.EXPIRED_TOKEN} is refused
   sessions   {command} token jwt --owner {seed.OWNER} --local {port} makes a JWT; it opens {seed.SESSION_BATCH}
   log        {log}

@@ -1,4 +1,4 @@
-"""The tables as `template.yaml` declares them, for engines that stand in for DynamoDB."""
+"""Read `template.yaml`: its resources, and what the local server and the tests need of them."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,7 @@ def _function(loader: _Loader, name: str, node: yaml.Node) -> dict[str, Any]:
     elif isinstance(node, yaml.SequenceNode):
         value = loader.construct_sequence(node, deep=True)
     else:
-        value = loader.construct_mapping(node, deep=True)  # type: ignore[arg-type]  # the third kind of node
+        value = loader.construct_mapping(node, deep=True)  # type: ignore[arg-type]  # the only other kind of node
     return {name if name in {"Ref", "Condition"} else f"Fn::{name}": value}
 
 
@@ -89,5 +89,5 @@ def tables(template: Path = TEMPLATE) -> list[dict[str, Any]]:
 def _creation(properties: dict[str, Any]) -> dict[str, Any]:
     wanted = {key: properties[key] for key in ("KeySchema", "AttributeDefinitions", "BillingMode")}
     stream = properties.get("StreamSpecification")
-    # The template has a stream by naming its view; the API wants it said.
+    # A template enables a stream by its view type; the API needs `StreamEnabled` too.
     return wanted | ({"StreamSpecification": {"StreamEnabled": True, **stream}} if stream else {})

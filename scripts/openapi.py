@@ -1,4 +1,4 @@
-"""The OpenAPI document, made from what the code encodes, what it checks and what the gateway is told to say."""
+"""Generate the OpenAPI document from the models that the code encodes and validates, and from the template."""
 
 import json
 import tomllib
@@ -42,7 +42,7 @@ _EXAMPLE = {
     },
 }
 
-# Every error that the function itself tells of, with what it is about.
+# Every error of the function, with example values.
 _ERRORS = (
     errors.AuthenticationRequired(),
     errors.TokenInvalid(),
@@ -60,16 +60,16 @@ _ERRORS = (
 )
 
 _HEADERS = {
-    "ETag": ("Names this answer; send it back as `If-None-Match`.", {"type": "string"}),
-    "Cache-Control": ("Whether it may be kept.", {"type": "string"}),
+    "ETag": ("Identifies this answer; send it as `If-None-Match`.", {"type": "string"}),
+    "Cache-Control": ("Whether the answer may be stored.", {"type": "string"}),
     "Retry-After": (
-        "Seconds, 1 to 60, until another request is worth it.",
+        "Seconds, 1 to 60, to wait before the next request.",
         {"type": "integer", "minimum": 1, "maximum": 60},
     ),
-    "Vary": ("What else the answer depends on.", {"type": "string"}),
-    "X-Request-Id": ("Names this request in our logs.", {"type": "string"}),
-    "Link": ("The next page, where there is one.", {"type": "string"}),
-    "Content-Encoding": ("`gzip` where the body is compressed.", {"type": "string", "enum": ["gzip"]}),
+    "Vary": ("The request headers that the answer depends on.", {"type": "string"}),
+    "X-Request-Id": ("Identifies this request in the logs of the service.", {"type": "string"}),
+    "Link": ("The next page, if there is one.", {"type": "string"}),
+    "Content-Encoding": ("`gzip` if the body is compressed.", {"type": "string", "enum": ["gzip"]}),
     "WWW-Authenticate": (
         "How to authenticate (RFC 6750); API Gateway renames it to `x-amzn-Remapped-WWW-Authenticate`.",
         {"type": "string"},
@@ -78,18 +78,18 @@ _HEADERS = {
 }
 _ON_ERRORS = {401: ("WWW-Authenticate",), 405: ("Allow",), 429: ("Retry-After",), 503: ("Retry-After",)}
 _STATUS_TEXTS = {
-    401: "No credentials, or none that are good.",
-    403: "Refused by the gateway.",
-    404: "The caller has no such batch, or there is nothing at this path.",
-    405: "The route does not take this method.",
+    401: "No credentials, or no valid ones.",
+    403: "Rejected by the gateway.",
+    404: "The caller has no such batch, or the path does not exist.",
+    405: "The route does not support this method.",
     413: "The request is too large.",
     415: "The request's media type is not supported.",
-    422: "A parameter is not valid; `details` says which and why.",
+    422: "A parameter is not valid; `details` names it and the reason.",
     429: "Too many requests.",
-    500: "A fault of the service.",
+    500: "An internal error of the service.",
     502: "The function failed.",
-    503: "The service cannot answer just now.",
-    504: "The function took too long.",
+    503: "The service is temporarily unavailable.",
+    504: "The function timed out.",
 }
 
 
@@ -119,7 +119,7 @@ def document() -> dict[str, Any]:
         "paths": {
             path: {
                 "parameters": _parameters(),
-                "get": _operation(f"progress{number}", "How far a batch is, and when it will be done", body=True),
+                "get": _operation(f"progress{number}", "The progress of a batch, and when it will be done", body=True),
                 "head": _operation(f"progressHead{number}", "The headers of the answer to GET", body=False),
             }
             for number, path in enumerate(PATHS, start=1)
@@ -128,7 +128,7 @@ def document() -> dict[str, Any]:
             "schemas": components,
             "headers": {name: {"description": text, "schema": schema} for name, (text, schema) in _HEADERS.items()},
             "securitySchemes": {
-                "bearer": {"type": "http", "scheme": "bearer", "description": "Decides where both are sent."},
+                "bearer": {"type": "http", "scheme": "bearer", "description": "Takes precedence over `X-API-Key`."},
                 "apiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
             },
         },
@@ -155,7 +155,7 @@ def _parameters() -> list[dict[str, Any]]:
         _parameter(
             "If-None-Match",
             "header",
-            {"If-None-Match": "An earlier `ETag`: `304` while nothing is known to have changed."},
+            {"If-None-Match": "The `ETag` of an earlier answer; the answer is `304` while no change is known."},
             {"type": "string"},
         ),
     ]
@@ -188,12 +188,12 @@ def _operation(operation_id: str, summary: str, *, body: bool) -> dict[str, Any]
     known = ("ETag", "Cache-Control", "Retry-After", "Vary", "X-Request-Id")
     responses: dict[str, Any] = {
         "200": {
-            "description": "How far the batch is.",
+            "description": "The progress of the batch.",
             "headers": _headers((*known, "Link", "Content-Encoding")),
             "content": _content("ProgressAnswer", {"published": _EXAMPLE}),
         },
         "304": {
-            "description": "Nothing is known to have changed since the answer with this tag.",
+            "description": "No change is known since the answer with this `ETag`.",
             "headers": _headers(known),
         },
     }
