@@ -1,4 +1,4 @@
-"""Answer once, as a cold function does: `cold_start.py MODULE`, with the event on the standard input."""
+"""Answer one event in a new process, as a cold start does: `cold_start.py MODULE <EVENT`."""
 
 import json
 import os
@@ -6,10 +6,10 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
-# The process has only the build on its path, and so has what the handler imports.
+# The handler must find only the build on the path, so this entry is removed again.
 _ROOT = str(Path(__file__).resolve().parent.parent)
 sys.path.append(_ROOT)
-from local_cloud.lambda_context import LambdaContext  # noqa: E402  # found by the line above
+from local_cloud.lambda_context import LambdaContext  # noqa: E402  # needs the line above
 
 sys.path.remove(_ROOT)
 

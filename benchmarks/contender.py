@@ -1,6 +1,6 @@
-"""One contender in a process of its own: it answers when told to, and tells what that took.
+"""The process of one contender: it executes commands and reports their CPU time.
 
-Commands come as lines of JSON on the standard input; what the handler logs goes nowhere, and costs what writing costs.
+Commands are lines of JSON on stdin. The handler's log goes to /dev/null, so that writing it is measured too.
 """
 
 import gc
@@ -22,7 +22,7 @@ from local_cloud.lambda_context import LambdaContext
 
 type Event = dict[str, Any]
 type Invoke = Callable[[Event], dict[str, Any]]
-# No answer runs into it.
+# Long enough that no answer reaches it.
 _SECONDS: Final = 120
 # Bytes in a unit of `ru_maxrss`.
 _MAXRSS_UNIT: Final = 1 if sys.platform == "darwin" else 1_024
@@ -39,7 +39,7 @@ def _limit() -> Invoke:
 
 
 def _pages(batch_id: str) -> list[bytes]:
-    """Read the pages of a batch as they are, outside the time that counts."""
+    """Read the raw pages of a batch, outside the measured time."""
     connection = http.client.HTTPConnection(urlsplit(os.environ["AWS_ENDPOINT_URL_DYNAMODB"]).netloc)
     asked: dict[str, Any] = {"TableName": "jobs", "ExpressionAttributeValues": {":id": {"S": batch_id}}}
     pages = []
@@ -54,7 +54,7 @@ def _pages(batch_id: str) -> list[bytes]:
 
 
 def _measure(invoke: Invoke, command: dict[str, Any], *, limit: bool) -> dict[str, Any]:
-    """Answer `repeat` times; return the CPU seconds of one, the runtime's own encoding of the answer included."""
+    """Answer `repeat` times; return the CPU seconds of one answer, including the runtime's encoding of it."""
     made = [event(command["batch_id"], command.get("headers", {})) for _ in range(command.get("repeat", 1))]
     if limit:
         pages = _pages(command["batch_id"])
@@ -76,7 +76,7 @@ def _measure(invoke: Invoke, command: dict[str, Any], *, limit: bool) -> dict[st
 
 
 def _forecast(command: dict[str, Any]) -> dict[str, Any]:
-    """Return the CPU seconds of one forecast for so many finished, running and pending jobs."""
+    """Return the CPU seconds of one forecast for the given numbers of finished, running and pending jobs."""
     time_left = import_module("batch_progress.forecast").time_left
     workload = import_module("benchmarks.workload")
     finished, running, pending = command["jobs"]
@@ -90,7 +90,7 @@ def _forecast(command: dict[str, Any]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Do as told until the input ends: `contender.py this | straightforward | limit`."""
+    """Execute commands until stdin ends: `contender.py this | straightforward | limit`."""
     out = os.fdopen(os.dup(1), "w")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     name = sys.argv[1]

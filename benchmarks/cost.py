@@ -1,7 +1,6 @@
-"""What a million polls cost: the table of docs/operations.md, made from `results.json` and the workload's items.
+"""The cost of a million polls: the table in docs/operations.md, computed from `results.json` and the workload's items.
 
-`cost.py` puts the table into the document between its two markers; `--check` fails when it is not there as it should
-be.
+`cost.py` writes the table between the two markers of the page; `cost.py --check` fails if the page is not current.
 """
 
 import json
@@ -30,15 +29,16 @@ LOG_BYTE: Final = 0.50 / 1e9
 TRACE: Final = 5.00e-6
 TRANSFER_BYTE: Final = 0.09 / 1e9
 
-# A unit is a strongly consistent read of so many bytes; ours are eventually consistent, at half of it.
+# One read unit is a strongly consistent read of this size; an eventually consistent read costs half a unit.
 UNIT_BYTES: Final = 4_096
 PAGE_BYTES: Final = 1_048_576
-# What the function has by default, and of which memory a processor is whole.
+# The function's default memory, and the memory at which Lambda gives a full vCPU.
 MEMORY_MB: Final = 1_024
 WHOLE_PROCESSOR_MB: Final = 1_769
-# Assumed: what DynamoDB and the way there take of a call, beyond our own work.
+# Assumed: time of a DynamoDB call, network included, beyond our own CPU time.
 CALL_MS: Final = 5.0
-# Of a request: the function's line and metrics, as tests measure them; assumed, Lambda's own lines and the access log.
+# Bytes logged per request: the function's line and metrics (measured by tests); Lambda's own lines and the access log
+# (assumed).
 LOGGED_BYTES: Final = 900
 PLATFORM_BYTES: Final = 1_100
 HEADER_BYTES: Final = 500
@@ -47,7 +47,7 @@ TRACED: Final = 0.05
 
 @dataclass(frozen=True)
 class Poll:
-    """What one poll takes."""
+    """The resources of one poll."""
 
     name: str
     read_units: float
@@ -55,7 +55,7 @@ class Poll:
     sent_bytes: int
 
     def dollars(self) -> dict[str, float]:
-        """Return what a million of them cost, by what is paid for."""
+        """Return the cost of a million polls, by item of the bill."""
         return {
             "API Gateway": POLLS * API_REQUEST,
             "Lambda": POLLS * (LAMBDA_REQUEST + self.billed_ms / 1_000 * MEMORY_MB / 1_024 * LAMBDA_GB_SECOND),
@@ -66,7 +66,7 @@ class Poll:
 
 
 def size(item: Item) -> int:
-    """Return an item's size as DynamoDB counts it: names, texts in UTF-8, and a number as a byte for two digits."""
+    """Return the size of an item as DynamoDB counts it: names and strings in UTF-8, one byte per two digits."""
     total = 0
     for name, value in item.items():
         ((kind, text),) = value.items()
@@ -75,7 +75,7 @@ def size(item: Item) -> int:
 
 
 def units(sizes: Iterator[int]) -> float:
-    """Return the units of one query over items of these sizes: each page is rounded up to 4 KB by itself."""
+    """Return the read units of one query over items of these sizes; each page is rounded up to 4 KB."""
     total, page = 0.0, 0
     for one in sizes:
         page += one
@@ -85,12 +85,12 @@ def units(sizes: Iterator[int]) -> float:
 
 
 def billed(cpu_ms: float, calls: int) -> int:
-    """Return what Lambda bills: our work on the share of a processor that the memory brings, and waiting."""
+    """Return the billed milliseconds: CPU time at this memory's share of a vCPU, and waiting for DynamoDB."""
     return ceil(cpu_ms * WHOLE_PROCESSOR_MB / MEMORY_MB + calls * CALL_MS)
 
 
 def polls(results: dict[str, Any]) -> Iterator[Poll]:
-    """Yield a poll that finds nothing changed, then full ones by the batch's size."""
+    """Yield a poll without a change, then full polls by size of the batch."""
     unchanged = results["unchanged"]
     yield Poll("unchanged (304), any size", 0.5, billed(unchanged["large_ms"], 1), HEADER_BYTES)
     for jobs, row in results["warm"].items():
@@ -130,7 +130,9 @@ def main() -> None:
     wanted = f"{before}{BEGIN}\n{markdown(json.loads(RESULTS.read_text(encoding='utf-8')))}\n{END}{after}"
     if "--check" in sys.argv[1:]:
         if wanted != written:
-            sys.exit("cost: the table in docs/operations.md is not of benchmarks/results.json; run: make performance")
+            sys.exit(
+                "cost: the table in docs/operations.md does not match benchmarks/results.json; run: make performance"
+            )
     elif wanted != written:
         OPERATIONS.write_text(wanted, encoding="utf-8")
         print("cost: wrote the table in docs/operations.md")

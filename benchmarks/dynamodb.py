@@ -1,7 +1,7 @@
-"""A DynamoDB that costs nothing: answers made beforehand, in a process of its own.
+"""A fake DynamoDB with prepared answers, in a process of its own, so that its CPU time is not measured.
 
-It knows `Query` for a whole batch, `GetItem` for a `BATCH` item and for the token, and counts what it is asked.
-`GET /refresh/<jobs>` makes a batch anew, so that its jobs are recent; `GET /asked` tells the counts and forgets them.
+It answers `Query` for a whole batch and `GetItem` for a `BATCH` item and the token, and counts calls.
+`GET /refresh/<jobs>` rebuilds a batch with recent times; `GET /asked` returns the counts and resets them.
 """
 
 import hashlib
@@ -22,10 +22,9 @@ _NOT_FOUND: Final = {"__type": "com.amazonaws.dynamodb.v20120810#ResourceNotFoun
 
 
 class Canned:
-    """The answers, and what was asked."""
+    """The prepared answers, and the counts of calls."""
 
     def __init__(self) -> None:
-        """Know the token alone."""
         token = {
             "token_hash": {"S": hashlib.sha256(workload.TOKEN.encode()).hexdigest()},
             "owner_id": {"S": workload.OWNER},
@@ -38,13 +37,13 @@ class Canned:
         self._items[workload.JOBS_TABLE] = {}
 
     def refresh(self, jobs: int) -> None:
-        """Make the batch of so many jobs, as of now."""
+        """Rebuild the batch with this number of jobs, with times relative to now."""
         now, batch_id = datetime.now(UTC), workload.batch_id(jobs)
         self._queries |= {(batch_id, start): _http(body) for start, body in workload.pages(jobs, now).items()}
         self._items[workload.JOBS_TABLE][batch_id] = _http(_got(next(workload.items(jobs, now))))
 
     def answer(self, operation: str, body: bytes) -> bytes:
-        """Answer one call of DynamoDB."""
+        """Answer one DynamoDB call."""
         asked = json.loads(body)
         table = asked["TableName"]
         if operation == "Query":
@@ -61,7 +60,7 @@ class Canned:
         return answer
 
     def asked(self) -> bytes:
-        """Tell how often what was asked, and start at nothing."""
+        """Return the counts of calls and reset them."""
         with self._lock:
             counts, self._asked = self._asked, Counter()
         return json.dumps(counts).encode()
@@ -87,12 +86,12 @@ def _http(body: bytes, status: str = "200 OK") -> bytes:
 
 
 class _Connection(socketserver.StreamRequestHandler):
-    """Answers one client for as long as it stays."""
+    """One connection of a client."""
 
     disable_nagle_algorithm = True
 
     def handle(self) -> None:
-        """Answer request after request."""
+        """Answer requests until the client closes the connection."""
         canned: Canned = self.server.canned  # type: ignore[attr-defined]  # set by `serve`
         while request := self.rfile.readline():
             headers = {}
@@ -117,7 +116,7 @@ class _Server(socketserver.ThreadingTCPServer):
 
 
 def serve() -> None:
-    """Serve on a free port of this machine until ended; print the port."""
+    """Serve on a free port and print it."""
     with _Server(("127.0.0.1", 0), _Connection) as server:
         server.canned = Canned()  # type: ignore[attr-defined]  # read by each connection
         print(server.server_address[1], flush=True)

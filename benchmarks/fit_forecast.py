@@ -2,15 +2,16 @@
 
     python -m benchmarks.fit_forecast [--durations FILE] [--held-out] [--rounds N]
 
-FILE has one finished batch a line, `{"source": "kind/name", "durations": [seconds, …]}`:
-yours, if you have some hundred of them. Without it the synthetic batches are used, which
-show that the script works and are no basis for constants. `--held-out` fits anew without
-each family of sources, and measures on that family alone what the constants are worth.
+FILE has one finished batch per line, `{"source": "kind/name", "durations": [seconds, …]}`.
+Use your own batches if you have about a hundred. Without FILE, synthetic batches are used:
+they test the script and are not a basis for constants. `--held-out` measures how well the
+constants generalize: it leaves out one family of sources, fits to the others and measures
+on that family, for each family in turn.
 
-First the constants behind the median, by coordinate descent on its error; then the three
-doubts, until the interval covers 80% of the looks, and as evenly as can be over the run.
-What the expected job is of the timeout (`typical_…`) is a judgement: replays are scaled,
-and can't know.
+First, the constants of the median are fitted by coordinate descent on its error. Then the
+three doubts are fitted so that the interval covers 80% of the snapshots, as evenly as
+possible over the run. The ratio of the expected duration to the timeout (`typical_…`) is
+a judgement: replays are scaled, so they cannot measure it.
 """
 
 import argparse
@@ -29,13 +30,13 @@ MEDIAN = (
 )  # fmt: skip
 DOUBTS = ("doubt", "doubt_mean", "doubt_later")
 CONFIDENCE = 0.8
-FEW = 10  # pools; families with fewer are held out together
+FEW = 10  # families with fewer pools are held out together
 
 
 def answers(seen: Sequence[Look], constants: Constants) -> list[forecast.Forecast]:
-    """Forecast each look with these constants."""
+    """Forecast each snapshot with these constants."""
     kept = forecast.FITTED
-    forecast.FITTED = constants  # type: ignore[misc]  # final for everybody else
+    forecast.FITTED = constants  # type: ignore[misc]  # final elsewhere
     try:
         return [
             forecast.time_left(look.finished, look.running, look.pending, workers=look.workers, timeout=look.timeout)
@@ -46,14 +47,14 @@ def answers(seen: Sequence[Look], constants: Constants) -> list[forecast.Forecas
 
 
 def errors(seen: Sequence[Look], guesses: Sequence[float]) -> tuple[float, float, float]:
-    """Measure guesses: median and 90th percentile of the error of what is left, mean of it in whole runs."""
+    """Return the errors: median and 90th percentile relative to the time left, mean relative to the whole run."""
     relative = [abs(guess - look.left) / look.left for look, guess in zip(seen, guesses, strict=True)]
     of_run = [abs(guess - look.left) / look.end for look, guess in zip(seen, guesses, strict=True)]
     return quantile(relative, 0.5), quantile(relative, 0.9), statistics.fmean(of_run)
 
 
 def ratios(seen: Sequence[Look], guesses: Sequence[float]) -> tuple[float, float, float]:
-    """Set the errors beside the best of the progress bars' rules, each by itself."""
+    """Return each error divided by the lowest such error of the progress bars' rules."""
     bars = [errors(seen, [rule(look) for look in seen]) for name, rule in RULES.items() if name != "forecast"]
     ours = errors(seen, guesses)
     median, tail, mean = (own / min(best) for own, best in zip(ours, zip(*bars, strict=True), strict=True))
@@ -61,7 +62,7 @@ def ratios(seen: Sequence[Look], guesses: Sequence[float]) -> tuple[float, float
 
 
 def coverage(seen: Sequence[Look], made: Sequence[forecast.Forecast]) -> dict[float, float]:
-    """Say how often the interval held, by share of the run passed."""
+    """Return how often the interval contained the true time left, by elapsed share of the run."""
     inside: dict[float, list[bool]] = {}
     for look, guess in zip(seen, made, strict=True):
         inside.setdefault(look.share, []).append(guess.low <= look.left <= guess.high)
@@ -69,17 +70,17 @@ def coverage(seen: Sequence[Look], made: Sequence[forecast.Forecast]) -> dict[fl
 
 
 def median_loss(seen: Sequence[Look], constants: Constants) -> float:
-    """Weigh the three errors: the median counts most, the tail least."""
+    """Return a weighted sum of the three errors; the median has the largest weight, the tail the smallest."""
     guesses = [guess.median for guess in answers(seen, constants)]
     relative = sorted(abs(guess - look.left) / look.left for look, guess in zip(seen, guesses, strict=True))
-    # The mean of the middle tenth moves more smoothly than the median.
+    # The mean of the middle tenth is smoother than the median.
     middle = statistics.fmean(relative[len(relative) * 9 // 20 : len(relative) * 11 // 20 + 1])
     _, tail, mean = errors(seen, guesses)
     return 9 * middle + 0.4 * tail + 5 * mean
 
 
 def interval_loss(seen: Sequence[Look], constants: Constants) -> float:
-    """Say how far coverage is off, at the worst share of the run and over all."""
+    """Return the squared error of coverage: at each share of the run, and overall."""
     by_share = coverage(seen, answers(seen, constants))
     return sum((held - CONFIDENCE) ** 2 for held in by_share.values()) + (
         statistics.fmean(by_share.values()) - CONFIDENCE
@@ -89,7 +90,7 @@ def interval_loss(seen: Sequence[Look], constants: Constants) -> float:
 def descend(
     names: Sequence[str], loss: Callable[[Constants], float], start: Constants, rounds: int, step: float
 ) -> Constants:
-    """Move one constant at a time, up or down by a factor that shrinks, while that helps."""
+    """Coordinate descent: scale one constant at a time by a factor that shrinks, and keep improvements."""
     best, lowest = start, loss(start)
     for _ in range(rounds):
         for name in names:
@@ -103,19 +104,19 @@ def descend(
 
 
 def fit(seen: Sequence[Look], rounds: int, start: Constants = forecast.FITTED) -> Constants:
-    """Fit the constants behind the median, then those behind the interval."""
+    """Fit the constants of the median, then those of the interval."""
     found = descend(MEDIAN, lambda constants: median_loss(seen, constants), start, rounds, 0.3)
     found = descend(DOUBTS, lambda constants: interval_loss(seen, constants), found, rounds + 1, 0.3)
     return Constants(*(float(f"{value:.2g}") for value in found))
 
 
 def held_out(pools: Sequence[Pool], rounds: int, every: int) -> None:
-    """Fit without each family in turn, and print what the constants are worth on it."""
+    """Hold out each family in turn, fit to the others, and print the errors on the held-out family."""
     sizes = {family: sum(pool.family == family for pool in pools) for family in {pool.family for pool in pools}}
     group = {family: family if size >= FEW else "the rest" for family, size in sizes.items()}
     seen: list[Look] = []
     made: list[forecast.Forecast] = []
-    print(f"{'held out':28} {'looks':>6} {'median':>7} {'p90':>6} {'mean':>6} {'covers':>7}")
+    print(f"{'held out':28} {'seen':>6} {'median':>7} {'p90':>6} {'mean':>6} {'covers':>7}")
     for name in sorted(set(group.values())):
         others = list(looks([pool for pool in pools if group[pool.family] != name], "fit"))[::every]
         unseen = list(looks([pool for pool in pools if group[pool.family] == name], "test"))
@@ -128,7 +129,7 @@ def held_out(pools: Sequence[Pool], rounds: int, every: int) -> None:
 
 
 def row(name: str, seen: Sequence[Look], made: Sequence[forecast.Forecast]) -> None:
-    """Print one line of ratios to the best of the progress bars' rules, and coverage."""
+    """Print the ratios to the best progress bar, and the coverage."""
     median, tail, mean = ratios(seen, [guess.median for guess in made])
     inside = statistics.fmean(guess.low <= look.left <= guess.high for look, guess in zip(seen, made, strict=True))
     print(f"{name:28} {len(seen):6} {median:7.3f} {tail:6.3f} {mean:6.3f} {inside:7.3f}", flush=True)
@@ -139,8 +140,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--durations", type=Path)
     parser.add_argument("--held-out", action="store_true")
-    parser.add_argument("--rounds", type=int, default=2, help="of coordinate descent")
-    parser.add_argument("--every", type=int, default=2, help="fit to every N-th look")
+    parser.add_argument("--rounds", type=int, default=2, help="rounds of coordinate descent")
+    parser.add_argument("--every", type=int, default=2, help="fit to every N-th snapshot")
     options = parser.parse_args()
     pools = read_pools(options.durations) if options.durations else synthetic_pools()
     if options.held_out:
@@ -154,7 +155,7 @@ def main() -> None:
         print(f"    {name}={value},")
     print(")")
     print(
-        f"\n{'':28} {'looks':>6} {'median':>7} {'p90':>6} {'mean':>6} {'covers':>7}   (other replays of the same pools)"
+        f"\n{'':28} {'seen':>6} {'median':>7} {'p90':>6} {'mean':>6} {'covers':>7}   (other replays of the same pools)"
     )
     row("fitted", seen, made)
     row("as shipped", seen, answers(seen, forecast.FITTED))

@@ -1,11 +1,11 @@
-"""How far the forecast is off, beside the rules of progress bars.
+"""Measure the error of the forecast, and of the rules that progress bars use.
 
     make bench-forecast [DURATIONS=FILE]        or python -m benchmarks.forecast [--durations FILE]
 
-Replays the synthetic batches of `replays.py` and, where FILE is given, recorded ones (one
-batch a line, `{"source": "kind/name", "durations": [seconds, …]}`). Prints the errors by
-family and the coverage of the interval, writes them to benchmarks/forecast.json, and draws
-docs/forecast.png. A run without FILE keeps what the last one with it found.
+Replays the synthetic batches of `replays.py` and, with FILE, recorded ones (one batch per
+line, `{"source": "kind/name", "durations": [seconds, …]}`). Prints the errors by family and
+the coverage of the interval, writes them to benchmarks/forecast.json, and draws
+docs/forecast.png. A run without FILE keeps the last results for recorded batches.
 """
 
 import argparse
@@ -26,12 +26,12 @@ type Summary = dict[str, dict[str, float]]
 
 
 def linear(look: Look) -> float:
-    """Extrapolate the time elapsed: the rule of most progress bars."""
+    """Extrapolate the elapsed time: the rule of most progress bars."""
     return look.elapsed / len(look.finished) * (look.total - len(look.finished))
 
 
 def tqdm(look: Look, smoothing: float = 0.3) -> float:
-    """Average the time between ends exponentially, per job: tqdm's rule, its default smoothing."""
+    """Return tqdm's estimate: an exponential average of the time between ends, with its default smoothing."""
     average, previous, weight = 0.0, 0.0, 0.0
     for end in look.ends:
         average += smoothing * (end - previous - average)
@@ -41,10 +41,10 @@ def tqdm(look: Look, smoothing: float = 0.3) -> float:
 
 
 def indicatif(look: Look, window: float = 15.0) -> float:
-    """Average the rate exponentially over time, twice: indicatif's rule.
+    """Return indicatif's estimate: the rate, averaged exponentially over time, twice.
 
-    What is `window` seconds old weighs a tenth; both averages start at nothing and are
-    scaled up by the weight that is still missing.
+    A measurement that is `window` seconds old has a tenth of the weight. Both averages
+    start at 0 and are divided by the weight they have so far.
     """
     once, twice, previous, steps = 0.0, 0.0, 0.0, 0
     for end in look.ends:
@@ -61,14 +61,14 @@ def indicatif(look: Look, window: float = 15.0) -> float:
 
 
 def mean_work(look: Look) -> float:
-    """Share out the work left, a mean of the ended jobs each, among the workers."""
+    """Return the remaining jobs times the mean duration, divided by the workers."""
     mean = statistics.fmean(look.finished)
     work = sum(max(mean - age, 0.0) for age in look.running) + mean * look.pending
     return work / (look.workers or max(len(look.running), 1))
 
 
 def ours(look: Look) -> float:
-    """Forecast."""
+    """Return this project's forecast."""
     return time_left(look.finished, look.running, look.pending, workers=look.workers, timeout=look.timeout).median
 
 
@@ -82,12 +82,12 @@ RULES: dict[str, Callable[[Look], float]] = {
 
 
 def quantile(values: Sequence[float], share: float) -> float:
-    """Take the value that `share` of them don't exceed."""
+    """Return the value that a share of the values do not exceed."""
     return sorted(values)[min(int(share * len(values)), len(values) - 1)]
 
 
 def summary(seen: Sequence[Look]) -> Summary:
-    """Measure each rule: errors of what is left, and in shares of the whole run."""
+    """Return the errors of each rule, relative to the time left and to the whole run."""
     table = {}
     for name, rule in RULES.items():
         off = [abs(rule(look) - look.left) for look in seen]
@@ -101,7 +101,7 @@ def summary(seen: Sequence[Look]) -> Summary:
 
 
 def covered(seen: Sequence[Look]) -> float:
-    """Say how often the interval held."""
+    """Return how often the interval contained the true time left."""
     held = []
     for look in seen:
         made = time_left(look.finished, look.running, look.pending, workers=look.workers, timeout=look.timeout)
@@ -110,7 +110,7 @@ def covered(seen: Sequence[Look]) -> float:
 
 
 def measure(pools: Sequence[Pool]) -> dict[str, object]:
-    """Replay and measure: over all, by family, by share of the run."""
+    """Replay the pools; return the errors overall, by family and by share of the run."""
     seen = list(looks(pools))
     shares = {share: [look for look in seen if look.share == share] for share in SHARES}
     families = {pool.family: [look for look in seen if look.pool.family == pool.family] for pool in pools}
@@ -133,7 +133,7 @@ def measure(pools: Sequence[Pool]) -> dict[str, object]:
 
 def show(title: str, found: dict[str, object]) -> None:
     """Print the tables."""
-    print(f"\n{title}: {found['pools']} pools, {found['looks']} looks")
+    print(f"\n{title}: {found['pools']} pools, {found['looks']} snapshots")
     print(f"{'error':14} {'median':>8} {'p90':>8} {'of run':>8}   (of the time left; mean, of the whole run)")
     for name, row in found["all"].items():  # type: ignore[attr-defined]
         print(f"{name:14} {row['median']:8.3f} {row['p90']:8.3f} {row['of_run']:8.3f}")
@@ -145,8 +145,8 @@ def show(title: str, found: dict[str, object]) -> None:
 
 
 def draw(report: dict[str, dict[str, object]], path: Path) -> None:
-    """Draw the median error by share of the run passed."""
-    import matplotlib as mpl  # noqa: PLC0415  # only a run that draws needs it
+    """Draw the median error by elapsed share of the run."""
+    import matplotlib as mpl  # noqa: PLC0415  # slow
 
     mpl.use("Agg")
     from matplotlib import pyplot as plt  # noqa: PLC0415

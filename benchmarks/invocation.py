@@ -1,4 +1,4 @@
-"""What Lambda hands to a function: its environment, and an event of API Gateway."""
+"""The inputs of a function: environment variables, and an event of API Gateway."""
 
 from typing import Any, Final
 
@@ -18,7 +18,7 @@ _HEADERS: Final = {
 
 
 def environment(endpoint: str) -> dict[str, str]:
-    """Return the variables of a function that is configured, with DynamoDB at `endpoint`."""
+    """Return the environment of a configured function that uses DynamoDB at `endpoint`."""
     return {
         "AWS_ACCESS_KEY_ID": "canned",
         "AWS_SECRET_ACCESS_KEY": "canned",

@@ -1,8 +1,8 @@
-"""Batches replayed: what a client could have seen of them, and when they really ended.
+"""Replays of batches: what a reader sees at a moment, and when the batch really ended.
 
-A pool is the durations of one finished batch. Its jobs are shuffled and played first come,
-first served over some workers, and looked at while they run. The durations may be real;
-the schedule never is.
+A pool is the durations of one finished batch. A replay shuffles its jobs, schedules them
+first come, first served on some workers, and takes snapshots. Durations may be recorded;
+schedules are always simulated.
 """
 
 import heapq
@@ -15,36 +15,36 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-SHARES = (0.05, 0.10, 0.25, 0.50, 0.75, 0.90)  # of the run passed when it is looked at
+SHARES = (0.05, 0.10, 0.25, 0.50, 0.75, 0.90)  # of the run elapsed at a snapshot
 WORKERS = (1, 3, 10, 25)
-TIMEOUT = 60.0  # seconds; pools are scaled to it, see `played`
-LARGEST = 400  # jobs of a pool that are played
+TIMEOUT = 60.0  # seconds; longer jobs are cut off, see `looks`
+LARGEST = 400  # jobs of a pool that are replayed
 
 
 @dataclass(frozen=True)
 class Pool:
-    """The durations of one finished batch, and how it was run."""
+    """The durations of one finished batch, and the irregularities of its run."""
 
     source: str
     family: str
     durations: Sequence[float]
     slow: float = 1.0
-    """How many times longer than the others the first worker takes."""
+    """The first worker is slower by this factor."""
     ramp: float = 0.0
-    """How many jobs later each worker starts than the one before."""
+    """Each worker starts this many median jobs after the previous one."""
     stall: float = 0.0
-    """For how many jobs' time nothing moves, from somewhere in the middle half."""
+    """Everything pauses once for this many median jobs, at a random point of the middle half."""
 
 
 @dataclass(frozen=True)
 class Look:
-    """What is known of a running batch at one moment, and what became of it."""
+    """A snapshot of a running batch, and how long it really took from there."""
 
     pool: Pool
     share: float
     elapsed: float
     ends: Sequence[float]
-    """Seconds after the start at which jobs ended, in order."""
+    """When jobs ended, in seconds after the start, sorted."""
     finished: Sequence[float]
     running: Sequence[float]
     pending: int
@@ -66,7 +66,7 @@ class Look:
 
 
 def family_of(source: str) -> str:
-    """Name what a pool's relatives share: the first two parts of its source."""
+    """Return the family of a source: its first two parts."""
     return "/".join(source.split("/")[:2])
 
 
@@ -77,7 +77,7 @@ def read_pools(path: Path) -> list[Pool]:
 
 
 def synthetic_pools(each: int = 12) -> list[Pool]:
-    """Make pools of the kinds that a scraper meets, `each` of a kind, always the same ones."""
+    """Return `each` pools of every kind that a scraper meets; the same ones each time."""
     draws: dict[str, Callable[[random.Random], float]] = {
         "exponential": lambda rng: rng.expovariate(1),
         "log-normal": lambda rng: rng.lognormvariate(0, 0.8),
@@ -101,7 +101,7 @@ def synthetic_pools(each: int = 12) -> list[Pool]:
 def schedule(
     pool: Pool, durations: Sequence[float], workers: int, gap: float, rng: random.Random
 ) -> list[tuple[float, float]]:
-    """Play durations first come, first served: start and end of each job, in seconds."""
+    """Schedule jobs first come, first served; return start and end of each, in seconds."""
     job = statistics.median(durations)
     free = [(worker * pool.ramp * job, worker) for worker in range(workers)]
     spans = []
@@ -122,12 +122,12 @@ def schedule(
 def looks(
     pools: Sequence[Pool], seed: str = "", shares: Sequence[float] = SHARES, workers: Sequence[int] = WORKERS
 ) -> Iterator[Look]:
-    """Replay each pool with each number of workers, and look at it at each share of its run.
+    """Replay each pool with each number of workers; yield a snapshot at each share of its run.
 
-    A pool is scaled so that its median job takes 2 to 12 seconds, and jobs are cut off
-    after 60. Half of the runs have a pause before each job, 8% of the median job on
-    average; half declare their workers and their timeout. A look before any job has ended
-    is left out: there, the prior is all there is.
+    A pool is scaled so that its median job takes 2 to 12 seconds. Jobs are cut off after 60
+    seconds. Half of the runs have a pause before each job, on average 8% of the median job.
+    Half declare their workers and timeout. Snapshots before the first end are left out:
+    there, the forecast is only its prior.
     """
     for pool in pools:
         for slots in workers:

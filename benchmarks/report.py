@@ -1,7 +1,6 @@
-"""What the benchmark says: its table on the terminal, and the README's, both made from `results.json`.
+"""The report of the benchmark, from `results.json`: for the terminal, and as the table in README.md.
 
-`report.py --write` puts the table into README.md between its two markers; `--check` fails when it is not there as it
-should be.
+`report.py` writes the table between the two markers of README.md; `report.py --check` fails if it is not current.
 """
 
 import json
@@ -20,7 +19,7 @@ _TO_LIMIT: Final = {10_000: 1.7, 50_000: 1.7}
 
 
 def targets(results: dict[str, Any]) -> list[dict[str, Any]]:
-    """Hold the results against what they must reach."""
+    """Return each target with its measured value."""
     warm, cold, unchanged, token = (results[part] for part in ("warm", "cold", "unchanged", "token"))
     allowed_lookups = 1 + int(token["seconds"] // 30)
     rows = [
@@ -45,7 +44,7 @@ def targets(results: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def text(results: dict[str, Any]) -> str:
-    """Return everything, for a terminal."""
+    """Return the full report for the terminal."""
     machine, cold, memory = results["machine"], results["cold"], results["memory"]
     unchanged, token = results["unchanged"], results["token"]
     versions = ", ".join(f"{name} {number}" for name, number in results["versions"].items())
@@ -87,7 +86,7 @@ def text(results: dict[str, Any]) -> str:
         f"for {int(jobs):,} jobs"
         for jobs, each in results["forecast"].items()
     ]
-    lines += ["", f"{'must reach':<66}{'is':>9}{'at most':>9}"]
+    lines += ["", f"{'target':<66}{'value':>9}{'at most':>9}"]
     lines += [
         f"{row['name']:<66}{row['value']:>9.4g}{row['at_most']:>9.4g}  {'reached' if row['reached'] else 'MISSED'}"
         for row in results["targets"]
@@ -140,7 +139,7 @@ def _amount(value: float | None, unit: str) -> str:
 
 
 def readme(written: str, table: str) -> str | None:
-    """Return the README with the table between its markers, `None` where it has none."""
+    """Return the README with the table between its markers; `None` if it has no markers."""
     before, begin, rest = written.partition(BEGIN)
     _, end, after = rest.partition(END)
     return f"{before}{BEGIN}\n{table}\n{END}{after}" if begin and end else None
@@ -156,7 +155,9 @@ def main() -> None:
         print(f"performance: README.md has no {BEGIN} and {END}; nothing to do")
     elif "--check" in sys.argv[1:]:
         if wanted != written:
-            sys.exit("performance: the README's table is not of benchmarks/results.json; run: make performance")
+            sys.exit(
+                "performance: the table in README.md does not match benchmarks/results.json; run: make performance"
+            )
     elif wanted != written:
         README.write_text(wanted, encoding="utf-8")
         print("performance: wrote the table in README.md")

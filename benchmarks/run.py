@@ -1,7 +1,7 @@
-"""Measure this handler beside a straightforward one and beside the limit, in one run: `make bench`.
+"""Compare this handler with a straightforward one and with a lower limit, in one run: `make bench`.
 
-What counts is CPU time of the handler's process; DynamoDB is another process. The contenders take turns, each ratio is
-made of one round's two measurements, and the median of the rounds is told. The last part starts what was built, cold.
+The measure is CPU time of the handler's process; DynamoDB is another process. The contenders take turns, each ratio is
+computed within a round, and the median over the rounds is reported. The cold start runs what `sam build` produced.
 """
 
 import json
@@ -33,7 +33,7 @@ WORK: Final = ROOT / ".aws-sam" / "bench"
 RUNTIME: Final = ROOT / ".venv-runtime/lib/python3.13/site-packages"
 ARCH: Final = {"aarch64": "arm64"}.get(platform.machine(), platform.machine())
 CONTENDERS: Final = ("this", "straightforward", "limit")
-# Jobs: rounds, and answers in each.
+# By jobs of the batch: rounds, and answers per round.
 WARM: Final = {10: (40, 10), 50: (40, 10), 1_000: (30, 3), 10_000: (17, 1), 50_000: (11, 1)}
 SMALL, LARGE = 50, 50_000
 COLD_JOBS: Final = 10
@@ -41,11 +41,11 @@ COLD_ROUNDS: Final = 11
 POLL_ROUNDS: Final = 30
 TOKEN_REQUESTS: Final = 500
 MEMORY_ROUNDS: Final = 3
-# Finished, running and pending jobs; beside the answer for how many jobs the forecast is held.
+# By jobs of the batch that the forecast is compared with: finished, running and pending jobs.
 FORECASTS: Final = {50: (25, 3, 22), 10_000: (5_000, 25, 5_000)}
-# Jobs older than this would make the batch look stalled.
+# After this time the batch is rebuilt: older jobs would make it look stalled.
 FRESH_SECONDS: Final = 15
-# What the straightforward handler needs, as installed here.
+# The packages of the straightforward handler, copied from this environment.
 REQUIREMENTS: Final = (
     *("boto3", "s3transfer", "botocore", "jmespath", "python-dateutil", "six", "urllib3"),
     *(
@@ -61,10 +61,9 @@ GZIP: Final = {"Accept-Encoding": "gzip"}
 
 
 class Database:
-    """The canned DynamoDB, as the benchmark sees it."""
+    """The canned DynamoDB process."""
 
     def __init__(self) -> None:
-        """Start it."""
         command = [sys.executable, "-m", "benchmarks.dynamodb"]
         self._process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)  # noqa: S603  # our own
         assert self._process.stdout is not None  # noqa: S101  # it is a pipe
@@ -73,17 +72,17 @@ class Database:
         self.environment = {"PATH": os.environ["PATH"], **environment(f"http://{self._address}")}
 
     def freshen(self, jobs: int) -> None:
-        """Make a batch anew, unless its jobs are recent."""
+        """Rebuild a batch unless its jobs are recent."""
         if time.monotonic() - self._made.get(jobs, -FRESH_SECONDS) >= FRESH_SECONDS:
             self._get(f"/refresh/{jobs}")
             self._made[jobs] = time.monotonic()
 
     def asked(self) -> dict[str, int]:
-        """Tell what was asked since this was last called."""
+        """Return the counts of calls since the last call of this method."""
         counts: dict[str, int] = self._get("/asked")
         return counts
 
-    def _get(self, path: str) -> Any:  # noqa: ANN401  # whatever JSON it tells
+    def _get(self, path: str) -> Any:  # noqa: ANN401  # any JSON
         connection = HTTPConnection(self._address)
         connection.request("GET", path)
         told = json.loads(connection.getresponse().read())
@@ -103,10 +102,9 @@ def allocator() -> dict[str, str]:
 
 
 class Contender:
-    """A contender's process; ended when the block ends."""
+    """The process of a contender; a context manager that ends it."""
 
     def __init__(self, name: str, database: Database) -> None:
-        """Start it."""
         command = [sys.executable, "-m", "benchmarks.contender", name]
         variables = database.environment | (allocator() if name == "this" else {})
         self._process = subprocess.Popen(  # noqa: S603  # our own
@@ -122,11 +120,11 @@ class Contender:
         self._process.communicate()
 
     def ask(self, jobs: int, **command: Any) -> dict[str, Any]:  # noqa: ANN401  # JSON
-        """Have it answer for the batch of so many jobs; see `contender.py`."""
+        """Ask for the batch with this number of jobs; see `contender.py`."""
         return self.tell(batch_id=workload.batch_id(jobs), **command)
 
     def tell(self, **command: Any) -> dict[str, Any]:  # noqa: ANN401  # JSON
-        """Have it do something; return what it tells of it."""
+        """Send a command; return its result."""
         assert self._process.stdin is not None  # noqa: S101  # a pipe
         assert self._process.stdout is not None  # noqa: S101  # a pipe
         self._process.stdin.write(json.dumps(command) + "\n")
@@ -137,7 +135,7 @@ class Contender:
 
 @contextmanager
 def database() -> Iterator[Database]:
-    """Run the canned DynamoDB for as long as the block takes."""
+    """Run the canned DynamoDB while the block runs."""
     running = Database()
     try:
         yield running
@@ -146,7 +144,7 @@ def database() -> Iterator[Database]:
 
 
 def say(what: str) -> None:
-    """Tell what is going on, beside the results."""
+    """Report progress on stderr."""
     print(what, file=sys.stderr, flush=True)
 
 
@@ -161,10 +159,10 @@ def ratio(ours: list[float], theirs: list[float]) -> float:
 
 
 def agree(contenders: dict[str, Contender], jobs: int) -> dict[str, Any]:
-    """Check that all answer the same; return what this handler's whole answer is like.
+    """Check that all contenders give the same answer; return how many jobs it lists.
 
     Raises:
-        SystemExit: They do not.
+        SystemExit: The answers differ.
     """
     bodies = {}
     for name, contender in contenders.items():
@@ -178,7 +176,7 @@ def agree(contenders: dict[str, Contender], jobs: int) -> dict[str, Any]:
         for own in ("estimated_completion", "next_cursor"):
             body.pop(own, None)
         if body != bodies["this"]:
-            sys.exit(f"bench: {name} answers otherwise than this handler for {jobs} jobs")
+            sys.exit(f"bench: {name} gives another answer than this handler for {jobs} jobs")
     return {"jobs_listed": listed}
 
 
@@ -213,7 +211,7 @@ def warm(database: Database, contenders: dict[str, Contender], jobs: int) -> dic
 
 
 def flat(database: Database, this: Contender) -> float:
-    """Return CPU per job of a large batch beside that of one of 1,000."""
+    """Return CPU per job of the largest batch, divided by CPU per job of one with 1,000 jobs."""
     per_job: dict[int, list[float]] = {1_000: [], LARGE: []}
     for _ in range(WARM[LARGE][0]):
         for jobs, each in per_job.items():
@@ -223,7 +221,7 @@ def flat(database: Database, this: Contender) -> float:
 
 
 def unchanged(database: Database, this: Contender) -> dict[str, Any]:
-    """Measure polls with a tag that holds."""
+    """Measure polls whose ETag matches."""
     seconds: dict[int, list[float]] = {SMALL: [], LARGE: []}
     held: dict[int, str] = {}
     asked: dict[str, int] = {}
@@ -260,7 +258,7 @@ def token(database: Database) -> dict[str, Any]:
 
 
 def memory(database: Database) -> dict[str, Any]:
-    """Measure how much the peak grows with a large answer, in fresh processes."""
+    """Measure how much a large answer adds to the peak memory of a fresh process."""
     growth: dict[str, list[float]] = {"this": [], "straightforward": []}
     for _ in range(MEMORY_ROUNDS):
         database.freshen(COLD_JOBS)
@@ -277,7 +275,7 @@ def memory(database: Database) -> dict[str, Any]:
 
 
 def forecasts(this: Contender, straightforward_ms: dict[int, float]) -> dict[str, Any]:
-    """Measure the forecast alone, beside the straightforward handler's whole answer."""
+    """Measure the forecast alone, relative to the whole answer of the straightforward handler."""
     result = {}
     for jobs, shape in FORECASTS.items():
         ms = milliseconds([this.tell(jobs=shape, repeat=20)["seconds"] for _ in range(10)])
@@ -286,10 +284,10 @@ def forecasts(this: Contender, straightforward_ms: dict[int, float]) -> dict[str
 
 
 def built() -> list[Path]:
-    """Build the stack for this machine; return what Lambda has on its path.
+    """Build the stack for this machine; return the folders on Lambda's Python path.
 
     Raises:
-        SystemExit: It does not build.
+        SystemExit: The build failed.
     """
     to = WORK / "build"
     variables = {name: value for name, value in os.environ.items() if name not in {"ARCH", "MAKEFLAGS", "MFLAGS"}}
@@ -303,7 +301,7 @@ def built() -> list[Path]:
 
 
 def straightforward_built(*, compiled: bool) -> list[Path]:
-    """Put the straightforward handler and what it needs into a folder, as `sam build` does: sources only."""
+    """Copy the straightforward handler and its packages into a folder, sources only, as `sam build` does."""
     to = WORK / ("straightforward-compiled" if compiled else "straightforward")
     shutil.rmtree(to, ignore_errors=True)
     for file in chain.from_iterable(distribution(name).files or () for name in REQUIREMENTS):
@@ -318,14 +316,14 @@ def straightforward_built(*, compiled: bool) -> list[Path]:
 
 
 def cold(database: Database) -> dict[str, Any]:
-    """Measure whole processes from their start to the end of their first answer."""
+    """Measure processes from start to first answer."""
     started = {
         "this": ("functions.progress.app", built()),
         "compiled": ("straightforward", straightforward_built(compiled=True)),
         "as_built": ("straightforward", straightforward_built(compiled=False)),
     }
     seconds: dict[str, list[float]] = {name: [] for name in started}
-    # The first round only warms the disk.
+    # The first round only fills the disk cache.
     for turn in range(COLD_ROUNDS + 1):
         database.freshen(COLD_JOBS)
         for name, (module, path) in started.items():
@@ -340,10 +338,10 @@ def cold(database: Database) -> dict[str, Any]:
 
 
 def _cold(module: str, path: list[Path], database: Database, settings: dict[str, str]) -> float:
-    """Return the CPU seconds, user and system, of one process with nothing but `path` on its path."""
+    """Return the CPU seconds, user and system, of one process that has only `path` on its Python path."""
     variables = database.environment | {
         "PYTHONPATH": os.pathsep.join(map(str, path)),
-        # In Lambda the code's folders are read-only.
+        # Lambda's code folders are read-only.
         "PYTHONDONTWRITEBYTECODE": "1",
         **settings,
     }
@@ -364,7 +362,7 @@ def _cold(module: str, path: list[Path], database: Database, settings: dict[str,
 
 
 def machine() -> dict[str, Any]:
-    """Tell what this ran on."""
+    """Describe this machine."""
     try:
         model = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
     except OSError:
@@ -406,7 +404,7 @@ def main() -> None:
         "seconds": round(time.monotonic() - began),
         "machine": machine(),
         "versions": {"python": platform.python_version()} | {name: version(name) for name in packages},
-        # How the runtime's encoding of the proxy response is counted, in all three.
+        # The runtime's encoding of the proxy response, counted for all three.
         "response_encoder": "json.dumps",
         **results,
     }

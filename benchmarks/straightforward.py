@@ -1,7 +1,8 @@
-"""The same endpoint as a good developer writes it in an afternoon: what the rest is measured against.
+"""The baseline: the same endpoint as a good developer would write it in an afternoon.
 
-boto3's resource and its paging, a pydantic model for each job, Powertools' resolver with validation. Nothing in it is
-slow on purpose: it asks for the same attributes, reads the same pages and caches tokens for the same time.
+boto3's resource and its paging, a pydantic model for each job, Powertools' resolver with validation. Nothing is slow on
+purpose: it reads the same attributes and pages, and caches tokens for the same time. It is independent of the project's
+code on purpose, and runs alone in its folder.
 """
 
 import hashlib
@@ -36,7 +37,7 @@ tokens: dict[str, tuple[float, dict[str, Any]]] = {}
 
 
 class JobItem(BaseModel):
-    """A job as the table holds it."""
+    """A job item."""
 
     sk: str
     url: str
@@ -47,7 +48,7 @@ class JobItem(BaseModel):
 
 
 class Job(BaseModel):
-    """A job as a client sees it."""
+    """A job in the answer."""
 
     job_id: str
     url: str
@@ -56,7 +57,7 @@ class Job(BaseModel):
 
 
 class Progress(BaseModel):
-    """How far a batch is."""
+    """The progress of a batch."""
 
     batch_id: str
     total_urls: int
@@ -76,7 +77,7 @@ class ProgressResponse(BaseModel):
 
 
 def authenticate() -> str:
-    """Return whose token the request shows."""
+    """Return the owner of the request's token."""
     scheme, _, token = (app.current_event.headers.get("Authorization") or "").partition(" ")
     if scheme.lower() != "bearer" or not token:
         raise UnauthorizedError("Authentication required")
@@ -106,7 +107,7 @@ def read(batch_id: str) -> list[dict[str, Any]]:
 
 
 def estimated_completion(batch: dict[str, Any], jobs: list[JobItem], pending: int) -> datetime:
-    """Estimate the end as the mean duration of ended jobs, times what is left, over the workers."""
+    """Estimate the end: mean duration of ended jobs, times pending jobs, divided by the workers."""
     if pending == 0:
         return max((job.finished_at for job in jobs if job.finished_at), default=datetime.now(UTC))
     durations = [
@@ -118,7 +119,7 @@ def estimated_completion(batch: dict[str, Any], jobs: list[JobItem], pending: in
 
 @app.get("/api/v1/scrape/batch/<batch_id>/progress")
 def batch_progress(batch_id: str) -> ProgressResponse:
-    """Answer how far a batch is."""
+    """Answer a request for the progress of a batch."""
     owner_id = authenticate()
     items = read(batch_id)
     batch = next((item for item in items if item["sk"] == "BATCH"), None)

@@ -1,4 +1,4 @@
-"""What is read: batches as they look half-way, in DynamoDB's own JSON, cut into pages as the service cuts them."""
+"""The workload: half-finished batches in DynamoDB's JSON, cut into pages as the service does."""
 
 import random
 from collections.abc import Iterator
@@ -13,11 +13,11 @@ from batch_progress.table import BATCH_KEY, JOB_PREFIX, Item, JobStatus, timesta
 
 JOBS_TABLE: Final = "jobs"
 TOKENS_TABLE: Final = "tokens"
-TOKEN: Final = "demo-token"  # noqa: S105  # openly a demo, as in events/
+TOKEN: Final = "demo-token"  # noqa: S105  # a demo token, as in events/
 OWNER: Final = "demo"
-# DynamoDB reads 1 MB of items, counted before the projection, and then ends the page.
+# DynamoDB ends a page after 1 MB of items, counted before the projection.
 PAGE_BYTES: Final = 1_048_576
-# What both handlers ask for; the server answers with it whatever the expression says.
+# The projection of both handlers. The fake DynamoDB ignores the expression and always applies this one.
 PROJECTED: Final = frozenset(
     {
         *("sk", "url", "status", "items_extracted", "started_at", "finished_at"),
@@ -31,12 +31,12 @@ _WORDS: Final = ("catalogue", "products", "outdoor", "kitchen", "archive", "clea
 
 
 def batch_id(jobs: int) -> str:
-    """Return the id of the batch of so many jobs."""
+    """Return the id of the batch with this number of jobs."""
     return f"batch_{jobs:06}"
 
 
 def items(jobs: int, now: datetime) -> Iterator[Item]:
-    """Yield the items of a batch half-way: its own, then its jobs in the order of the sort key."""
+    """Yield the items of a half-finished batch: the `BATCH` item, then the jobs by sort key."""
     draw = random.Random(jobs)
     ident, workers = batch_id(jobs), _RUNNING.get(jobs, 3)
     ended = jobs // 2 + jobs // 50
@@ -54,7 +54,7 @@ def items(jobs: int, now: datetime) -> Iterator[Item]:
         revision=ended * 2 + workers,
         expires_at=expires,
     )
-    # Jobs end in the order of their ids, spread evenly over the time that the workers took.
+    # Jobs end in the order of their ids, at even intervals.
     step = sum(took) / workers / max(ended, 1)
     for number in range(jobs):
         item = table.item(
@@ -81,7 +81,7 @@ def items(jobs: int, now: datetime) -> Iterator[Item]:
 
 
 def durations(draw: random.Random) -> Iterator[float]:
-    """Yield how long jobs take, in seconds: most a few, some up to the timeout."""
+    """Yield durations of jobs in seconds: log-normal, cut off at the timeout."""
     while True:
         yield min(draw.lognormvariate(0, 0.6) * _MEDIAN_SECONDS, TIMEOUT_SECONDS)
 
