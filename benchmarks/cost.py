@@ -114,8 +114,8 @@ def markdown(results: dict[str, Any]) -> str:
     machine = f"{results['machine']['cpu']}, {results['machine']['system']}"
     lines += [
         "",
-        f"Items of the workload: {sum(jobs) / len(jobs):,.0f} bytes a job on average, {batch:,} the batch's own.",
-        f"Processor time and bytes sent as measured on {results['date']} ({machine}).",
+        f"Items of the workload: on average {sum(jobs) / len(jobs):,.0f} bytes per job, {batch:,} bytes for the batch.",
+        f"CPU time and bytes sent were measured on {results['date']} ({machine}).",
     ]
     return "\n".join(lines)
 

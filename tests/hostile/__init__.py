@@ -1,1 +1,1 @@
-"""What breaks, abuses and loads the functions: `make faults`, `make fuzz`, `make load`, and their results."""
+"""Fault injection, fuzzing and load tests: `make faults`, `make fuzz`, `make load`, and their last results."""

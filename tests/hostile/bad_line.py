@@ -1,4 +1,4 @@
-"""A bad line to DynamoDB: a proxy on loopback that spoils so many of an engine's answers, in one way or in all."""
+"""A bad line to DynamoDB: a proxy that damages a share of a local engine's answers."""
 
 import contextlib
 import json
@@ -16,13 +16,13 @@ from tests.hostile.misbehaving import CHECKSUM, Reply, misbehaving
 
 _HANDED_ON: Final = ("content-type", CHECKSUM, "x-amzn-requestid")
 _THROTTLES: Final = ("ProvisionedThroughputExceededException", "ThrottlingException", "RequestLimitExceeded")
-# Longer than one attempt waits, and shorter.
+# Longer than the read timeout of an attempt, and shorter.
 _SILENT_SECONDS: Final = 2.6
 _LATE_SECONDS: Final = 1.2
 
 
 class Mode(StrEnum):
-    """A way to be bad."""
+    """A kind of damage."""
 
     THROTTLE = "throttle"
     ERROR = "500"
@@ -34,17 +34,16 @@ class Mode(StrEnum):
 
 @dataclass
 class Line:
-    """The proxy's orders, and what it has done.
+    """The settings and counts of the proxy.
 
     Attributes:
-        engine: Address of what is behind it.
-        seed: Makes its choices.
-        remembers: Whether an answer to a read is kept for the same question, where nothing is written: a local engine
-            is slower than the service.
-        rate: The share of answers to spoil.
-        modes: The ways to do it.
-        spoilt: How many were spoilt in each way.
-        address: Where it listens.
+        engine: The address of the engine.
+        seed: Determines all random choices.
+        remembers: Cache answers to reads, for tables that do not change: a local engine is slower than the service.
+        rate: The share of answers to damage.
+        modes: The kinds of damage to choose from.
+        spoilt: Number of damaged answers by kind.
+        address: The address of the proxy.
     """
 
     engine: str
@@ -56,13 +55,13 @@ class Line:
     address: str = ""
 
     def __post_init__(self) -> None:
-        """Remember nothing yet."""
+        """Seed the random choices."""
         self._chance = random.Random(self.seed)
         self._kept: dict[tuple[str, bytes], Reply] = {}
 
     def reply(self, operation: str, headers: dict[str, str], body: bytes) -> Reply:
-        """Return what comes for a call: the engine's answer, or what is left of it."""
-        # A call is one at a time, so that the choices are the same for the same seed.
+        """Return the engine's answer to a call, or damage it."""
+        # Calls come one at a time, so the choices depend on the seed only.
         mode = self._chance.choice(self.modes) if self._chance.random() < self.rate else None
         if mode is None:
             return self._ask(operation, headers, body)
@@ -72,7 +71,7 @@ class Line:
         if mode is Mode.ERROR:
             return _refusal(self._chance.choice((500, 503)), "InternalServerError")
         if mode is Mode.RESET and self._chance.random() < 1 / 3:
-            # Nobody has heard the question.
+            # Reset before the call reaches the engine.
             return Reply(reset=0)
         return self._chance.choice(_DAMAGE[mode])(self._ask(operation, headers, body), self._chance)
 
@@ -135,7 +134,7 @@ def _bytes_changed(reply: Reply, chance: random.Random) -> Reply:
 
 
 def _digit_changed(reply: Reply, chance: random.Random) -> Reply:
-    """Still JSON, still of the right shape, and wrong."""
+    """Change a digit: still valid JSON of the right shape."""
     at = [place for place, byte in enumerate(reply.body) if byte in b"0123456789"]
     body = bytearray(reply.body)
     if at:
@@ -145,14 +144,14 @@ def _digit_changed(reply: Reply, chance: random.Random) -> Reply:
 
 
 def _item_lost(reply: Reply, chance: random.Random) -> Reply:
-    """The same, and worse: all of it is consistent."""
+    """Remove an item: valid JSON that is even consistent."""
     answer = json.loads(reply.body)
     if answer.get("Items"):
         answer["Items"].pop(chance.randrange(len(answer["Items"])))
         answer["Count"] = len(answer["Items"])
         answer.pop("LastEvaluatedKey", None)
     else:
-        # Who was known is not, and who was not is the demo.
+        # A known token becomes unknown, and an unknown one gets the owner `demo`.
         answer = {} if "Item" in answer else {"Item": {"owner_id": {"S": "demo"}}}
     return replace(reply, body=json.dumps(answer).encode())
 
@@ -167,7 +166,7 @@ _DAMAGE: Final[dict[Mode, tuple[_Damage, ...]]] = {
 
 @contextlib.contextmanager
 def bad_line(line: Line) -> Iterator[Line]:
-    """Put the line up on a free port of this machine while the block runs."""
+    """Run the proxy on a free port while the block runs."""
     with misbehaving(line.reply) as server:
         line.address = server.address
         yield line

@@ -1,9 +1,10 @@
-"""Break the line to DynamoDB in every way and to every degree, and look at each answer: `make faults`.
+"""Fault injection: damage DynamoDB's answers in every way and at several rates, and check each answer: `make faults`.
 
-Behind the line is a real engine (`DYNAMODB_ENDPOINT`), whose answers to reads are kept, since it is slower than the
-service; before it is the function as it stands, with its own timeouts and retries. An answer is what it is on a good
-line, or a clean `503` in time, and the next call on a good line is right; anything else is wrong. The function behind
-the stream must have counted each batch that it does not hand back.
+The functions run unchanged, with their own timeouts and retries. The proxy of bad_line.py is between them and a real
+engine (`DYNAMODB_ENDPOINT`); it caches reads, since a local engine is slower than the service.
+
+An answer is right if it is the same as without faults, or a clean `503` in time after which a call without faults is
+right. The revision function must have counted each batch that it does not report as failed.
 """
 
 import base64
@@ -42,31 +43,31 @@ from tests.hostile.bad_line import Line, Mode, bad_line
 RESULTS: Final = Path(__file__).with_name("faults.json")
 SEED: Final = 7
 MODES: Final[dict[str, tuple[Mode, ...]]] = {**{mode.value: (mode,) for mode in Mode}, "mixed": tuple(Mode)}
-# The share of answers that is spoilt: how often everything is asked.
+# Rounds of all requests, by share of damaged answers.
 RATES: Final = {0.01: 24, 0.05: 10, 0.2: 5, 0.5: 3, 1.0: 1}
-# Cells at once: most of their time they wait.
+# Processes at once: most of the time they wait.
 PROCESSES: Final = 8
 PROGRESS_SECONDS: Final = timeout_seconds("ProgressFunction")
 REVISION_SECONDS: Final = timeout_seconds("RevisionFunction")
 # A good line has answered by then, however busy the machine is.
 SETTLES_WITHIN_SECONDS: Final = 120
 REVISED: Final = 4
-# As often as Lambda delivers a batch before it gives up.
+# Lambda delivers a batch this often before it gives up.
 DELIVERIES: Final = 1 + stream_mapping().retries
 
 ENDED: Final = ("completed", "completed", "failed", "cancelled", "completed")
 GOING: Final = (*ENDED, "pending", "processing", "pending", "completed", "completed", "completed", "failed")
 LONG: Final = 90
-# Three pages of DynamoDB's in few items, which a local engine reads fast.
+# Long URLs make three pages of few items, which a local engine reads fast.
 LONG_URL: Final = 30_000
 EXPIRED: Final = "expired-token"
 
 
-# What is there
+# Data
 
 
 def items() -> Iterator[Item]:
-    """Yield the items of the batches: one that is going on, one that has ended, one of several pages, a stranger's."""
+    """Yield the items of four batches: in progress, finished, of several pages, of another owner."""
     yield from _batch("batch_going", OWNER, GOING, 20)
     yield from _batch("batch_ended", OWNER, ENDED, 20)
     yield from _batch("batch_long", OWNER, [GOING[number % len(GOING)] for number in range(LONG)], LONG_URL)
@@ -74,7 +75,7 @@ def items() -> Iterator[Item]:
 
 
 def token_item(token: str) -> Item:
-    """Return the item of a token of the owner's."""
+    """Return the item of a token of `OWNER`."""
     return {"token_hash": {"S": hashlib.sha256(token.encode()).hexdigest()}, "owner_id": {"S": OWNER}}
 
 
@@ -101,14 +102,14 @@ def _batch(batch_id: str, owner: str, statuses: tuple[str, ...] | list[str], url
 
 
 def make_tables(client: Any) -> None:  # noqa: ANN401  # botocore ships no types
-    """Make the template's tables under the names that the functions are given."""
+    """Create the template's tables under the names in the functions' environment."""
     names = {"JobsTable": JOBS_TABLE, "TokensTable": TOKENS_TABLE}
     for declared in tables():
         client.create_table(**declared | {"TableName": names[declared["TableName"]]})
 
 
 def fill(client: Any) -> dict[str, tuple[int, ...]]:  # noqa: ANN401  # botocore ships no types
-    """Fill the functions' tables; return by batch what its counts must be."""
+    """Fill the tables; return the expected counts of each batch."""
     jobs_table, tokens_table = settings().jobs_table, settings().tokens_table
     for token, more in ((TOKEN, {}), (EXPIRED, {"expires_at": {"N": "1734343200"}})):
         client.put_item(TableName=tokens_table, Item=token_item(token) | more)
@@ -126,20 +127,20 @@ def fill(client: Any) -> dict[str, tuple[int, ...]]:  # noqa: ANN401  # botocore
     }
 
 
-# What is asked
+# Requests
 
 
 @dataclass(frozen=True)
 class Ask:
-    """A question.
+    """A request.
 
     Attributes:
-        name: What it is called.
+        name: Its name in reports.
         batch_id: The batch.
-        query: Parameters.
-        headers: More of them; a token where there is to be another.
-        method: HTTP's, `DIRECT` for a call by another Lambda.
-        tag: Whether it comes with the tag of the answer before, made just now.
+        query: Query parameters.
+        headers: Additional headers; they may replace the token.
+        method: The HTTP method, or `DIRECT` for a direct invocation.
+        tag: An ETag of an earlier answer, which is sent with a current time.
     """
 
     name: str
@@ -150,7 +151,7 @@ class Ask:
     tag: str | None = None
 
     def event(self) -> dict[str, Any]:
-        """Return what the function is handed."""
+        """Return the event."""
         if self.method == "DIRECT":
             return {"batch_id": self.batch_id, **self.query}
         headers = {"Authorization": f"Bearer {TOKEN}", **self.headers}
@@ -186,13 +187,13 @@ WALKS: Final = (
 
 @dataclass(frozen=True)
 class Told:
-    """An answer, as far as it must be the same each time.
+    """The parts of an answer that are the same each time.
 
     Attributes:
-        status: HTTP's.
-        code: The error's, empty where there is none.
-        body: What was said but for ids and times that are the moment's own.
-        headers: The answer's.
+        status: The HTTP status.
+        code: The error code, or an empty string.
+        body: The body without request ids and times.
+        headers: The headers; they are not compared.
     """
 
     status: int
@@ -202,7 +203,7 @@ class Told:
 
     @classmethod
     def read(cls, answer: dict[str, Any]) -> Self:
-        """Read what the function returned, by either way."""
+        """Read a proxy response or a direct answer."""
         if "statusCode" not in answer:
             return cls(answer.get("error", {}).get("status", 200), *_said(answer), {})
         headers = {name: values[0] for name, values in answer["multiValueHeaders"].items()}
@@ -214,7 +215,7 @@ class Told:
 
     @property
     def unavailable(self) -> bool:
-        """Whether it is the one failure that may be, as clean as it must be."""
+        """Whether this is a clean `503`, the only failure that is allowed."""
         if self.status != 503 or (self.body is not None and self.code != "SERVICE_UNAVAILABLE"):  # HTTP's
             return False
         if not self.headers:
@@ -233,28 +234,28 @@ def _said(envelope: dict[str, Any]) -> tuple[str, Any]:
         return error["code"], error
     data = dict(envelope["data"])
     if data["pending"]:
-        # Each read makes its own forecast.
+        # The forecast changes with time.
         for own in ("estimated_completion", "estimate", "next_cursor"):
             data.pop(own, None)
     return "", data
 
 
-# What becomes of it
+# Results
 
 
 @dataclass
 class Row:
-    """What a way and a rate did.
+    """The results of one kind of damage at one rate.
 
     Attributes:
-        mode: The way.
-        rate: The rate.
-        spoilt: How many of DynamoDB's answers.
-        right: Answers as on a good line.
-        unavailable: Clean `503`; of the function behind the stream, answers that hand something back.
-        wrong: Anything else; what was asked and told.
-        recovered: How many of the `503` were followed by the right answer once the line was good.
-        milliseconds: Of each answer.
+        mode: The kind of damage.
+        rate: The share of damaged answers.
+        spoilt: Number of damaged DynamoDB answers.
+        right: Number of right answers.
+        unavailable: Number of clean `503`; for the revision function, of deliveries with failed items.
+        wrong: Descriptions of all other answers.
+        recovered: Number of `503` after which a call without faults was right.
+        milliseconds: Duration of each answer.
     """
 
     mode: str
@@ -267,7 +268,7 @@ class Row:
     milliseconds: list[float] = field(default_factory=list)
 
     def told(self) -> dict[str, Any]:
-        """Return it for the results."""
+        """Return the row of the results."""
         return {
             "mode": self.mode,
             "rate": self.rate,
@@ -283,19 +284,19 @@ class Row:
 
 
 class Progress:
-    """The function behind the endpoint, at the end of a line."""
+    """The progress function, connected through a line."""
 
     def __init__(self, line: Line, counts: dict[str, tuple[int, ...]]) -> None:
-        """Ask everything on the good line, and see that it is what is stored.
+        """Send every request without faults, and check the answers against the stored data.
 
         Raises:
-            SystemExit: It is not.
+            SystemExit: An answer is wrong without faults.
         """
-        from functions.progress import app  # noqa: PLC0415  # the line must be there first
+        from functions.progress import app  # noqa: PLC0415  # reads the address of the line
 
         self._app = app
         self._line = line
-        # An execution environment of its own: clients keep connections to the line before.
+        # As in a new execution environment: cached clients have connections to an earlier line.
         for factory in (app._store, app._tokens, app._client):  # as a new environment has none
             factory.cache_clear()
         self._right = [(ask, self._settled(ask)) for ask in _asks(self)]
@@ -304,7 +305,7 @@ class Progress:
                 sys.exit(f"faults: {ask.name} on a good line: {told.status} {told.code}")
             stored = counts.get(ask.batch_id)
             if told.status == 200 and told.body and stored != _counts(told.body):  # HTTP's OK
-                sys.exit(f"faults: {ask.name} on a good line: {_counts(told.body)}; stored: {stored}")
+                sys.exit(f"faults: {ask.name} without faults: {_counts(told.body)}; stored: {stored}")
 
     def _ask(self, ask: Ask) -> Told:
         return Told.read(self._app.handler(ask.event(), LambdaContext(PROGRESS_SECONDS)))
@@ -317,16 +318,16 @@ class Progress:
         return told
 
     def first(self, ask: Ask) -> tuple[Told, str | None]:
-        """Ask, and return the answer with its cursor."""
+        """Send a request; return the answer and its cursor."""
         answer = self._app.handler(ask.event(), LambdaContext(PROGRESS_SECONDS))
         return Told.read(answer), json.loads(answer["body"])["data"].get("next_cursor")
 
     def disturbed(self, row: Row, times: int) -> None:
-        """Ask everything so often on the bad line."""
+        """Send every request `times` times with faults."""
         for turn in range(times):
             for number, (ask, right) in enumerate(self._right):
                 if (turn + number) % 2:
-                    # A token that is known costs no read; half of the environments know none.
+                    # A cached token needs no read: clear the cache for half of the requests.
                     self._app._tokens.cache_clear()  # the same
                 self._judge(row, ask, right)
 
@@ -347,7 +348,7 @@ class Progress:
             if again == right:
                 row.recovered += 1
             else:
-                row.wrong.append(f"{ask.name}, once the line was good: {again.status} {again.code}")
+                row.wrong.append(f"{ask.name}, then without faults: {again.status} {again.code}")
         else:
             row.wrong.append(f"{ask.name}: {told.status} {told.code} {str(told.body)[:200]}")
 
@@ -357,7 +358,7 @@ def _counts(data: dict[str, Any]) -> tuple[int, ...]:
 
 
 def _asks(progress: Progress) -> Iterator[Ask]:
-    """Yield all questions, each page of each walk among them."""
+    """Yield all requests, including each page of each walk."""
     yield from ASKS
     tag = progress.first(Ask("", "batch_ended"))[0].headers["ETag"]
     yield Ask("tag that holds", "batch_ended", tag=tag)
@@ -371,11 +372,11 @@ def _asks(progress: Progress) -> Iterator[Ask]:
 
 
 class Revision:
-    """The function behind the stream, at the end of a line."""
+    """The revision function, connected through a line."""
 
     def __init__(self, line: Line, engine: Any) -> None:  # noqa: ANN401  # botocore ships no types
-        """Take the line, and a client that goes past it."""
-        from functions.revision import app  # noqa: PLC0415  # the line must be there first
+        """Take the line, and a client of the engine itself."""
+        from functions.revision import app  # noqa: PLC0415  # reads the address of the line
 
         self._app = app
         self._line = line
@@ -384,7 +385,7 @@ class Revision:
         app._revisions.cache_clear()  # as a new environment has none
 
     def disturbed(self, row: Row, times: int) -> None:
-        """Deliver changes so often on the bad line."""
+        """Deliver changes `times` times with faults."""
         for turn in range(times):
             batches = [f"batch_{row.mode}_{row.rate:g}_{turn}_{number}" for number in range(REVISED)]
             for batch_id in batches:
@@ -398,7 +399,7 @@ class Revision:
             for number, batch_id in enumerate(batches)
         ]
         for delivery in range(DELIVERIES):
-            # As Lambda delivers again; the last time on a good line.
+            # Redeliver as Lambda does; the last delivery is without faults.
             self._line.rate = row.rate if delivery < DELIVERIES - 1 else 0
             began = time.monotonic()
             answer = self._app.handler({"Records": records}, LambdaContext(REVISION_SECONDS))
@@ -411,12 +412,12 @@ class Revision:
                 row.wrong.append(f"revision: {seconds:.1f} s")
             for number in range(len(batches)):
                 if number not in failed and not self._revision(batches[number]):
-                    row.wrong.append(f"revision: {batches[number]} is neither counted nor handed back")
+                    row.wrong.append(f"revision: {batches[number]} is neither counted nor reported as failed")
             if not failed:
                 row.recovered += delivery
                 return
             records = failed_from(records, answer)
-        row.wrong.append("revision: it hands back on a good line")
+        row.wrong.append("revision: it reports failures without faults")
 
     def _revision(self, batch_id: str) -> int:
         key = table.batch_key(batch_id)
@@ -426,7 +427,7 @@ class Revision:
 
 @dataclass(frozen=True)
 class Cell:
-    """What one process does at a time."""
+    """A task of one process: a function, a kind of damage and a rate."""
 
     function: str
     mode: str
@@ -436,12 +437,12 @@ class Cell:
 
 
 def client(endpoint: str) -> Any:  # noqa: ANN401  # botocore ships no types
-    """Return the stock client of an engine."""
+    """Return a plain botocore client of an engine."""
     return botocore.session.Session().create_client("dynamodb", endpoint_url=endpoint)
 
 
 def disturb(cell: Cell) -> tuple[Row, str]:
-    """Put one function at the end of a line that is bad in one way and to one degree; return what became of it."""
+    """Run one cell; return its results and the name of its function."""
     engine = os.environ["DYNAMODB_ENDPOINT"]
     row = Row(cell.mode, cell.rate)
     line = Line(engine, cell.seed, remembers=cell.function == "progress", modes=MODES[cell.mode])
@@ -456,12 +457,12 @@ def disturb(cell: Cell) -> tuple[Row, str]:
 
 
 def prepare(endpoint: str) -> None:
-    """Make a process what a function's is; what it logs goes nowhere."""
+    """Set up the environment of a function in this process, and discard its log."""
     os.environ.update(environment(endpoint))
-    global _nowhere  # noqa: PLW0603  # as long as the process lives
-    _nowhere = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115  # the same
+    global _nowhere  # noqa: PLW0603  # once per process
+    _nowhere = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115  # open until the process ends
     with redirect_stdout(_nowhere):
-        # The loggers keep the output that they find.
+        # Loggers keep the stdout of their import.
         from functions.progress import app as _progress  # noqa: F401, PLC0415
         from functions.revision import app as _revision  # noqa: F401, PLC0415
 
@@ -488,10 +489,10 @@ def text(results: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Fill every cell, write the results, print them; exit with 1 if any answer is wrong."""
+    """Run every cell, write and print the results; exit with 1 if any answer is wrong."""
     endpoint = os.environ.get("DYNAMODB_ENDPOINT")
     if endpoint is None:
-        sys.exit("faults: DYNAMODB_ENDPOINT names no engine; run: make faults")
+        sys.exit("faults: DYNAMODB_ENDPOINT is not set; run: make faults")
     began = time.monotonic()
     os.environ.update(environment(endpoint))
     engine = client(endpoint)
@@ -525,7 +526,7 @@ def main() -> None:
     print(text(results))
     if wrong:
         sys.exit("\n".join(["", *wrong[:20], f"faults: {len(wrong)} answers are wrong"]))
-    print("\nfaults: nothing is wrong")
+    print("\nfaults: no answer is wrong")
 
 
 if __name__ == "__main__":

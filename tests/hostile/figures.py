@@ -5,6 +5,8 @@ import sys
 from pathlib import Path
 from typing import Any, Final
 
+from local_cloud.template import timeout_seconds
+
 _HERE: Final = Path(__file__).resolve().parent
 PAGE: Final = _HERE.parents[1] / "docs" / "security.md"
 BEGIN: Final = "<!-- figures: begin -->"
@@ -27,13 +29,14 @@ def figures() -> str:
     modes = ", ".join(dict.fromkeys(row["mode"] for row in faults["progress"]))
     percents = ", ".join(f"{rate:.0%}" for rate in rates)
     machine = f"{load['machine']['cpu']}, {load['machine']['cores']} cores for service, engine and clients"
+    timeout = timeout_seconds("ProgressFunction")
     paragraphs = (
         (
             f"`make faults` ({faults['date']}): {modes}, in {percents} of DynamoDB's responses.\n"
             f"{progress['answers']:,} answers, with {progress['spoilt']:,} of DynamoDB's responses affected: "
             f"{progress['right']:,} correct, {progress['unavailable']:,} `503`, {progress['wrong']} wrong.\n"
             f"After {progress['recovered']:,} of the `503`, the next call was correct.\n"
-            f"The slowest answer took {progress['max_ms'] / 1_000:.1f} s of the function's 10 s.\n"
+            f"The slowest answer took {progress['max_ms'] / 1_000:.1f} s of the function's {timeout:g} s.\n"
             f"The stream function: {revision['answers']:,} deliveries, {revision['unavailable']:,} returned for a "
             f"retry, {revision['wrong']} changes lost."
         ),
@@ -66,7 +69,7 @@ def page(written: str) -> str:
 
 
 def main() -> None:
-    """Write the page's figures."""
+    """Update the page."""
     missing = [name for name in ("faults", "fuzz", "load") if not (_HERE / f"{name}.json").exists()]
     if missing:
         sys.exit(f"security: there is no tests/hostile/{missing[0]}.json; run make faults, make fuzz and make load")

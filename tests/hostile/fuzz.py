@@ -1,10 +1,12 @@
-"""Send the function what nobody should: `make fuzz` (CASES=20000).
+"""Fuzz the progress function: `make fuzz` (CASES=20000).
 
-A quarter are requests over HTTP, made by schemathesis from docs/openapi.json, good and bad; the others are events
-handed to the handler itself, made by hypothesis: any JSON, mutated events of API Gateway, hostile headers, direct
-events. Each answer must be an envelope that the gateway takes and the document knows, none may be a fault of ours.
-Every token that is sent bears a mark, which must be in no answer, in no header and in nothing that is logged at the
-most talkative level. The examples are the same each time; SEED= makes others.
+A quarter of the cases are HTTP requests that schemathesis generates from docs/openapi.json, valid and invalid. The
+others are events that hypothesis generates for the handler: any JSON, mutated events of API Gateway, hostile headers,
+direct events.
+
+Each answer must be a valid proxy response with an envelope that the document describes, and never a `5xx`. Every token
+contains a mark, which must not appear in an answer, a header or the log at level DEBUG. The cases are the same each
+time; SEED= changes them.
 """
 
 import contextlib
@@ -52,13 +54,13 @@ from tests.hostile.serving import ready, serving
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 RESULTS: Final = Path(__file__).with_name("fuzz.json")
-# In every token that is sent.
+# Part of every token that is sent.
 MARK: Final = "canary"
 GOOD: Final = f"{MARK}-good-token"
 EXPIRED: Final = f"{MARK}-expired-token"
 STATUSES: Final = frozenset({200, 304, 401, 404, 405, 422})
 ERROR: Final = ["code", "message", "system_message", "type", "status", "details", "trace_id", "timestamp"]
-# Of all cases, in percent.
+# Percentages of all cases.
 SHARES: Final = {"document": 25, "any JSON": 15, "mutated": 25, "hostile headers": 20, "direct": 15}
 BATCHES: Final = ("batch_going", "batch_ended", "batch_stranger", "batch_none", "batch_session")
 CHECKS: Final = [
@@ -72,11 +74,11 @@ CHECKS: Final = [
 type Answer = dict[str, Any]
 
 
-# What must hold of an answer
+# Checks
 
 
 class Bad(AssertionError):
-    """An answer is not as it must be."""
+    """An answer is wrong."""
 
 
 def check(condition: object, what: str) -> None:
@@ -85,46 +87,51 @@ def check(condition: object, what: str) -> None:
         raise Bad(what)
 
 
-def check_envelope(envelope: Any) -> int:  # noqa: ANN401  # whatever came
+def check_envelope(envelope: Any) -> int:  # noqa: ANN401  # any answer
     """Check an envelope, and return its status."""
-    check(isinstance(envelope, dict), "no object")
+    check(isinstance(envelope, dict), "not an object")
     if envelope.get("success") is True:
-        check(list(envelope) == ["success", "data"], "a success of other fields")
+        check(list(envelope) == ["success", "data"], "a success with other fields")
         data = envelope["data"]
         total = data["completed"] + data["failed"] + data["pending"]
         check(data["total_urls"] == total, "the counts do not add up")
         check(min(data["completed"], data["failed"], data["pending"]) >= 0, "a count is negative")
         return 200
-    check(list(envelope) == ["success", "error"], "an error of other fields")
+    check(list(envelope) == ["success", "error"], "an error with other fields")
     error = envelope["error"]
-    check(list(error) == ERROR, "an error of other fields")
-    check(all(isinstance(error[name], str) and error[name] for name in (*ERROR[:4], *ERROR[6:])), "no texts")
-    check(isinstance(error["details"], dict), "details are no object")
+    check(list(error) == ERROR, "an error with other fields")
+    check(
+        all(isinstance(error[name], str) and error[name] for name in (*ERROR[:4], *ERROR[6:])),
+        "an error with a field that is not text",
+    )
+    check(isinstance(error["details"], dict), "details are not an object")
     return int(error["status"])
 
 
 def check_http(event: dict[str, Any], answer: Answer) -> int:
-    """Check a proxy response as the gateway and a client do, and return its status."""
+    """Check a proxy response as the gateway and a client see it, and return its status."""
     method = str(event.get("httpMethod")).upper()
     response: Response = to_response(answer, method)
     status = response.status_code
     check(status in STATUSES, f"status {status}: {response.get_data()[:300]!r}")
     check("X-Request-Id" in response.headers, "no X-Request-Id")
-    check(("WWW-Authenticate" in response.headers) == (status == 401), "a challenge, or none")  # HTTP's
-    check(("Allow" in response.headers) == (status == 405), "what is allowed, or not")  # HTTP's
-    check(not any("\n" in value or "\r" in value for _, value in response.headers), "a header of two lines")
+    check(
+        ("WWW-Authenticate" in response.headers) == (status == 401), "WWW-Authenticate without 401, or the reverse"
+    )  # HTTP's
+    check(("Allow" in response.headers) == (status == 405), "Allow without 405, or the reverse")  # HTTP's
+    check(not any("\n" in value or "\r" in value for _, value in response.headers), "a header with a line break")
     body = response.get_data()
     if method == "HEAD" or status == 304:  # HTTP's Not Modified
-        check(body == b"", "a body where none may be")
+        check(body == b"", "a body in an answer without one")
     elif response.mimetype == "application/json" and response.headers.get("Content-Encoding") is None:
-        check(check_envelope(json.loads(body)) == status, "another status than HTTP's")
+        check(check_envelope(json.loads(body)) == status, "the status of the envelope differs from the HTTP status")
     return status
 
 
-# What is sent
+# Cases
 
 
-# Half of a pair that makes a letter in UTF-16 is no letter, and yet can stand in JSON.
+# Includes lone surrogates, which JSON can contain.
 texts = st.text(st.characters(exclude_categories=()), max_size=24)
 scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | texts
 anything = st.recursive(
@@ -137,9 +144,9 @@ _VALUES: Final = ("pending", "failed,completed", "0", "5", "1000", "1001", "-1",
 queries = st.dictionaries(
     st.sampled_from(["status", "limit", "cursor", "include"]) | texts, st.sampled_from(_VALUES) | texts, max_size=4
 )
-# Blanks, ends of lines, a fold, letters of no token, the header once more.
+# Whitespace, line breaks, header folding, characters that tokens cannot have, a second value.
 _ODD: Final = ("", " ", "\t", "\r\n ", "\n", "\0", "é", "\udc80", ",", ", Bearer x", "=", "\x7f", "\r\nX-Key: x")
-# A session token of the issuer whom the function trusts, as soon as there is one.
+# A session token of the trusted issuer; set once the issuer runs.
 SESSION: Final = {"token": ""}
 _SPOILT: Final = (
     "{head}.{claims}.{signature}",
@@ -183,8 +190,8 @@ good_credentials = st.sampled_from([("Authorization", f"Bearer {GOOD}"), ("X-API
 
 
 def marked(text: str) -> bool:
-    """Tell whether something of a token is in a text."""
-    # Of a session token what is its own: any other has the same head.
+    """Tell whether a text contains a part of a token."""
+    # Without the first part of a session token, which all of them share.
     marks = (MARK, *SESSION["token"].lower().split(".")[1:])
     return any(mark in text.lower() for mark in marks)
 
@@ -196,7 +203,7 @@ def _proxy_event(
     method: str, prefix: str, batch_id: str, sent: list[tuple[str, str]], query: dict[str, str]
 ) -> dict[str, Any]:
     event = proxy_event(method, f"{prefix}/v1/scrape/batch/{batch_id}/progress", sent, query.items())
-    # Whatever it is, also where the gateway would see another resource.
+    # Also for ids with which the gateway would match another resource.
     return event | {"pathParameters": {"batch_id": batch_id}}
 
 
@@ -223,7 +230,7 @@ def _places(value: object, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ..
 
 @st.composite
 def mutated(draw: st.DrawFn) -> dict[str, Any]:
-    """A sound event with some of its values taken out or put otherwise."""
+    """A valid event with some values removed or replaced."""
     event: dict[str, Any] = draw(sound)
     for _ in range(draw(st.integers(1, 3))):
         path = draw(st.sampled_from(list(_places(event))))
@@ -237,7 +244,7 @@ def mutated(draw: st.DrawFn) -> dict[str, Any]:
     return event
 
 
-# What looks like the gateway's and holds anything.
+# Recognized as API Gateway's, with arbitrary values.
 odd_events = st.fixed_dictionaries(
     {"requestContext": anything, "httpMethod": methods | anything},
     optional={
@@ -269,20 +276,20 @@ MADE: Final = {
 }
 
 
-# Sending it
+# Runs
 
 
 class Campaign:
-    """What was sent, and what became of it.
+    """The cases that were sent, and their results.
 
     Attributes:
-        cases: How many, by kind.
-        statuses: How many of each, by kind.
-        bad: What is wrong.
+        cases: Number of cases by kind.
+        statuses: Number of answers by kind and status.
+        bad: Findings.
     """
 
     def __init__(self, cases: int, chosen: int) -> None:
-        """Make so many cases; `chosen` is the seed."""
+        """Plan a number of cases; `chosen` is the seed."""
         self._cases = cases
         self._seed = chosen
         self.cases: Counter[str] = Counter()
@@ -290,7 +297,7 @@ class Campaign:
         self.bad: list[str] = []
 
     def run(self, kind: str, strategy: st.SearchStrategy[Any], send: Callable[[Any], int], share: float = 1) -> None:
-        """Send examples of a kind."""
+        """Send the cases of a kind."""
         print(f"{kind} ...", file=sys.__stderr__, flush=True)
 
         @seed(self._seed)
@@ -302,7 +309,7 @@ class Campaign:
             suppress_health_check=list(HealthCheck),
         )
         @given(strategy)
-        def test(example: Any) -> None:  # noqa: ANN401  # any
+        def test(example: Any) -> None:  # noqa: ANN401  # any case
             self.cases[kind] += 1
             try:
                 self.statuses[kind][str(send(example))] += 1
@@ -310,33 +317,33 @@ class Campaign:
                 failed[:] = [f"{kind}: {type(error).__name__}: {error}\n{example!r}"[:3_000]]
                 raise
 
-        # The last example that fails is the smallest.
+        # Hypothesis shrinks: the last failing example is the smallest.
         failed: list[str] = []
         try:
             test()
-        except Exception:  # noqa: BLE001  # a finding, whatever it is
+        except Exception:  # noqa: BLE001  # every exception is a finding
             self.bad += failed
 
 
 def run_events(campaign: Campaign) -> None:
-    """Hand events to the handler in this process, which knows an engine."""
+    """Call the handler in this process with events."""
     output = io.StringIO()
     with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
-        # Everything that is there to be logged; the function's own logger keeps the output that it finds.
+        # Capture every logger. The function's own logger keeps the stdout of its import.
         logging.basicConfig(level=logging.DEBUG, stream=output)
         for noisy in ("hypothesis", "schemathesis", "asyncio"):
             logging.getLogger(noisy).setLevel(logging.WARNING)
-        from functions.progress.app import handler  # noqa: PLC0415  # not before its output is caught
+        from functions.progress.app import handler  # noqa: PLC0415  # only now is its output captured
 
         seconds = timeout_seconds("ProgressFunction")
 
-        def send(event: Any) -> int:  # noqa: ANN401  # any
+        def send(event: Any) -> int:  # noqa: ANN401  # any case
             http = isinstance(event, dict) and "requestContext" in event and "httpMethod" in event
             before = copy.deepcopy(event)
             output.seek(0)
             output.truncate()
             answer = handler(event, LambdaContext(seconds))
-            # As the runtime sends it: letters as they are.
+            # As the runtime encodes it: without escapes.
             sent = json.dumps(answer, ensure_ascii=False).encode()
             check(not marked(sent.decode()), "a token is in the answer")
             check(not marked(output.getvalue()), "a token is in the log")
@@ -351,7 +358,7 @@ def run_events(campaign: Campaign) -> None:
 
 
 def run_document(campaign: Campaign, endpoint: str) -> None:
-    """Send requests over HTTP to the local API as another process runs it, and look at all that it wrote."""
+    """Send HTTP requests to the handler in another process, and search its log."""
     schema = schemathesis.openapi.from_path(ROOT / "docs" / "openapi.json")
     sendable = credentials.filter(lambda each: each[0].strip() == each[0])
     credential = st.integers(0, 4).flatmap(lambda number: good_credentials if number else sendable)
@@ -362,7 +369,7 @@ def run_document(campaign: Campaign, endpoint: str) -> None:
                 case, (name, value), batch_id = example
                 for own in [own for own in case.headers if own.lower() in ("authorization", "x-api-key")]:
                     del case.headers[own]
-                # What a client cannot send, since no HTTP library lets it.
+                # Remove characters that HTTP libraries refuse to send.
                 value = re.sub(r"[^\x20-\xff]", "", value).strip()
                 case.headers[name] = value
                 if batch_id and "batch_id" in case.path_parameters:
@@ -387,13 +394,13 @@ def run_document(campaign: Campaign, endpoint: str) -> None:
             line = next(line for line in written.splitlines() if marked(line))
             campaign.bad.append(f"document: a token is in the log: {line[:500]}")
         if written.count('"message":"request"') < campaign.cases["document"]:
-            campaign.bad.append("document: the function's log is not where it is looked for")
+            campaign.bad.append("document: the function's log is incomplete")
 
 
 @contextlib.contextmanager
 def issuing() -> Iterator[LocalIssuer]:
-    """Run an issuer of session tokens for as long as the block takes."""
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # its access lines
+    """Run an issuer of session tokens while the block runs."""
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # hide the access log
     with socket.create_server((HOST, 0)) as listener:
         issuer = LocalIssuer(f"http://{HOST}:{listener.getsockname()[1]}")
         server = make_server(
@@ -409,7 +416,7 @@ def issuing() -> Iterator[LocalIssuer]:
 
 
 def fill(endpoint: str) -> None:
-    """Make the tables, fill them, and let the marked tokens in."""
+    """Create and fill the tables, marked tokens included."""
     engine = faults.client(endpoint)
     faults.make_tables(engine)
     faults.fill(engine)
@@ -432,15 +439,15 @@ def text(results: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Send everything, write the results, print them; exit with 1 if anything is wrong."""
+    """Run all cases, write and print the results; exit with 1 if there are findings."""
     endpoint = os.environ.get("DYNAMODB_ENDPOINT")
     if endpoint is None:
-        sys.exit("fuzz: DYNAMODB_ENDPOINT names no engine; run: make fuzz")
+        sys.exit("fuzz: DYNAMODB_ENDPOINT is not set; run: make fuzz")
     began = time.monotonic()
     os.environ.update(environment(endpoint))
     campaign = Campaign(int(os.environ.get("CASES", "20000")), int(os.environ.get("SEED", "1")))
     with issuing() as issuer:
-        # Settings are read once.
+        # Before the function reads its settings.
         os.environ.update(issuer.environment())
         fill(endpoint)
         SESSION["token"] = issuer.token(OWNER, 86_400)
@@ -467,7 +474,7 @@ def main() -> None:
     print(text(results))
     if campaign.bad:
         sys.exit("\n\n".join(["", *campaign.bad, f"fuzz: {len(campaign.bad)} findings"]))
-    print("\nfuzz: no fault of ours, no odd answer, no token in any answer or log")
+    print("\nfuzz: no 5xx, no invalid answer, no token in an answer or the log")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
-"""Poll many batches for minutes while workers write, and hold each answer to what they had written: `make load`.
+"""Load test: poll many batches for minutes while workers write, and check each answer: `make load`.
 
-Real parts on loopback: the handler in several processes behind the local gateway, the function behind the stream,
-workers that record with `BatchRecorder`, a local engine (`DYNAMODB_ENDPOINT`). Clients and workers are in this process,
-so that each answer has bounds: it holds whatever had been written before the question was sent, and nothing that was
-not begun when the answer was there. It may not go back behind any answer that was there before. A `304` is at most a
-minute late.
+Everything on loopback is real: the handler in several processes behind the local gateway, the function behind the
+stream, workers that record with `BatchRecorder`, and a local engine (`DYNAMODB_ENDPOINT`).
+
+Clients and workers run in this process, so that each answer has bounds. It contains every write that had finished
+before the request was sent, and no write that had not begun when the answer arrived. It never goes back behind an
+earlier answer. A `304` is at most a minute late.
 """
 
 import asyncio
@@ -42,13 +43,13 @@ from tests.hostile.serving import ROOT, ready, serving
 
 RESULTS: Final = Path(__file__).with_name("load.json")
 JOBS: Final = 20
-# The contract's, and what a whole second may round away.
+# The contract's minute, and a second for rounding.
 LATE_SECONDS: Final = 60 + 1
 QUERIES: Final = ("", "?limit=0", "?include=estimate", "?include=details")
 SAMPLE_SECONDS: Final = 5
-# A process that has answered for a fifth of the time has all that it needs.
+# Share of the time after which a process has allocated what it needs.
 WARM_UP: Final = 0.2
-# Growth of a process's memory from the warm-up to the end.
+# Allowed growth of a process's memory after the warm-up.
 FLAT: Final = 1.05
 
 
@@ -66,18 +67,18 @@ PROCESSES: Final = int(_setting("PROCESSES", 2))
 
 
 class Counts(NamedTuple):
-    """How far a batch is; each only grows."""
+    """The counts of a batch; each only grows."""
 
     completed: int = 0
     failed: int = 0
     items: int = 0
 
     def plus(self, other: "Counts") -> "Counts":
-        """Add."""
+        """Return the sum."""
         return Counts(*(one + more for one, more in zip(self, other, strict=True)))
 
     def within(self, least: "Counts", most: "Counts") -> bool:
-        """Tell whether each is between those of two others."""
+        """Tell whether each count is within bounds."""
         return all(low <= one <= high for low, one, high in zip(least, self, most, strict=True))
 
 
@@ -86,13 +87,13 @@ NOTHING: Final = Counts()
 
 @dataclass
 class Truth:
-    """What is known of a batch.
+    """The bounds of a batch's counts.
 
     Attributes:
-        begun: What workers have begun to write, at most.
-        ended: What they know to be written, at least.
-        seen: The most that an answer has said.
-        times: When each end was known to be written, in order.
+        begun: The upper bound: writes that have begun.
+        ended: The lower bound: writes that have finished.
+        seen: The highest counts of any answer.
+        times: When each end of a job was written, in order.
     """
 
     begun: Counts = NOTHING
@@ -102,12 +103,12 @@ class Truth:
 
 
 def batch_id(number: int) -> str:
-    """Return a batch's id."""
+    """Return the id of a batch."""
     return f"batch_{number:06}"
 
 
 def fill(engine: Any) -> None:  # noqa: ANN401  # botocore ships no types
-    """Make the tables, a token, and batches of which no job has begun."""
+    """Create the tables, a token, and batches whose jobs are all pending."""
     faults.make_tables(engine)
     engine.put_item(TableName=TOKENS_TABLE, Item=faults.token_item(TOKEN))
     created = timestamp(datetime.now(UTC))
@@ -129,22 +130,21 @@ def fill(engine: Any) -> None:  # noqa: ANN401  # botocore ships no types
 
 
 class Workers:
-    """Workers that start and end jobs of batches of their own, as fast as their pause lets them.
+    """Workers that start and end the jobs of their own batches, with a pause between jobs.
 
     Attributes:
-        jobs: How many were ended.
-        repeated: Calls that were made again since DynamoDB did not answer.
+        jobs: Number of jobs ended.
+        repeated: Number of calls that were repeated after a `ServiceUnavailable`.
     """
 
     def __init__(self, truths: list[Truth]) -> None:
-        """Take down in `truths` what they do."""
         self._truths = truths
         self.jobs = 0
         self.repeated = 0
         self.stop = threading.Event()
 
     def work(self, worker: int) -> None:
-        """Work until told to stop."""
+        """Process jobs until `stop` is set."""
         chance = random.Random(worker)
         recorder = BatchRecorder(JOBS_TABLE)
         todo = [(number, job) for number in range(worker, BATCHES, WORKERS) for job in range(JOBS)]
@@ -169,12 +169,12 @@ class Workers:
             truth.ended = truth.ended.plus(change)
             self.jobs += 1
 
-    def _surely(self, call: Any, *arguments: Any) -> None:  # noqa: ANN401  # a method of the recorder's
+    def _surely(self, call: Any, *arguments: Any) -> None:  # noqa: ANN401  # a method of the recorder
         while True:
             try:
                 call(*arguments)
             except ServiceUnavailable:
-                # As a worker's queue would hand it the message again; it may have been written.
+                # As a queue would redeliver the message. The write may have happened: calls are idempotent.
                 self.repeated += 1
             else:
                 return
@@ -182,12 +182,12 @@ class Workers:
 
 @dataclass(frozen=True)
 class Held:
-    """An answer that a client holds.
+    """A client's last answer for a batch.
 
     Attributes:
-        tag: Its tag.
-        counts: What it says.
-        at: When it was there.
+        tag: Its ETag.
+        counts: Its counts.
+        at: When it arrived.
     """
 
     tag: str
@@ -196,17 +196,16 @@ class Held:
 
 
 class Clients:
-    """Clients that poll batches of their own, half of them with tags.
+    """Clients that poll their own batches, half of them with ETags.
 
     Attributes:
-        statuses: Answers by HTTP's status.
-        seconds: How long each took.
-        late: By how much the `304` were late that were.
-        wrong: What must not be.
+        statuses: Number of answers by status.
+        seconds: Duration of each request.
+        late: Delay of each `304` that was late.
+        wrong: Descriptions of wrong answers.
     """
 
     def __init__(self, truths: list[Truth], address: str) -> None:
-        """Ask the API at `address`."""
         self._truths = truths
         self._address = address
         self.statuses: Counter[int] = Counter()
@@ -215,7 +214,7 @@ class Clients:
         self.wrong: list[str] = []
 
     async def poll(self, until: float) -> None:
-        """Have all of them poll until some time."""
+        """Poll with all clients until a time."""
         limits = httpx.Limits(max_connections=CLIENTS, max_keepalive_connections=CLIENTS)
         async with httpx.AsyncClient(base_url=self._address, timeout=30, limits=limits) as http:
             await asyncio.gather(*(self._client(http, number, until) for number in range(CLIENTS)))
@@ -261,15 +260,15 @@ class Clients:
             self.wrong.append(f"{batch_id(number)}: the counts do not add up: {data}"[:300])
         listed = Counter(job["status"] for job in data["jobs"])
         if data["jobs"] and (listed["completed"], listed.total()) != (counts.completed, JOBS):
-            self.wrong.append(f"{batch_id(number)}: the jobs are not those that are counted: {listed}")
+            self.wrong.append(f"{batch_id(number)}: the listed jobs do not match the counts: {listed}")
         truth.seen = Counts(*map(max, truth.seen, counts))
         return Held(response.headers["ETag"], counts, now)
 
     def _unchanged(self, truth: Truth, held: Held, began: float) -> None:
         if began - held.at > LATE_SECONDS:
-            self.wrong.append(f"304 to a tag {began - held.at:.1f} s old")
+            self.wrong.append(f"304 for an ETag that is {began - held.at:.1f} s old")
         ends = held.counts.completed + held.counts.failed
-        # The first end that the client does not know, if it was written before the client asked.
+        # The first end that the client does not know, if it was written before the request.
         if len(truth.times) > ends and truth.times[ends] < began:
             late = began - truth.times[ends]
             self.late.append(late)
@@ -278,21 +277,20 @@ class Clients:
 
 
 class Memory:
-    """Resident memory of processes, in MB, as time goes by."""
+    """Resident memory of processes over time, in MB."""
 
     def __init__(self, pids: list[int]) -> None:
-        """Take the processes."""
         self.samples: dict[int, list[tuple[float, float]]] = {pid: [] for pid in pids}
 
     async def watch(self, until: float) -> None:
-        """Take samples until some time."""
+        """Take samples until a time."""
         while time.monotonic() < until:
             for pid, samples in self.samples.items():
                 samples.append((time.monotonic(), _resident_mb(pid)))
             await asyncio.sleep(SAMPLE_SECONDS)
 
     def told(self) -> list[dict[str, float]]:
-        """Return what each process had after the warm-up and at the end, and the slope between."""
+        """Return the memory of each process after the warm-up and at the end, and the slope."""
         rows = []
         for samples in self.samples.values():
             warm = samples[int(len(samples) * WARM_UP) :]
@@ -315,7 +313,7 @@ def _resident_mb(pid: int) -> float:
 
 
 async def campaign(address: str, pids: list[int], truths: list[Truth]) -> tuple[Clients, Workers, Memory]:
-    """Let clients poll and workers write for the time that is set."""
+    """Poll and write for `DURATION` seconds."""
     clients, workers, memory = Clients(truths, address), Workers(truths), Memory(pids)
     with ThreadPoolExecutor(WORKERS) as pool:
         at_work = [pool.submit(workers.work, worker) for worker in range(WORKERS)]
@@ -330,7 +328,7 @@ async def campaign(address: str, pids: list[int], truths: list[Truth]) -> tuple[
 
 
 def logged(folder: Path) -> dict[str, Any]:
-    """Return what the functions' own lines say: outcomes, reads, read units."""
+    """Return totals of the functions' log lines: outcomes, read units, errors."""
     written = "".join(log.read_text(encoding="utf-8", errors="replace") for log in folder.glob("*.log"))
     outcomes: Counter[str] = Counter()
     units = 0.0
@@ -361,12 +359,12 @@ def text(results: dict[str, Any]) -> str:
         f"{asked}, {setting['processes']} processes, {setting['think_seconds']:g} s between polls",
         f"requests {results['requests']:,}, {results['per_second']} a second; {answers}",
         f"p50 {ms['p50']} ms, p95 {ms['p95']} ms, p99 {ms['p99']} ms; in the handler p50 {log['handler_p50_ms']} ms",
-        f"304: {results['share_304']:.1%}; of them late {late['count']:,}, by {late['max_s']} s at most",
+        f"304: {results['share_304']:.1%}; late {late['count']:,}, by at most {late['max_s']} s",
         f"read units {log['read_units']:,.0f}, {log['read_units_per_request']} a request",
-        f"jobs ended meanwhile {results['jobs_ended']:,}; calls repeated {results['calls_repeated']}",
+        f"jobs ended {results['jobs_ended']:,}; repeated calls {results['calls_repeated']}",
     ]
     lines += [
-        f"memory {row['start_mb']} MB once warm, {row['end_mb']} MB at the end, {row['mb_per_minute']:+} MB a minute"
+        f"memory {row['start_mb']} MB after warm-up, {row['end_mb']} MB at the end, {row['mb_per_minute']:+} MB/min"
         for row in results["memory"]
     ]
     wrong = f"wrong {results['wrong']}, 5xx {results['server_errors']}, tracebacks {log['tracebacks']}"
@@ -374,16 +372,16 @@ def text(results: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Fill the tables, let all run, write the results, print them; exit with 1 if anything is wrong."""
+    """Run the load test, write and print the results; exit with 1 if anything is wrong."""
     endpoint = os.environ.get("DYNAMODB_ENDPOINT")
     if endpoint is None:
-        sys.exit("load: DYNAMODB_ENDPOINT names no engine; run: make load")
+        sys.exit("load: DYNAMODB_ENDPOINT is not set; run: make load")
     os.environ.update(environment(endpoint))
     print("filling the tables ...", file=sys.stderr, flush=True)
     fill(faults.client(endpoint))
     truths = [Truth() for _ in range(BATCHES)]
     with tempfile.TemporaryDirectory() as folder:
-        stream_log = Path(folder, "stream")
+        stream_log = Path(folder, "stream.log")
         with (
             stream_log.open("wb") as output,
             serving(PROCESSES, {}, Path(folder)) as (address, pids),
@@ -399,7 +397,7 @@ def main() -> None:
             finally:
                 stream.terminate()
         if not alive:
-            sys.exit(f"load: the stream's function ended: {stream_log.read_text(encoding='utf-8')[-500:]}")
+            sys.exit(f"load: the stream process ended: {stream_log.read_text(encoding='utf-8')[-500:]}")
         told = logged(Path(folder))
     cuts = [round(cut * 1_000, 1) for cut in quantiles(clients.seconds, n=100)]
     requests = clients.statuses.total()
@@ -428,7 +426,7 @@ def main() -> None:
         "log": told,
         "memory": memory.told(),
         "wrong": len(clients.wrong),
-        "server_errors": sum(count for status, count in clients.statuses.items() if status >= 500),  # HTTP's
+        "server_errors": sum(count for status, count in clients.statuses.items() if status >= 500),
     }
     RESULTS.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     print(text(results))

@@ -1,6 +1,6 @@
-"""The function behind HTTP on loopback, in several processes, as an API has several execution environments.
+"""The handler behind HTTP on loopback in several processes, as an API has several execution environments.
 
-They share a listening socket. Each answers one request at a time, as Lambda has it; what it logs goes to a file.
+The processes share a listening socket. Each answers one request at a time, as in Lambda, and logs to a file.
 """
 
 import contextlib
@@ -27,12 +27,12 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 
 @contextlib.contextmanager
 def serving(processes: int, environment: dict[str, str], folder: Path) -> Iterator[tuple[str, list[int]]]:
-    """Serve for as long as the block takes; give the address and the processes' ids.
+    """Serve while the block runs; yield the address and the process ids.
 
     Args:
-        processes: How many.
-        environment: The variables that they have beside this process's.
-        folder: Where the output of each goes, to a file of its own.
+        processes: Number of processes.
+        environment: Environment variables in addition to this process's.
+        folder: The folder of their log files.
     """
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(socket.create_server((HOST, 0), backlog=1_024))
@@ -59,20 +59,20 @@ def serving(processes: int, environment: dict[str, str], folder: Path) -> Iterat
 
 
 def ready(address: str) -> None:
-    """Return once the API answers.
+    """Wait until the API answers.
 
     Raises:
-        httpx.HTTPError: It takes too long.
+        httpx.HTTPError: It does not answer within two minutes.
     """
     httpx.get(address, timeout=120)
 
 
 def main() -> None:
-    """Serve on the socket of the descriptor that the command line names, until terminated."""
+    """Serve on the socket whose descriptor is the argument, until terminated."""
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # It is terminated, and what was logged shall be there.
+        # The process ends by SIGTERM: buffered lines would be lost.
         sys.stdout.reconfigure(line_buffering=True)
-    from functions.progress.app import handler  # noqa: PLC0415  # this process alone is an execution environment
+    from functions.progress.app import handler  # noqa: PLC0415  # the parent process must not import it
 
     one_at_a_time = threading.Lock()
 

@@ -1,4 +1,4 @@
-"""The function behind the jobs table's stream, in a process of its own, on a local engine.
+"""The revision function behind the stream of a local engine, in a process of its own.
 
 `python -m tests.hostile.stream` runs until terminated, in an environment like a function's.
 """
@@ -13,8 +13,8 @@ from local_cloud.template import stream_mapping, timeout_seconds
 
 
 def main() -> None:
-    """Deliver what changes from now on."""
-    from functions.revision.app import handler  # noqa: PLC0415  # this process alone is an execution environment
+    """Deliver the changes from now on."""
+    from functions.revision.app import handler  # noqa: PLC0415  # reads its settings from this process's environment
 
     endpoint = os.environ["AWS_ENDPOINT_URL_DYNAMODB"]
     session = botocore.session.Session()
