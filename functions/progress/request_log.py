@@ -1,5 +1,6 @@
 """The log line and the metrics of a request."""
 
+import heapq
 import itertools
 import os
 import time
@@ -55,11 +56,14 @@ class RequestLog:
 
     def write(self, logger: Logger, metrics: Metrics, status: int) -> None:
         """Write the request's log line and metrics."""
-        malformed = sorted(self.reads.malformed)
-        if malformed:
+        if malformed := self.reads.malformed:
             logger.warning(
                 "malformed items",
-                extra={"batch_id": self.batch_id, "count": len(malformed), "keys": malformed[:_MOST_KEYS]},
+                extra={
+                    "batch_id": self.batch_id,
+                    "count": len(malformed),
+                    "keys": heapq.nsmallest(_MOST_KEYS, malformed),
+                },
             )
             metrics.add_metric("MalformedItems", MetricUnit.Count, len(malformed))
         milliseconds = round((time.perf_counter() - self._began) * 1_000, 2)

@@ -27,6 +27,7 @@ OTHER_KINDS: list[Raw] = [
     {"BS": [b"a"]},
 ]
 NO_TEXT = [NUMBER, *OTHER_KINDS]
+NO_TIME: list[Raw] = [{"S": "1734345002"}, {"S": "1734345002.5"}, {"S": "2024-12-16T10:30:02"}]
 NO_NUMBER = [TEXT, {"S": "5"}, {"S": ""}, *OTHER_KINDS]
 BAD_NUMBERS: list[Raw] = [
     {"N": "-1"},
@@ -111,7 +112,7 @@ def test_huge_number(world: World, number: str) -> None:
 
 @pytest.mark.parametrize("name", ["started_at", "finished_at", "error_code", "error_message"])
 def test_bad_detail(world: World, name: str) -> None:
-    """Null, as where it is absent; it spoils neither the other details nor the forecast."""
+    """A malformed detail is null, as where it is absent; the other details and the forecast stand."""
     batch_id = world.put_batch(total_urls=100)
     good: dict[str, Attribute] = {
         "status": "failed",
@@ -120,16 +121,17 @@ def test_bad_detail(world: World, name: str) -> None:
         "error_code": "TIMEOUT",
         "error_message": "too slow",
     }
-    world.put_jobs(batch_id, {f"value {number:02}": good | {name: value} for number, value in enumerate(NO_TEXT)})
+    values = [*NO_TEXT, *NO_TIME] if name.endswith("_at") else NO_TEXT
+    world.put_jobs(batch_id, {f"value {number:02}": good | {name: value} for number, value in enumerate(values)})
 
     data = world.get(batch_id, include="details,estimate").data
 
     expected = {key: None if key == name else good[key] for key in good}
-    assert [expected] * len(NO_TEXT) == [{key: job[key] for key in good} for job in data["jobs"]]
-    assert len(NO_TEXT) == data["failed"]
+    assert [expected] * len(values) == [{key: job[key] for key in good} for job in data["jobs"]]
+    assert len(values) == data["failed"]
 
 
-@pytest.mark.parametrize("value", [NUMBER, TEXT, {"S": ""}, {"NULL": True}, {"M": {}}])
+@pytest.mark.parametrize("value", [NUMBER, TEXT, {"S": ""}, {"NULL": True}, {"M": {}}, *NO_TIME])
 def test_bad_end_of_a_finished_batch(world: World, value: Raw) -> None:
     batch_id = world.put_batch(created_at="2024-12-16T10:00:00.000Z")
     world.put_jobs(batch_id, {"a": {"status": "completed", "finished_at": value}})

@@ -1,20 +1,28 @@
 """The shapes of DynamoDB's items and answers, and decoding them straight from the response body.
 
 Decoding with msgspec into these structs costs a small part of what botocore's parser costs, which walks over every
-attribute in Python (docs/decisions/0004-wire.md). An attribute of the wrong type costs only itself.
+attribute in Python (docs/decisions/0004-wire.md). A malformed attribute is dropped; the rest of its item is kept.
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from functools import cache
-from typing import Annotated, Any, Final, Literal
+from functools import cache, lru_cache
+from itertools import batched, compress
+from math import inf
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, get_args
 
 import msgspec
 
 from batch_progress.table import LARGEST_NUMBER, JobStatus
 
 Number = Annotated[int, msgspec.Meta(ge=0, le=LARGEST_NUMBER)]
-Timestamp = Annotated[datetime, msgspec.Meta(tz=True)]
+if TYPE_CHECKING:
+    type Timestamp = datetime
+else:
+    # Numbers arrive as strings, so decoding is lax, and would read "1734345002" as a time. Beside a number that cannot
+    # exist it does not.
+    Timestamp = Annotated[datetime, msgspec.Meta(tz=True)] | Annotated[float, msgspec.Meta(gt=0, lt=0)]
 
 
 class Text(msgspec.Struct, gc=False, frozen=True):
@@ -30,7 +38,7 @@ class Time(msgspec.Struct, gc=False, frozen=True):
 
 
 class Status(msgspec.Struct, gc=False, frozen=True):
-    """An attribute value of type S that is a job's status; a plain string, since decoding enum members is slower."""
+    """An attribute value of type S that is a job's status; a plain string, because decoding enum members is slower."""
 
     S: Literal[tuple(status.value for status in JobStatus)]  # type: ignore[valid-type]  # the enum stays the only list
 
@@ -47,7 +55,7 @@ class Seconds(msgspec.Struct, gc=False, frozen=True):
     N: Annotated[float, msgspec.Meta(ge=0, le=LARGEST_NUMBER)]
 
 
-class Item(msgspec.Struct, gc=False, frozen=True, kw_only=True):
+class Item(msgspec.Struct, gc=False, frozen=True):
     """An item of the jobs table, a `BATCH` or a `JOB#`; an absent attribute is `None`."""
 
     sk: Text
@@ -65,8 +73,8 @@ class Item(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     expires_at: Seconds | None = None
 
 
-class DetailedItem(Item, gc=False, frozen=True, kw_only=True):
-    """An item with what `include=details` shows; its times are the recorded text, which may be no time."""
+class DetailedItem(Item, gc=False, frozen=True):
+    """An item with what `include=details` shows; its times are the recorded text, which may not be a timestamp."""
 
     started_at: Text | None = None  # type: ignore[assignment]  # the same attribute, undecoded
     finished_at: Text | None = None  # type: ignore[assignment]  # the same
@@ -118,7 +126,7 @@ _attributes: Final = msgspec.json.Decoder(dict[str, dict[str, Any]])
 
 
 def query_page(body: bytes, *, detailed: bool) -> QueryPage[Any]:
-    """Decode a page of a `Query`; an item with a malformed attribute does not fail the page.
+    """Decode a page of a `Query`; a malformed attribute does not fail the page.
 
     Raises:
         msgspec.DecodeError: The body is truncated, is not JSON, or is not a page.
@@ -126,7 +134,7 @@ def query_page(body: bytes, *, detailed: bool) -> QueryPage[Any]:
     try:
         page: QueryPage[Any] = (_page_of_detailed_items if detailed else _page_of_items).decode(body)
     except msgspec.ValidationError:
-        page = _item_by_item(_page_of_raw_items.decode(body), DetailedItem if detailed else Item)
+        page = _slice_by_slice(body, DetailedItem if detailed else Item)
     if page.count != len(page.items):
         raise msgspec.DecodeError("Count differs from the number of items")
     return page
@@ -144,18 +152,167 @@ def get_result(body: bytes) -> GetResult:
     return result
 
 
-def _item_by_item(page: QueryPage[msgspec.Raw], kind: type[Item]) -> QueryPage[Item]:
-    items, malformed = [], {}
-    for raw in page.items:
-        decoded, bad = item(raw, kind)
-        items.append(decoded)
-        if bad:
-            malformed[decoded.sk.S] = bad
+# A page with malformed items is decoded in slices of this many items, so that one such item costs one slice.
+_SLICE: Final = 250
+
+
+def _slice_by_slice(body: bytes, kind: type[Item]) -> QueryPage[Item]:
+    """Decode a page that has malformed attributes."""
+    page = _page_of_raw_items.decode(body)
+    decode_items = msgspec.json.Decoder(list[kind], strict=False).decode  # type: ignore[valid-type]  # a variable
+    items: list[Item] = []
+    malformed: dict[str, frozenset[str]] = {}
+    suspects: frozenset[str] = frozenset()
+    for raw in batched(page.items, _SLICE, strict=False):
+        text = b"[" + b",".join(raw) + b"]"
+        try:
+            items += decode_items(text)
+        except msgspec.ValidationError:
+            decoded, bad = _without_malformed(text, raw, kind, suspects)
+            items += decoded
+            malformed |= bad
+            # A writer makes the same mistake in each item.
+            suspects = suspects.union(*set(bad.values()))
     return QueryPage(items, page.count, page.last_key, page.consumed, malformed)
 
 
+def _without_malformed(
+    text: bytes, raw: Sequence[msgspec.Raw], kind: type[Item], suspects: frozenset[str]
+) -> tuple[list[Item], dict[str, frozenset[str]]]:
+    """Decode items without their malformed attributes; return them with the names of those by sort key.
+
+    The result is that of `item` for each of them, without an exception for each malformed attribute: attributes are
+    decoded loosely, and all of one name are converted together.
+
+    Args:
+        text: The items as a JSON array.
+        raw: The same items one by one.
+        kind: What to decode them to.
+        suspects: The attributes that are malformed, as far as known.
+    """
+    for names in (suspects, frozenset(name for name, _ in _attribute_types(kind))):
+        try:
+            loose = _loose_items(kind, names).decode(text)
+        except msgspec.ValidationError:
+            continue
+        break
+    else:
+        # An attribute value that DynamoDB never writes.
+        alone = [item(one, kind) for one in raw]
+        return [one for one, _ in alone], {one.sk.S: bad for one, bad in alone if bad}
+    keys, *columns = zip(*map(msgspec.structs.astuple, loose), strict=True)
+    good: list[Sequence[Any]] = [keys]
+    bad: dict[str, list[bool]] = {}
+    for (name, type_), values in zip(_attribute_types(kind), columns, strict=True):
+        converted = _converted(values, type_, _PLAUSIBLE[type_]) if name in names and any(values) else values
+        good.append(converted)
+        if converted.count(None) != values.count(None):
+            bad[name] = [before is not None and after is None for before, after in zip(values, converted, strict=True)]
+    rows = list(zip(*bad.values(), strict=True))
+    # Few combinations of names occur, many times each.
+    dropped = {row: frozenset(compress(bad, row)) for row in set(rows) if any(row)}
+    return [*map(kind, *good)], {key.S: dropped[row] for key, row in zip(keys, rows, strict=False) if row in dropped}
+
+
+class _Loose(msgspec.Struct, gc=False):
+    """An attribute value of any type; only that of a string or of a number is kept, as text."""
+
+    S: str | None = None
+    N: str | None = None
+
+
+@lru_cache(64)
+def _loose_items(kind: type[Item], names: frozenset[str]) -> msgspec.json.Decoder[Any]:
+    """Return a decoder of items like `kind` whose attributes of these names may have values of any type."""
+    fields = [(name, (_Loose if name in names else type_) | None, None) for name, type_ in _attribute_types(kind)]
+    loose = msgspec.defstruct(f"Loose{kind.__name__}", [("sk", Text), *fields], gc=False)
+    return msgspec.json.Decoder(list[loose], strict=False)  # type: ignore[valid-type]  # made at run time
+
+
+@cache
+def _attribute_types(kind: type[Item]) -> list[tuple[str, Any]]:
+    """Return the name of each attribute except the key, in the order of the fields, with the type of its value."""
+    return [(name, get_args(type_)[0]) for name, type_ in _types(kind).items() if name != "sk"]
+
+
+def _converted[ValueT](
+    values: Sequence[ValueT | None],
+    type_: Any,  # noqa: ANN401  # any type that msgspec supports
+    plausible: Callable[[Sequence[ValueT | None]], Sequence[ValueT | None]],
+) -> list[Any]:
+    """Convert each value to `type_`; `None` stays, and one that does not fit becomes `None`.
+
+    Args:
+        values: What to convert.
+        type_: What to convert to.
+        plausible: Puts `None` for values that cannot fit. Each that it overlooks costs an exception.
+    """
+    converted: list[Any]
+    try:
+        converted = _convert(values, list[type_ | None])
+    except msgspec.ValidationError:
+        values = plausible(values)
+        try:
+            converted = _convert(values, list[type_ | None])
+        except msgspec.ValidationError:
+            converted = [
+                _convert(value, type_) if value is not None and _fits(value, type_) else None for value in values
+            ]
+    return converted
+
+
+type _Column = Sequence[_Loose | None]
+
+
+def _texts(values: _Column) -> _Column:
+    return [value if value is not None and value.S is not None else None for value in values]
+
+
+def _statuses(values: _Column) -> _Column:
+    return [value if value is not None and value.S in _STATUSES else None for value in values]
+
+
+def _times(values: _Column) -> _Column:
+    return [value if value is not None and value.S is not None and _timestamp(value.S) else None for value in values]
+
+
+def _counts(values: _Column) -> _Column:
+    return [value if value is not None and _number(value.N).is_integer() else None for value in values]
+
+
+def _seconds(values: _Column) -> _Column:
+    return [value if value is not None and _number(value.N) < inf else None for value in values]
+
+
+def _number(text: str | None) -> float:
+    """Return the nearest floating-point number; infinity where the text is not a number from 0 to the largest."""
+    try:
+        number = float(text or "inf")
+    except ValueError:
+        return inf
+    return number if 0 <= number <= LARGEST_NUMBER + 1 else inf
+
+
+_STATUSES: Final = frozenset(JobStatus)
+_PLAUSIBLE: Final[Mapping[Any, Callable[[_Column], _Column]]] = {
+    Text: _texts,
+    Status: _statuses,
+    Time: _times,
+    Count: _counts,
+    Seconds: _seconds,
+}
+# RFC 3339 with an offset, and the 29th of every February. The offset is looked at first: writers forget it.
+_timestamp: Final = re.compile(
+    r"(?=.{19,}(?:[Zz]|[-+].{4,5})\Z)"
+    r"(?!0000)\d{4}-"
+    r"(?:(?:0[13578]|1[02])-(?:0[1-9]|[12]\d|3[01])|(?:0[469]|11)-(?:0[1-9]|[12]\d|30)|02-(?:0[1-9]|[12]\d))"
+    r"[Tt ](?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d(?:\.\d++)?+(?:[Zz]|[-+](?:[01]\d|2[0-3]):?[0-5]\d)",
+    re.ASCII,
+).fullmatch
+
+
 def item[ItemT: msgspec.Struct](raw: msgspec.Raw, kind: type[ItemT]) -> tuple[ItemT, frozenset[str]]:
-    """Decode one item without its attributes of the wrong type; return it with their names.
+    """Decode one item without its malformed attributes; return it with the names of those.
 
     Raises:
         msgspec.ValidationError: Its key is of the wrong type, which DynamoDB never stores.
@@ -166,26 +323,32 @@ def item[ItemT: msgspec.Struct](raw: msgspec.Raw, kind: type[ItemT]) -> tuple[It
         attributes = msgspec.json.decode(raw, type=dict[str, Any])
     types = {name: type_ for name, type_ in _types(kind).items() if name in attributes}
     good = {name: attributes[name] for name, type_ in types.items() if _fits(attributes[name], type_)}
-    return msgspec.convert(good, kind, strict=False), frozenset(types.keys() - good.keys())
+    return _convert(good, kind), frozenset(types.keys() - good.keys())
 
 
 @cache
 def _types(kind: type[msgspec.Struct]) -> dict[str, Any]:
-    """Return the type of each attribute by its name in the table; cached, as the look-up costs more than decoding."""
+    """Return the type of each attribute by its name; cached, because the look-up costs more than decoding."""
     return {field.encode_name: field.type for field in msgspec.structs.fields(kind)}
+
+
+def _convert(value: object, type_: Any) -> Any:  # noqa: ANN401  # any type that msgspec supports
+    # Not strict, because numbers are strings; from attributes, because a loose item is an object.
+    return msgspec.convert(value, type_, strict=False, from_attributes=True)
 
 
 def _fits(value: object, type_: Any) -> bool:  # noqa: ANN401  # any type that msgspec supports
     try:
-        msgspec.convert(value, type_, strict=False)
+        _convert(value, type_)
     except msgspec.ValidationError:
         return False
     return True
 
 
-def moment(text: str) -> datetime | None:
-    """Parse an RFC 3339 text with an offset; `None` when it is not one."""
-    try:
-        return msgspec.convert(text, Timestamp, strict=False)
-    except msgspec.ValidationError:
-        return None
+def moments(texts: Sequence[str | None]) -> list[datetime | None]:
+    """Parse RFC 3339 texts with an offset; one that is not, and `None`, give `None`."""
+    return _converted(texts, Timestamp, _rfc3339)
+
+
+def _rfc3339(texts: Sequence[str | None]) -> Sequence[str | None]:
+    return [text if text is not None and _timestamp(text) else None for text in texts]

@@ -1,8 +1,7 @@
 """Reading batches and their jobs from the jobs table: every page, domain values out, domain errors raised."""
 
 from bisect import bisect_left
-from collections.abc import Iterator
-from datetime import datetime
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import Any, Final
 
@@ -200,13 +199,15 @@ def _visible(item: decode.Item, batch_id: str, owner_id: str | None, now: float)
 
 
 def _page(answer: decode.QueryPage[Any], stats: ReadStats, *, detailed: bool) -> Page:
-    """Return the jobs of an answer; what is malformed has its default and is taken down."""
+    """Return the jobs of an answer; a malformed attribute has its default, and its key is reported."""
     # All jobs stand together: items are in the order of the sort key.
     begin = bisect_left(answer.items, JOB_PREFIX, key=_sort_key)
     end = bisect_left(answer.items, AFTER_JOBS, begin, key=_sort_key)
     items = answer.items[begin:end]
+    # Few combinations of names occur, many times each.
+    shown = {names for names in set(answer.malformed.values()) if names & _JOB_VALUES}
     stats.malformed.update(
-        key for key, bad in answer.malformed.items() if key.startswith(JOB_PREFIX) and bad & _JOB_VALUES
+        [key for key, names in answer.malformed.items() if names in shown and key.startswith(JOB_PREFIX)]
     )
     if detailed:
         return _detailed_page(items, stats)
@@ -221,7 +222,16 @@ def _page(answer: decode.QueryPage[Any], stats: ReadStats, *, detailed: bool) ->
             for item in items
         ]
     except AttributeError:
-        jobs = [_with_defaults(item, stats) for item in items]
+        stats.malformed.update(_incomplete(items))
+        jobs = [
+            Job(
+                item.sk.S[_PREFIX_LENGTH:],
+                item.url.S if item.url else "",
+                item.status.S if item.status else _PENDING,
+                item.items_extracted.N if item.items_extracted else 0,
+            )
+            for item in items
+        ]
     return Page(
         jobs,
         [item.started_at and item.started_at.S for item in items],
@@ -229,40 +239,33 @@ def _page(answer: decode.QueryPage[Any], stats: ReadStats, *, detailed: bool) ->
     )
 
 
+# A plain string: hashing a member of an enum is slower.
+_PENDING: Final = JobStatus.PENDING.value
+
+
 def _sort_key(item: decode.Item) -> str:
     return item.sk.S
 
 
-def _with_defaults(item: decode.Item, stats: ReadStats) -> Job:
-    """Return a job that may lack what each must have; it is taken down where it does."""
-    if item.url is None or item.status is None:
-        stats.malformed.add(item.sk.S)
-    return Job(
-        item.sk.S[_PREFIX_LENGTH:],
-        item.url.S if item.url else "",
-        item.status.S if item.status else JobStatus.PENDING,
-        item.items_extracted.N if item.items_extracted else 0,
-    )
+def _incomplete(items: Sequence[decode.Item]) -> list[str]:
+    """Return the sort keys of jobs that lack an attribute which each job must have."""
+    return [item.sk.S for item in items if item.url is None or item.status is None]
 
 
 def _detailed_page(items: list[decode.DetailedItem], stats: ReadStats) -> Page:
+    started = decode.moments([item.started_at.S if item.started_at else None for item in items])
+    finished = decode.moments([item.finished_at.S if item.finished_at else None for item in items])
+    stats.malformed.update(_incomplete(items))
     jobs: list[Job] = []
-    started: list[datetime | None] = []
-    finished: list[datetime | None] = []
-    for item in items:
-        started_at = decode.moment(item.started_at.S) if item.started_at else None
-        finished_at = decode.moment(item.finished_at.S) if item.finished_at else None
+    for item, started_at, finished_at in zip(items, started, finished, strict=True):
         if (item.started_at and not started_at) or (item.finished_at and not finished_at):
             stats.malformed.add(item.sk.S)
-        started.append(started_at)
-        finished.append(finished_at)
-        job = _with_defaults(item, stats)
         jobs.append(
             DetailedJob(
-                job.job_id,
-                job.url,
-                job.status,
-                job.items_extracted,
+                item.sk.S[_PREFIX_LENGTH:],
+                item.url.S if item.url else "",
+                item.status.S if item.status else _PENDING,
+                item.items_extracted.N if item.items_extracted else 0,
                 item.started_at.S if item.started_at and started_at else None,
                 item.finished_at.S if item.finished_at and finished_at else None,
                 item.error_code.S if item.error_code else None,
