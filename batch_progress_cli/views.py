@@ -83,11 +83,11 @@ class Lines:
         if _changes(progress) == self._printed:
             return
         self._printed = _changes(progress)
-        told = self._failures or set()
-        # At the start, only the latest failures: a long list helps nobody.
+        known = self._failures or set()
+        # After the first poll, print only the latest failures.
         fresh = progress.last_failures if self._failures is None else progress.jobs
         for job in sorted(fresh, key=lambda job: job.finished_at or ""):
-            if job.job_id not in told:
+            if job.job_id not in known:
                 print(f"failed: {_failure(job)}")
         self._failures = {job.job_id for job in progress.jobs}
         print(f"{_counts(progress)}; {_rate(state)}{_outlook(state, state.now)}", flush=True)

@@ -151,8 +151,8 @@ The batch progress API is running on {address}
   tables     an embedded DynamoDB, for other commands with --local {port}; lost when the server stops
   batches    {seed.BATCH}: 10 URLs, 7 completed, 1 failed, 2 pending, 245 items
              {seed.LIVE_BATCH}: 40 URLs, processed while you watch, then started again
-  tokens     {seed.TOKEN} of their owner, {seed.OWNER}; {seed.EXPIRED_TOKEN} is refused
-  sessions   {command} token jwt --owner {seed.OWNER} --local {port} makes a JWT; it opens {seed.SESSION_BATCH}
+  tokens     {seed.TOKEN} of their owner, {seed.OWNER}; {seed.EXPIRED_TOKEN} has expired
+  sessions   {command} token jwt --owner {seed.OWNER} --local {port} makes a JWT, for {seed.SESSION_BATCH}
   log        {log}
 
 Ask it:
