@@ -10,7 +10,8 @@ from typing import Final
 from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 
-from batch_progress.errors import BatchProgressError, ConfigurationError
+from batch_progress.dynamodb import RequestFailed
+from batch_progress.errors import BatchProgressError, ConfigurationError, ServiceUnavailable
 from batch_progress.store import ReadStats
 
 # A log line lists at most this many keys of malformed items; the metric counts all of them.
@@ -30,6 +31,7 @@ class RequestLog:
         batch_id: The requested batch, `None` until its id is known to be valid.
         jobs: The number of jobs that the answer lists.
         error_code: The code of the error in the answer, `None` for a success.
+        failed_request: What went wrong at DynamoDB behind a `503`, `None` where that is not the cause.
     """
 
     def __init__(self, kind: str, request_id: str, now: float) -> None:
@@ -40,12 +42,21 @@ class RequestLog:
         self.batch_id: str | None = None
         self.jobs = 0
         self.error_code: str | None = None
+        self.failed_request: dict[str, object] | None = None
         self._began = time.perf_counter()
 
     def failure(self, error: Exception, logger: Logger) -> BatchProgressError:
         """Return the error that the caller sees; a fault of ours is logged with its traceback."""
         visible = error if isinstance(error, BatchProgressError) else BatchProgressError()
         self.error_code = visible.code
+        cause = error.__cause__
+        if isinstance(error, ServiceUnavailable) and isinstance(cause, RequestFailed):
+            self.failed_request = {
+                "reason": cause.reason,
+                "error": cause.code,
+                "http_status": cause.status,
+                "attempts": cause.attempts,
+            }
         if not isinstance(error, BatchProgressError) or isinstance(error, ConfigurationError):
             logger.error(
                 str(error) or "Unexpected failure",
@@ -79,6 +90,7 @@ class RequestLog:
                 "pages": self.reads.pages,
                 "read_units": self.reads.read_units,
                 "milliseconds": milliseconds,
+                **({"dynamodb": self.failed_request} if self.failed_request else {}),
             },
         )
         metrics.add_dimension("kind", self.kind)

@@ -19,10 +19,10 @@ from batch_progress.revision import NotCountable, Revisions
 from batch_progress.settings import revision_settings
 from batch_progress.table import JOB_PREFIX
 
-# Time to keep for the last attempt at DynamoDB and for the answer.
-_RESERVE_SECONDS: Final = dynamodb.LAST_ATTEMPT_SECONDS + 0.5
+# Time to keep for the answer once DynamoDB has been called.
+_ANSWER_SECONDS: Final = 0.5
 
-logger = Logger(service="batch-progress")
+logger = Logger(service="batch-progress", serialize_stacktrace=False)
 metrics = Metrics(namespace="BatchProgress", service="revision")
 
 
@@ -65,15 +65,15 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, list[dict[str, str
     revisions = _revisions()
     seconds = context.get_remaining_time_in_millis() / 1_000
     counted, failures = 0, []
-    with dynamodb.deadline(time.monotonic() + seconds - _RESERVE_SECONDS):
+    with dynamodb.deadline(time.monotonic() + seconds - _ANSWER_SECONDS):
         for batch_id, sequence_number in _changed(event["Records"]).items():
             try:
                 counted += revisions.count(batch_id)
             except NotCountable:
                 # A retry would fail too and block the shard. Without it, a client's tag is at most a minute stale.
                 logger.exception("batch is not countable", extra={"batch_id": batch_id})
-            except ServiceUnavailable:
-                logger.warning("batch is not counted yet", extra={"batch_id": batch_id})
+            except ServiceUnavailable as error:
+                logger.warning("batch is not counted yet", extra={"batch_id": batch_id, "cause": str(error.__cause__)})
                 failures.append({"itemIdentifier": sequence_number})
             except Exception:  # the other batches are counted all the same
                 logger.exception("batch is not counted", extra={"batch_id": batch_id})

@@ -3,8 +3,10 @@
 import contextlib
 import os
 import socket
+import ssl
 import struct
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -26,6 +28,7 @@ class Reply:
         silent: Seconds before anything is sent.
         pause: Seconds before each piece of the body.
         piece: Bytes in a piece; 0 for the whole body.
+        head_pause: Seconds before each single byte of the status line and the headers.
         stall: Seconds after the body, before the connection ends.
         reset: Reset the connection after so many bytes of the body; 0 resets it before the status line.
         hang_up: Close the connection and send nothing.
@@ -39,6 +42,7 @@ class Reply:
     silent: float = 0
     pause: float = 0
     piece: int = 0
+    head_pause: float = 0
     stall: float = 0
     reset: int | None = None
     hang_up: bool = False
@@ -55,12 +59,21 @@ class Misbehaving:
     Attributes:
         address: Where it listens.
         connections: How many connections were opened.
+        sockets: Those connections.
         over: Ends every wait of the server once it is set.
     """
 
     address: str = ""
     connections: int = 0
+    sockets: list[socket.socket] = field(default_factory=list)
     over: threading.Event = field(default_factory=threading.Event)
+
+    def close_connections(self) -> None:
+        """Close the connections from this side, and wait until the clients can notice."""
+        while self.sockets:
+            with contextlib.suppress(OSError):
+                self.sockets.pop().shutdown(socket.SHUT_RDWR)
+        time.sleep(0.05)
 
 
 class _Server(ThreadingHTTPServer):
@@ -81,6 +94,7 @@ class _Handler(BaseHTTPRequestHandler):
     def setup(self) -> None:
         super().setup()
         self.server_state.connections += 1
+        self.server_state.sockets.append(self.connection)
 
     def log_message(self, *_: object) -> None:
         """Keep the terminal clean."""
@@ -106,17 +120,22 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(promised))
         if reply.checksum is not None:
             self.send_header(CHECKSUM, str(reply.checksum))
-        self.end_headers()
+        # What `end_headers` does, at the reply's pace.
+        head: bytes = b"".join(self._headers_buffer) + b"\r\n"
+        self._headers_buffer: list[bytes] = []
+        self._write(head, reply.head_pause, 1 if reply.head_pause else len(head))
         if reply.reset is not None:
             self.wfile.write(reply.body[: reply.reset])
             self._reset()
             return
-        step = reply.piece or len(reply.body) or 1
-        for at in range(0, len(reply.body), step):
-            over.wait(reply.pause)
-            self.wfile.write(reply.body[at : at + step])
+        self._write(reply.body, reply.pause, reply.piece or len(reply.body) or 1)
         over.wait(reply.stall)
         self.close_connection = promised != len(reply.body)
+
+    def _write(self, content: bytes, pause: float, step: int) -> None:
+        for at in range(0, len(content), step):
+            self.server_state.over.wait(pause)
+            self.wfile.write(content[at : at + step])
 
     def _reset(self) -> None:
         # Closing without lingering sends RST instead of FIN.
@@ -127,14 +146,16 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextlib.contextmanager
-def misbehaving(answer: Answer) -> Iterator[Misbehaving]:
-    """Serve on a free port of this machine while the block runs."""
+def misbehaving(answer: Answer, tls: ssl.SSLContext | None = None) -> Iterator[Misbehaving]:
+    """Serve on a free port of this machine while the block runs, behind TLS where a context is given."""
     state = Misbehaving()
     handler = type("Handler", (_Handler,), {"server_state": state, "answer": staticmethod(answer)})
     server = _Server(("127.0.0.1", 0), handler)
+    if tls:
+        server.socket = tls.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
-    state.address = f"http://127.0.0.1:{server.server_port}"
+    state.address = f"https://localhost:{server.server_port}" if tls else f"http://127.0.0.1:{server.server_port}"
     try:
         yield state
     finally:

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import ssl
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -92,6 +93,9 @@ class Faulty:
     def connections(self) -> int:
         return self.server.connections
 
+    def close_connections(self) -> None:
+        self.server.close_connections()
+
     def answer(self, operation: str, _: dict[str, str], body: bytes) -> Reply:
         return self.reply(place(operation, body))
 
@@ -112,8 +116,8 @@ class Faulty:
 
 
 @contextlib.contextmanager
-def serving() -> Iterator[Faulty]:
-    """Run the server on a free port of loopback until the block ends."""
+def serving(tls: ssl.SSLContext | None = None) -> Iterator[Faulty]:
+    """Run the server on a free port of loopback until the block ends, behind TLS where a context is given."""
     faulty = Faulty()
-    with misbehaving(faulty.answer) as faulty.server:
+    with misbehaving(faulty.answer, tls) as faulty.server:
         yield faulty

@@ -4,7 +4,6 @@ import os
 from collections.abc import Iterator
 
 import pytest
-from botocore.retries.standard import ExponentialBackoff
 
 from batch_progress import dynamodb
 from functions.progress import app as progress
@@ -26,7 +25,7 @@ def line(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[Line]:
     monkeypatch.setattr(dynamodb, "READ_TIMEOUT_SECONDS", 1.0)
     monkeypatch.setattr(bad, "_SILENT_SECONDS", 1.2)
     monkeypatch.setattr(bad, "_LATE_SECONDS", 0.05)
-    monkeypatch.setattr(ExponentialBackoff, "delay_amount", lambda *_: 0)
+    monkeypatch.setattr(dynamodb, "backoff", lambda *_, **__: 0.0)
     factories = (progress._store, progress._tokens, progress._client, revision._revisions)
     engine = os.environ["AWS_ENDPOINT_URL_DYNAMODB"]
     with bad_line(Line(engine, SEED, remembers=True)) as line:

@@ -7,18 +7,18 @@ from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any
 
-import botocore.endpoint
 import botocore.session
 import pytest
 from botocore.awsrequest import AWSPreparedRequest
 from botocore.config import Config
-from botocore.exceptions import ClientError
-from botocore.retries.quota import RetryQuota
+from botocore.exceptions import BotoCoreError, ClientError
+from botocore.retries import quota
 from botocore.retries.standard import ExponentialBackoff
 from urllib3.connectionpool import HTTPConnectionPool
 from urllib3.util import Timeout
 
 from batch_progress import decode, dynamodb
+from batch_progress.dynamodb import Client, RequestFailed, RequestRefused
 from batch_progress.errors import ServiceUnavailable
 from batch_progress.revision import Revisions
 from batch_progress.store import BatchStore
@@ -75,7 +75,7 @@ class Rig:
     """The server, and a client of each kind. Making a client is slow."""
 
     server: Faulty
-    ours: Any
+    ours: Client
     stock: Any
 
 
@@ -91,7 +91,8 @@ def rig() -> Iterator[Rig]:
             patch.setenv(name, value)
         config = Config(retries={"mode": "standard", "total_max_attempts": dynamodb.ATTEMPTS})
         # No test is affected by the retries of the tests before it.
-        patch.setattr(RetryQuota, "acquire", lambda *_: True)
+        patch.setattr(quota.RetryQuota, "acquire", lambda *_: True)
+        patch.setattr(dynamodb.RetryQuota, "take", lambda *_, **__: 0)
         stock = botocore.session.Session().create_client("dynamodb", config=config)
         made = Rig(server, dynamodb.client(), stock)
         _time_out_only_where_the_server_hangs(made, patch)
@@ -100,18 +101,29 @@ def rig() -> Iterator[Rig]:
 
 def _time_out_only_where_the_server_hangs(rig: Rig, patch: pytest.MonkeyPatch) -> None:
     """Let a read time out at once if the server will not answer it, and never because the machine is busy."""
-    seconds = 60.0
+    stock_seconds = 60.0
+
+    def read_timeout(operation: str, body: bytes) -> float:
+        reply = rig.server.next(place(operation, body))
+        return 0.05 if reply.silent or reply.stall else 60.0
 
     def look(request: AWSPreparedRequest, **_: object) -> None:
-        nonlocal seconds
+        nonlocal stock_seconds
         target = request.headers["X-Amz-Target"]
-        operation = (target.decode() if isinstance(target, bytes) else target).rpartition(".")[2]
-        reply = rig.server.next(place(operation, request.body))
-        seconds = 0.05 if reply.silent or reply.stall else 60.0
+        stock_seconds = read_timeout(
+            (target.decode() if isinstance(target, bytes) else target).rpartition(".")[2], request.body
+        )
 
-    for client in (rig.ours, rig.stock):
-        client.meta.events.register_first("before-send.dynamodb", look)
-    patch.setattr(HTTPConnectionPool, "_get_timeout", lambda *_: Timeout(connect=60, read=seconds))
+    attempt = Client._attempt
+
+    def look_and_attempt(client: Client, operation: str, body: bytes, until: float) -> bytes:
+        with pytest.MonkeyPatch.context() as during:
+            during.setattr(dynamodb, "READ_TIMEOUT_SECONDS", read_timeout(operation, body))
+            return attempt(client, operation, body, until)
+
+    patch.setattr(Client, "_attempt", look_and_attempt)
+    rig.stock.meta.events.register_first("before-send.dynamodb", look)
+    patch.setattr(HTTPConnectionPool, "_get_timeout", lambda *_: Timeout(connect=60, read=stock_seconds))
 
 
 @pytest.fixture
@@ -125,6 +137,7 @@ def faulty(rig: Rig) -> Faulty:
 def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Retries do not wait."""
     monkeypatch.setattr(ExponentialBackoff, "delay_amount", lambda *_: 0)
+    monkeypatch.setattr(dynamodb, "backoff", lambda *_, **__: 0.0)
 
 
 @pytest.fixture
@@ -136,17 +149,23 @@ def function(rig: Rig, faulty: Faulty, monkeypatch: pytest.MonkeyPatch) -> Fault
     return faulty
 
 
-def read(client: Any, place: str) -> object:  # noqa: ANN401  # botocore ships no types
-    return dynamodb.get_item(client, **GET) if place == "batch" else dynamodb.query(client, **QUERY)
+def read(client: Any, place: str) -> object:  # noqa: ANN401  # either client
+    return client.get_item(**GET) if place == "batch" else client.query(**QUERY)
 
 
-def outcome(call: Callable[[], object]) -> tuple[str, str] | None:
-    """Return the botocore exception and error code that a call ends in; `None` if it succeeds."""
+def outcome(call: Callable[[], object]) -> str | None:
+    """Return the error code with which a call fails, its HTTP status without one, or that there was no response."""
     try:
         call()
-    except Exception as error:  # noqa: BLE001  # compared by the caller
-        cause = error.__cause__ if isinstance(error, ServiceUnavailable) and error.__cause__ else error
-        return type(cause).__name__, cause.response["Error"]["Code"] if isinstance(cause, ClientError) else ""
+    except ClientError as error:
+        return str(error.response["Error"]["Code"])
+    except (RequestRefused, ServiceUnavailable) as error:
+        failure = error if isinstance(error, RequestRefused) else error.__cause__
+        assert isinstance(failure, RequestFailed)
+        assert dynamodb.ATTEMPTS >= failure.attempts >= 1
+        return "no response" if failure.status is None else failure.code or str(failure.status)
+    except BotoCoreError:
+        return "no response"
     return None
 
 
@@ -163,9 +182,9 @@ def ask(place: str, context: Context | None = None) -> Answer:
 @pytest.mark.parametrize("name", PASSING + OURS)
 @pytest.mark.parametrize("place", ["batch", "first page"])
 def test_a_fault_is_what_it_is_to_the_stock_client(rig: Rig, faulty: Faulty, place: str, name: str) -> None:
-    """The same number of attempts, the same exception and the same code, whatever botocore's version."""
+    """The same number of attempts, and the same code, whatever botocore's version."""
     faulty.forever[place] = fault(name, place)
-    expected = outcome(lambda: rig.stock.get_item(**GET) if place == "batch" else rig.stock.query(**QUERY))
+    expected = outcome(lambda: read(rig.stock, place))
     attempts = faulty.calls[place]
     told = outcome(lambda: read(rig.ours, place))
     assert expected is not None
@@ -191,22 +210,11 @@ def test_a_body_that_stops_coming_is_asked_for_again(rig: Rig, faulty: Faulty) -
     stopping = replace(right, body=right.body[:9], promised=len(right.body), stall=60)
     faulty.once["batch"] = stopping
     with dynamodb.deadline(time.monotonic() + 60):
-        assert bytes(dynamodb.get_item(rig.ours, **GET).raw)
+        assert bytes(rig.ours.get_item(**GET).raw)
     faulty.forever["batch"] = stopping
     with dynamodb.deadline(time.monotonic() + 60), pytest.raises(ServiceUnavailable):
-        dynamodb.get_item(rig.ours, **GET)
+        rig.ours.get_item(**GET)
     assert 2 + dynamodb.ATTEMPTS == faulty.calls["batch"]
-
-
-@pytest.mark.parametrize("name", ["good", "no object"])
-@pytest.mark.usefixtures("_at_once")
-def test_an_answer_has_what_botocore_adds_to_every_one(rig: Rig, faulty: Faulty, name: str) -> None:
-    """Its status, its headers and the number of retries, also if every attempt is damaged."""
-    faulty.forever["batch"] = good("batch") if name == "good" else fault(name, "batch")
-    metadata = rig.ours.get_item(**GET)["ResponseMetadata"]
-    expected = (200, 0 if name == "good" else dynamodb.ATTEMPTS - 1)
-    assert expected == (metadata["HTTPStatusCode"], metadata["RetryAttempts"])
-    assert "content-length" in metadata["HTTPHeaders"]
 
 
 @pytest.mark.usefixtures("_at_once")
@@ -224,8 +232,8 @@ def test_an_update_whose_answer_is_damaged_is_none(rig: Rig, faulty: Faulty) -> 
 def test_a_quota_of_retries_that_is_used_up_lets_no_damage_through(
     rig: Rig, faulty: Faulty, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
-    """After a long outage botocore stops retrying. A damaged answer is still not accepted."""
-    monkeypatch.setattr(RetryQuota, "acquire", lambda *_: False)
+    """After a long outage a client stops retrying. A damaged answer is still not accepted."""
+    monkeypatch.setattr(dynamodb.RetryQuota, "take", lambda *_, **__: None)
     faulty.forever[place] = fault("nothing there, bad checksum", place)
     with pytest.raises(ServiceUnavailable):
         read(rig.ours, place)
@@ -236,7 +244,7 @@ def test_a_quota_of_retries_that_is_used_up_lets_no_damage_through(
 def test_a_page_has_no_details_unless_they_are_asked_for(rig: Rig) -> None:
     """Each call decides for itself."""
     asked = [{"detailed": True}, {}, {"detailed": False}]
-    kinds = [type(dynamodb.query(rig.ours, **QUERY, **more).items[0]) for more in asked]
+    kinds = [type(rig.ours.query(**QUERY, **more).items[0]) for more in asked]
     assert [decode.DetailedItem, decode.Item, decode.Item] == kinds
 
 
@@ -325,11 +333,11 @@ class Clock:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """The clock of the deadline and of botocore's retries."""
+    """The clock of the deadline and of the pauses before retries."""
     clock = Clock()
     monkeypatch.setattr(dynamodb, "monotonic", clock)
     monkeypatch.setattr(app, "time", SimpleNamespace(monotonic=clock, time=time.time))
-    monkeypatch.setattr(botocore.endpoint, "time", SimpleNamespace(sleep=clock.sleep))
+    monkeypatch.setattr(time, "sleep", clock.sleep)
     return clock
 
 
@@ -353,9 +361,8 @@ def test_without_time_nothing_is_begun(function: Faulty, clock: Clock, place: st
 def test_retries_end_with_the_time(
     function: Faulty, clock: Clock, monkeypatch: pytest.MonkeyPatch, headers: dict[str, str]
 ) -> None:
-    """Whatever pause botocore, or the header that it obeys, would make before the next attempt."""
-    delay_amount, least = ExponentialBackoff.delay_amount, dynamodb.LAST_ATTEMPT_SECONDS
-    monkeypatch.setattr(ExponentialBackoff, "delay_amount", lambda *given: max(delay_amount(*given), least))
+    """Whatever pause the back-off, or the response, would make before the next attempt."""
+    monkeypatch.setattr(dynamodb, "backoff", lambda *_, **__: 0.0 if headers else 5.0)
     function.forever["first page"] = replace(fault("ThrottlingException", "first page"), headers=headers)
     answer = within(4, "first page", clock)
     assert (503, "SERVICE_UNAVAILABLE") == answer.outcome
@@ -366,7 +373,7 @@ def test_no_retry_is_waited_for_when_time_is_up(
     function: Faulty, clock: Clock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A slow last attempt is not followed by a pause for one that could not begin."""
-    monkeypatch.setattr(ExponentialBackoff, "delay_amount", lambda *_: 60)
+    monkeypatch.setattr(dynamodb, "backoff", lambda *_, **__: 60.0)
     reply = function.reply
 
     def slow(place: str) -> Reply:
@@ -381,27 +388,33 @@ def test_no_retry_is_waited_for_when_time_is_up(
     assert not [entry for entry in caplog.records if entry.levelname == "ERROR"]
 
 
-# Every byte comes in time and the last one would not.
-TRICKLE = Reply(body=b" " * 20_000, pause=0.001, piece=1)
+# Every byte arrives in time, and the last one would not.
+TRICKLES = {
+    "head": Reply(head_pause=0.001, headers={"X-Padding": "x" * 20_000}),
+    "body": Reply(body=b" " * 20_000, pause=0.001, piece=1),
+}
 
 
+@pytest.mark.parametrize("part", TRICKLES)
 @pytest.mark.parametrize("place", PLACES)
-def test_a_body_that_trickles_in_is_not_waited_for(function: Faulty, clock: Clock, place: str) -> None:
-    function.forever[place] = TRICKLE
+def test_a_response_that_trickles_in_is_given_up_in_time(function: Faulty, clock: Clock, place: str, part: str) -> None:
+    """Headers or body: the answer leaves before the function's timeout."""
+    function.forever[place] = TRICKLES[part]
     clock.step = 0.1
     answer = within(10, place, clock)
     assert (503, "SERVICE_UNAVAILABLE") == answer.outcome
     assert 1 == function.calls[place]
 
 
-def test_a_body_that_trickles_in_ends_with_the_last_attempt(rig: Rig, faulty: Faulty, clock: Clock) -> None:
-    """No wait for a piece begins so late that it could exceed the last attempt's time."""
-    faulty.forever["batch"] = TRICKLE
+@pytest.mark.parametrize("part", TRICKLES)
+def test_a_response_that_trickles_in_ends_with_the_deadline(rig: Rig, faulty: Faulty, clock: Clock, part: str) -> None:
+    """No read ends later."""
+    faulty.forever["batch"] = TRICKLES[part]
     clock.step = 0.1
-    at = clock() + 0.3
+    at = clock() + 3
     with dynamodb.deadline(at), pytest.raises(ServiceUnavailable):
         read(rig.ours, "batch")
-    assert at < clock.now < at + dynamodb.LAST_ATTEMPT_SECONDS - dynamodb.READ_TIMEOUT_SECONDS + 2 * clock.step
+    assert at <= clock.now < at + 4 * clock.step
 
 
 def test_a_slow_body_that_comes_in_time_is_an_answer(function: Faulty) -> None:

@@ -1,16 +1,15 @@
 """Tokens that nobody has issued, by the hundred thousand; and headers that try to be two things."""
 
 import tracemalloc
-from collections.abc import Iterator
 from typing import Any
 
 import msgspec
 import pytest
 
 from batch_progress import decode
+from batch_progress.dynamodb import Client
 from batch_progress.errors import CredentialRefused
 from batch_progress.tokens import Credential, Scheme, TokenStore
-from functions.progress import app
 from tests.integration.world import World, event, progress_path, unique
 
 FLOOD = 100_000
@@ -18,21 +17,21 @@ FLOOD = 100_000
 REMEMBERED_SECONDS = 30
 
 
-class Table:
+class Table(Client):
     """A tokens table that knows every token or none, and counts how often it is read."""
 
     def __init__(self, *, knows: bool) -> None:
         self.reads = 0
         item = msgspec.Raw(b'{"owner_id": {"S": "demo"}}') if knows else msgspec.Raw()
-        self._answer = {"Answer": decode.GetResult(item)}
+        self._result = decode.GetResult(item)
 
     def revoke(self) -> None:
         item = msgspec.Raw(b'{"owner_id": {"S": "demo"}, "revoked_at": {"S": "2024-12-16T10:30:02.123Z"}}')
-        self._answer = {"Answer": decode.GetResult(item)}
+        self._result = decode.GetResult(item)
 
-    def get_item(self, **_: object) -> dict[str, Any]:
+    def get_item(self, **_: Any) -> decode.GetResult:  # noqa: ANN401  # DynamoDB's arguments
         self.reads += 1
-        return self._answer
+        return self._result
 
 
 def refused(tokens: TokenStore, token: str, now: float) -> bool:
@@ -114,18 +113,18 @@ def test_a_token_issued_a_second_ago_works_at_once(world: World) -> None:
 
 
 @pytest.fixture
-def reads(world: World) -> Iterator[list[str]]:
+def reads(world: World, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The operations that the function sends to DynamoDB."""
-    del world  # the client is one of its tables
+    del world  # the function asks its tables
     sent: list[str] = []
+    send = Client._attempt
 
-    def note(model: Any, **_: object) -> None:  # noqa: ANN401  # botocore ships no types
-        sent.append(model.name)
+    def note(client: Client, operation: str, body: bytes, until: float) -> bytes:
+        sent.append(operation)
+        return send(client, operation, body, until)
 
-    events = app._client().meta.events
-    events.register("before-call.dynamodb", note)
-    yield sent
-    events.unregister("before-call.dynamodb", note)
+    monkeypatch.setattr(Client, "_attempt", note)
+    return sent
 
 
 SMUGGLED = {

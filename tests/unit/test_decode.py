@@ -1,20 +1,16 @@
 """Pages and items as they come over the wire: what decodes, what does not, and what that costs."""
 
 import json
-import math
 import threading
-import time
 from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 import pytest
-from botocore.exceptions import ClientError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batch_progress import decode, dynamodb
-from batch_progress.errors import ServiceUnavailable
+from batch_progress import decode
 from batch_progress.table import JobStatus
 
 JOB: dict[str, Any] = {
@@ -314,47 +310,3 @@ def test_timestamps(text: str, moment: datetime | None) -> None:
     assert [moment, *decode.moments(others)] == decode.moments([text, *others])
     (item,) = decoded(page(JOB | {"started_at": {"S": text}})).items
     assert (moment and decode.Time(moment)) == item.started_at
-
-
-def test_a_client_waits_seconds_and_tries_three_times(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A second for a connection and two for each piece: three attempts fit into the function's time."""
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
-    config = dynamodb.client().meta.config
-    assert (1, 2) == (config.connect_timeout, config.read_timeout)
-    assert {"mode": "standard", "total_max_attempts": 3} == config.retries
-
-
-def test_another_protocol_is_botocores_own() -> None:
-    """A session makes a client of another service where it needs one for its credentials."""
-    assert {"json": True, "query": False} == {
-        protocol: isinstance(dynamodb.WireParserFactory().create_parser(protocol), dynamodb.WireParser)
-        for protocol in ("json", "query")
-    }
-
-
-@pytest.mark.parametrize(
-    ("status", "error", "passing"),
-    [
-        (500, {"Code": "Novelty"}, True),
-        (400, {"Code": "Novelty"}, False),
-        (400, {"Code": "ThrottlingException"}, True),
-        (400, {"Code": "413"}, True),
-        (400, {}, False),
-    ],
-)
-def test_what_passes(status: int, error: dict[str, str], *, passing: bool) -> None:
-    """A server's error whatever it is called, what will do better later, and what DynamoDB did not write itself."""
-
-    def refuse() -> dict[str, Any]:
-        raise ClientError({"Error": error, "ResponseMetadata": {"HTTPStatusCode": status}}, "Query")
-
-    with pytest.raises(ServiceUnavailable if passing else ClientError):
-        dynamodb.call(refuse, {})
-
-
-def test_what_is_left_of_the_time() -> None:
-    """Until the deadline, less as time passes; without one there is no end of it."""
-    assert math.inf == dynamodb.seconds_left()
-    with dynamodb.deadline(time.monotonic() + 100):
-        assert 99 < dynamodb.seconds_left() <= 100
-    assert math.inf == dynamodb.seconds_left()

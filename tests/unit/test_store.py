@@ -1,12 +1,12 @@
 """Reading batches, beside what the engines show: pages as DynamoDB may cut them, and what they cost."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import msgspec
 import pytest
 
 from batch_progress import decode
+from batch_progress.dynamodb import Client
 from batch_progress.errors import BatchNotFound
 from batch_progress.store import BatchStore, ReadStats
 
@@ -18,30 +18,27 @@ def job(name: str, **values: dict[str, str]) -> dict[str, Any]:
     return {"sk": {"S": f"JOB#{name}"}, "url": {"S": "u"}, "status": {"S": "pending"}} | values
 
 
-def answer(*items: dict[str, Any], more: bool = True, units: float = 1.5) -> dict[str, Any]:
+def answer(*items: dict[str, Any], more: bool = True, units: float = 1.5) -> decode.QueryPage[Any]:
     body = {"Items": items, "Count": len(items), "ConsumedCapacity": {"CapacityUnits": units}}
-    return {
-        "Answer": decode.query_page(
-            msgspec.json.encode(body | ({"LastEvaluatedKey": KEY} if more else {})), detailed=False
-        )
-    }
+    return decode.query_page(msgspec.json.encode(body | ({"LastEvaluatedKey": KEY} if more else {})), detailed=False)
 
 
-class Client:
-    """Answers page by page and keeps what it was asked."""
+class Pages(Client):
+    """Answers page by page and records its requests."""
 
-    def __init__(self, *answers: dict[str, Any]) -> None:
-        self._answers: Iterator[dict[str, Any]] = iter(answers)
+    def __init__(self, *answers: decode.QueryPage[Any]) -> None:
+        self._answers = iter(answers)
         self.asked: list[dict[str, Any]] = []
 
-    def query(self, **arguments: Any) -> dict[str, Any]:  # noqa: ANN401  # botocore's
-        self.asked.append(dict(arguments))
+    def query(self, *, detailed: bool = False, **arguments: Any) -> decode.QueryPage[Any]:  # noqa: ANN401  # DynamoDB's
+        del detailed
+        self.asked.append(arguments)
         return next(self._answers)
 
 
-def read(*answers: dict[str, Any]) -> tuple[list[list[str]], ReadStats, Client]:
-    """Read a batch; return the ids page by page, what was taken down, and the client."""
-    client, log = Client(*answers), ReadStats()
+def read(*answers: decode.QueryPage[Any]) -> tuple[list[list[str]], ReadStats, Pages]:
+    """Read a batch; return the ids page by page, the read statistics, and the client."""
+    client, log = Pages(*answers), ReadStats()
     _, pages = BatchStore(client, "jobs").read("b", "demo", 0, log)
     return [[one.job_id for one in page.jobs] for page in pages], log, client
 
@@ -62,7 +59,7 @@ def test_an_empty_page_is_not_the_last() -> None:
 
 
 def test_a_stranger_costs_one_page() -> None:
-    client, log = Client(answer(BATCH, job("a")), answer(job("b"), more=False)), ReadStats()
+    client, log = Pages(answer(BATCH, job("a")), answer(job("b"), more=False)), ReadStats()
     with pytest.raises(BatchNotFound):
         BatchStore(client, "jobs").read("b", "stranger", 0, log)
     assert (1, 1) == (log.pages, len(client.asked))

@@ -7,6 +7,7 @@ import msgspec
 import pytest
 
 from batch_progress import decode
+from batch_progress.dynamodb import Client
 from batch_progress.errors import TokenExpired, TokenInvalid
 from batch_progress.tokens import Credential, Scheme, TokenStore
 
@@ -16,16 +17,16 @@ REMEMBERED_SECONDS = 30
 KEPT = 1_024
 
 
-class Table:
-    """A tokens table in which every token has the same item; it takes down how it is read."""
+class Table(Client):
+    """A tokens table in which every token has the same item; it records its requests."""
 
     def __init__(self, item: dict[str, Any]) -> None:
-        self._answer = {"Answer": decode.GetResult(msgspec.Raw(msgspec.json.encode(item)))}
+        self._result = decode.GetResult(msgspec.Raw(msgspec.json.encode(item)))
         self.asked: list[dict[str, Any]] = []
 
-    def get_item(self, **arguments: object) -> dict[str, Any]:
+    def get_item(self, **arguments: Any) -> decode.GetResult:  # noqa: ANN401  # DynamoDB's arguments
         self.asked.append(arguments)
-        return self._answer
+        return self._result
 
 
 def show(tokens: TokenStore, now: float, *numbers: int) -> list[str]:

@@ -1,7 +1,8 @@
 """The shapes of DynamoDB's items and answers, and decoding them straight from the response body.
 
 Decoding with msgspec into these structs costs a small part of what botocore's parser costs, which walks over every
-attribute in Python (docs/decisions/0004-wire.md). A malformed attribute is dropped; the rest of its item is kept.
+attribute in Python (docs/decisions/0004-dynamodb-client.md). A malformed attribute is dropped; the rest of its item is
+kept.
 """
 
 import re

@@ -1,101 +1,158 @@
-"""DynamoDB's answers, decoded straight from the wire.
+"""A small client of DynamoDB for the read path: `Query`, `GetItem` and `UpdateItem`.
 
-botocore's own parser walks over every attribute of every item in Python, which is most of the cost of a large
-read. A session takes another parser through a public extension point; this one decodes successful answers to
-`Query` and `GetItem` with msgspec and leaves every error and every other operation to the stock parser, so that
-retries and typed errors stay botocore's. It is stricter in one thing: an answer that is cut, is no JSON or does not
-match its checksum is retried and never taken for good, where the stock client takes the first for an empty one and
-the last as it is once its retries are used up (docs/decisions/0004-wire.md).
+DynamoDB's protocol is one signed `POST` and one JSON response. botocore, which can do much more, accounted for three
+quarters of a small answer and half of a cold start (docs/decisions/0004-dynamodb-client.md). Requests are retried as
+in botocore's standard mode. This client is stricter in two things: every read of a response ends at a deadline, and a
+response that is truncated, is not JSON or does not match its checksum is retried and never used.
 """
 
-from collections.abc import Iterator
+import io
+import random
+import re
+import socket
+import time
+import weakref
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from enum import StrEnum
 from functools import partial
+from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from math import inf
+from ssl import SSLContext, SSLWantReadError, create_default_context
+from threading import Lock
 from time import monotonic
 from typing import Any, Final
 
-import botocore.session
 import msgspec
-from botocore.awsrequest import AWSResponse
-from botocore.config import Config
-from botocore.exceptions import ClientError, HTTPClientError
-from botocore.exceptions import ConnectionError as Unreachable
-from botocore.parsers import PROTOCOL_PARSERS, JSONParser, ResponseParserFactory
 from isal.isal_zlib import crc32
-from urllib3.exceptions import HTTPError
 
-from batch_progress import decode
+from batch_progress import decode, endpoint
 from batch_progress.errors import ServiceUnavailable
+from batch_progress.sigv4 import authorization
 
-# One attempt; `Deadline` bounds them all together.
-CONNECT_TIMEOUT_SECONDS: Final = 1
-READ_TIMEOUT_SECONDS: Final = 2
+# Of one attempt; the deadline limits all of them together.
+CONNECT_TIMEOUT_SECONDS: Final = 1.0
+READ_TIMEOUT_SECONDS: Final = 2.0
 ATTEMPTS: Final = 3
-# A last attempt may begin just before the deadline and take this long.
-LAST_ATTEMPT_SECONDS: Final = CONNECT_TIMEOUT_SECONDS + READ_TIMEOUT_SECONDS
 
-# What the next query decodes to; set by `query`, read by the parser that botocore calls inside it.
-_detailed: ContextVar[bool] = ContextVar("detailed", default=False)
-_deadline: ContextVar[float | None] = ContextVar("deadline", default=None)
+_OK: Final = range(200, 300)
+_SERVER_ERRORS: Final = range(500, 600)
+_encoder: Final = msgspec.json.Encoder()
+_object: Final = msgspec.json.Decoder(dict[str, Any])
 
-
-class WireParser(JSONParser):  # type: ignore[misc]  # botocore ships no types
-    """The stock parser, but for successful answers to `Query` and `GetItem`."""
-
-    def parse(self, response: dict[str, Any], shape: Any) -> dict[str, Any]:  # noqa: ANN401  # botocore's signature
-        """Parse a response; one of ours comes as `{"Answer": …}`, a damaged one as an error that is retried."""
-        metadata = {"HTTPStatusCode": response["status_code"], "HTTPHeaders": response["headers"]}
-        if not _intact(response):
-            return {"Error": _DAMAGED, "ResponseMetadata": metadata}
-        name = shape.name if shape is not None and response["status_code"] < 300 else None  # noqa: PLR2004  # HTTP's successes
-        if name not in ("QueryOutput", "GetItemOutput"):
-            parsed: dict[str, Any] = super().parse(response, shape)
-            return parsed
-        try:
-            if name == "QueryOutput":
-                answer: object = decode.query_page(response["body"], detailed=_detailed.get())
-            else:
-                answer = decode.get_result(response["body"])
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            return {"Error": _DAMAGED, "ResponseMetadata": metadata}
-        return {"Answer": answer, "ResponseMetadata": metadata}
+# ---- Failures -----------------------------------------------------------------------------------------------
 
 
-# The code is one that every retry mode of botocore takes for a passing fault.
-_DAMAGED: Final = {"Code": "RequestTimeout", "Message": "Damaged answer"}
+class Reason(StrEnum):
+    """Why a request failed, for the log."""
+
+    THROTTLED = "throttled"
+    SERVER_ERROR = "server error"
+    DAMAGED = "damaged response"  # truncated, not JSON, or not as its checksum says
+    UNKNOWN = "unknown response"  # an error without DynamoDB's error code
+    SILENT = "no response"  # nothing arrived in time
+    UNREACHABLE = "no connection"  # or it broke
+    NO_TIME = "no time left"  # the deadline had passed before the first attempt
+    REFUSED = "refused"  # with an error that another attempt would meet again
 
 
-def _intact(response: dict[str, Any]) -> bool:
-    """Tell whether a body is as it was sent: by its checksum, or by its letters where an engine sends none."""
-    body, expected = response["body"], response["headers"].get("x-amz-crc32")
-    if expected is not None:
-        return bool(expected == str(crc32(body)))
+class RequestFailed(Exception):
+    """A request to DynamoDB failed.
+
+    Attributes:
+        reason: The kind of failure of the last attempt.
+        code: DynamoDB's error code, or the name of the exception; `None` where there is neither.
+        status: HTTP's, `None` without a response.
+        message: More words, DynamoDB's own where it has any.
+        attempts: The number of attempts made.
+        retry_after: Milliseconds to wait according to the response, `None` where it does not say.
+        stale: Whether a kept connection broke before a response began: another attempt need not wait.
+    """
+
+    def __init__(self, reason: Reason, code: str | None = None, status: int | None = None, message: str = "") -> None:
+        super().__init__(reason, code, status, message)
+        self.reason = reason
+        self.code = code
+        self.status = status
+        self.message = message
+        self.attempts = 0
+        self.retry_after: str | None = None
+        self.stale = False
+
+    def __str__(self) -> str:
+        """Describe the failure in one line."""
+        facts = (self.code, self.status and f"status {self.status}", f"{self.attempts} attempts", self.message)
+        return f"DynamoDB: {self.reason} ({', '.join(str(fact) for fact in facts if fact)})"
+
+
+class RequestRefused(RequestFailed):
+    """DynamoDB refused a request and would refuse it again: the request or the deployment is wrong."""
+
+
+# The retryable error codes of botocore's standard mode.
+_THROTTLING: Final = frozenset(
+    {
+        "BandwidthLimitExceeded",
+        "EC2ThrottledException",
+        "LimitExceededException",
+        "PriorRequestNotComplete",
+        "ProvisionedThroughputExceededException",
+        "RequestLimitExceeded",
+        "RequestThrottled",
+        "RequestThrottledException",
+        "SlowDown",
+        "ThrottledException",
+        "Throttling",
+        "ThrottlingException",
+        "TooManyRequestsException",
+        "TransactionInProgressException",
+    }
+)
+_TRANSIENT: Final = frozenset({"RequestTimeout", "RequestTimeoutException"})
+_INTERNAL: Final = "InternalServerError"
+_TRANSIENT_STATUSES: Final = frozenset({500, 502, 503, 504})
+_THROTTLING_STATUS: Final = 429
+# For other clients of the table, which see the codes alone.
+RETRYABLE_CODES: Final = _THROTTLING | _TRANSIENT | {_INTERNAL}
+_RETRYABLE: Final = frozenset({Reason.THROTTLED, Reason.DAMAGED, Reason.SILENT, Reason.UNREACHABLE})
+
+
+def _retryable(failure: RequestFailed) -> bool:
+    return failure.reason in _RETRYABLE or failure.status in _TRANSIENT_STATUSES or failure.code in _TRANSIENT
+
+
+def _failure(response: HTTPResponse, body: bytes) -> RequestFailed:
+    """Return the failure that an error response reports."""
     try:
-        # msgspec passes over names that it does not know without looking at their letters.
-        body.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
+        error = _object.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        error = {}
+    code = error.get("__type")
+    # `com.amazonaws.dynamodb.v20120810#ThrottlingException`, with a URI behind a colon from some services.
+    code = code.rpartition("#")[2].partition(":")[0] if isinstance(code, str) else None
+    message = str(error.get("message") or error.get("Message") or "")
+    status = response.status
+    if code in _THROTTLING or status == _THROTTLING_STATUS:
+        failure = RequestFailed(Reason.THROTTLED, code, status, message)
+    elif status in _SERVER_ERRORS or code in _TRANSIENT or code == _INTERNAL:
+        failure = RequestFailed(Reason.SERVER_ERROR, code, status, message)
+    elif code:
+        failure = RequestRefused(Reason.REFUSED, code, status, message)
+    else:
+        failure = RequestFailed(Reason.UNKNOWN, code, status, message)
+    failure.retry_after = response.headers.get("x-amz-retry-after")
+    return failure
 
 
-class WireParserFactory(ResponseParserFactory):  # type: ignore[misc]  # botocore ships no types
-    """Hands botocore the parser above for the protocol that DynamoDB speaks."""
+# ---- The deadline -------------------------------------------------------------------------------------------
 
-    def create_parser(self, protocol_name: str) -> Any:  # noqa: ANN401  # botocore's signature
-        """Return a parser for `protocol_name`."""
-        parser = WireParser if protocol_name == "json" else PROTOCOL_PARSERS[protocol_name]
-        return parser(**self._defaults)
-
-
-class DeadlinePassed(Exception):
-    """There is no time left for another attempt."""
+_deadline: ContextVar[float] = ContextVar("deadline", default=inf)
 
 
 @contextmanager
 def deadline(at: float) -> Iterator[None]:
-    """Let no attempt begin after `at`, in seconds of `time.monotonic`, or end `LAST_ATTEMPT_SECONDS` later."""
+    """Let every request in the block end by `at`, in seconds of `time.monotonic`."""
     token = _deadline.set(at)
     try:
         yield
@@ -104,155 +161,323 @@ def deadline(at: float) -> Iterator[None]:
 
 
 def seconds_left() -> float:
-    """Return how long it is until the deadline after which no attempt begins; without one, for ever."""
-    at = _deadline.get()
-    return inf if at is None else at - monotonic()
+    """Return the seconds until the deadline, infinity without one."""
+    return _deadline.get() - monotonic()
 
 
-def client() -> Any:  # noqa: ANN401  # botocore ships no types
-    """Make a DynamoDB client that decodes as this module says."""
-    session = botocore.session.Session()
-    session.register_component("response_parser_factory", WireParserFactory())
-    client = session.create_client(
-        "dynamodb",
-        config=Config(
-            connect_timeout=CONNECT_TIMEOUT_SECONDS,
-            read_timeout=READ_TIMEOUT_SECONDS,
-            retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
-            # A tenth of a small answer each: the arguments are this package's own, and DynamoDB checks them too; the
-            # usual name of the client is put together anew for each request.
-            parameter_validation=False,
-            user_agent="batch-progress",
-            account_id_endpoint_mode="disabled",
-        ),
-    )
-    session = client._endpoint.http_session  # noqa: SLF001  # botocore hands it out nowhere else
-    client.meta.events.register("before-send.dynamodb", partial(_send, session))
-    client.meta.events.register_first("needs-retry.dynamodb", _give_up)
-    return client
+# ---- Retries ------------------------------------------------------------------------------------------------
+
+# botocore's for DynamoDB: seconds of the first back-off, doubled for each further one.
+_FIRST_BACKOFF: Final = 0.025
+_FIRST_THROTTLING_BACKOFF: Final = 1.0
+_LONGEST_BACKOFF: Final = 20.0
+# How much longer than its back-off a response may make the client wait.
+_LONGEST_EXTRA_WAIT: Final = 5.0
+_MILLISECONDS: Final = re.compile(r"[0-9]{1,9}\Z")
 
 
-# How much of a body is taken at once.
-_CHUNK_BYTES: Final = 2**18
+def backoff(attempt: int, *, throttled: bool) -> float:
+    """Return how many seconds to wait after the attempt of this number, 1 the first: exponential, with full jitter."""
+    first = _FIRST_THROTTLING_BACKOFF if throttled else _FIRST_BACKOFF
+    return random.random() * min(first * 2.0 ** (attempt - 1), _LONGEST_BACKOFF)  # noqa: S311  # jitter, not a secret
 
 
-def _send(session: Any, request: Any, **_: object) -> AWSResponse | None:  # noqa: ANN401  # botocore ships no types
-    """Send a request within the deadline, its body read as it comes.
-
-    botocore's timeout is for each piece of a body, so that one which trickles in is read without end.
-    """
-    at = _deadline.get()
-    if at is None:
-        return None
-    if monotonic() >= at:
-        raise DeadlinePassed
-    request.stream_output = True
-    response = session.send(request)
-    # No piece is waited for longer than that.
-    body = _Body(response.raw, at + LAST_ATTEMPT_SECONDS - READ_TIMEOUT_SECONDS)
-    whole = AWSResponse(response.url, response.status_code, response.headers, body)
-    # Read here, where botocore retries what fails.
-    _ = whole.content
-    return whole
+def _delay(least: float, retry_after: str | None) -> float:
+    """Return how many seconds to wait: what a response asks for, within botocore's bounds."""
+    if retry_after is None or not _MILLISECONDS.match(retry_after):
+        return least
+    return max(least, min(int(retry_after) / 1_000, least + _LONGEST_EXTRA_WAIT))
 
 
-class _Body:
-    """A body that is read until some time and no longer."""
+class RetryQuota:
+    """botocore's retry quota: tokens that retries cost, so that a process with many failures stops retrying."""
 
-    def __init__(self, raw: Any, until: float) -> None:  # noqa: ANN401  # urllib3's, as botocore hands it out
-        self._raw = raw
+    CAPACITY: Final = 500
+    _RETRY: Final = 14
+    _THROTTLED_RETRY: Final = 5
+    _SUCCESS: Final = 1
+
+    def __init__(self) -> None:
+        self._tokens = self.CAPACITY
+        self._lock = Lock()
+
+    def take(self, *, throttled: bool) -> int | None:
+        """Take the tokens of a retry and return how many they are, `None` when too few are left."""
+        cost = self._THROTTLED_RETRY if throttled else self._RETRY
+        with self._lock:
+            if cost > self._tokens:
+                return None
+            self._tokens -= cost
+        return cost
+
+    def give_back(self, taken: int) -> None:
+        """Give back what the last retry of a successful request took, or one token where it needed none."""
+        if self._tokens < self.CAPACITY:
+            with self._lock:
+                self._tokens = min(self._tokens + (taken or self._SUCCESS), self.CAPACITY)
+
+
+# ---- Connections --------------------------------------------------------------------------------------------
+
+
+class _BoundedReader(io.RawIOBase):
+    """The bytes that a socket receives; each read ends at the deadline, or earlier when nothing arrives."""
+
+    def __init__(self, sock: socket.socket, until: float) -> None:
+        self._socket = sock
         self._until = until
 
-    def stream(self) -> Iterator[bytes]:
-        """Yield what comes, piece by piece."""
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:  # noqa: ANN401  # any writable buffer
+        self._socket.settimeout(_at_most(READ_TIMEOUT_SECONDS, self._until))
+        return self._socket.recv_into(buffer)
+
+
+class _Connection:
+    """A connection to the endpoint, or through its proxy."""
+
+    def __init__(self, to: endpoint.Endpoint, tls: SSLContext | None, until: float) -> None:
+        """Connect.
+
+        Raises:
+            OSError: That failed, or took too long.
+        """
+        at = to.proxy or to
+        timeout = _at_most(CONNECT_TIMEOUT_SECONDS, until)
+        if tls is None:
+            self._http = HTTPConnection(at.host, at.port, timeout=timeout)
+        else:
+            self._http = HTTPSConnection(at.host, at.port, timeout=timeout, context=tls)
+            if to.proxy:
+                self._http.set_tunnel(to.host, to.port, dict(to.proxy.headers))
+        self._until = until
+        self.kept = False
         try:
-            while piece := self._raw.read1(_CHUNK_BYTES):
-                yield piece
-                if monotonic() >= self._until:
-                    self._raw.close()
-                    raise DeadlinePassed
-        except HTTPError as error:
-            raise HTTPClientError(error=error) from error
+            self._http.connect()
+        except BaseException:
+            self._http.close()
+            raise
+
+    def ask(self, request: bytes, until: float) -> tuple[HTTPResponse, bytes]:
+        """Send a request and return the response with its body.
+
+        Raises:
+            OSError: The connection broke, or the response took too long.
+            HTTPException: The response is not HTTP.
+        """
+        self._until = until
+        self._http.sock.settimeout(_at_most(READ_TIMEOUT_SECONDS, until))
+        self._http.sock.sendall(request)
+        response = HTTPResponse(self, method="POST")  # type: ignore[arg-type]  # it only calls makefile
+        response.begin()
+        self.kept = False
+        body = response.read()
+        self.kept = not response.will_close
+        return response, body
+
+    def makefile(self, _mode: str) -> io.BufferedReader:
+        """Return what `HTTPResponse` reads from."""
+        return io.BufferedReader(_BoundedReader(self._http.sock, self._until))
+
+    def is_open(self) -> bool:
+        """Whether it can carry another request: the other side has neither closed it nor sent anything unasked."""
+        self._http.sock.settimeout(0)
+        try:
+            self._http.sock.recv(1)
+        except (BlockingIOError, SSLWantReadError):
+            return True
+        except OSError:
+            pass
+        return False
+
+    def close(self) -> None:
+        self._http.close()
 
 
-def _give_up(response: tuple[AWSResponse, dict[str, Any]] | None, **_: object) -> bool | None:
-    """Keep botocore from waiting for an attempt that the deadline would not let begin."""
-    at = _deadline.get()
-    if at is None:
-        return None
-    if response is not None:
-        # It would wait as long as this says, up to 5 seconds.
-        response[0].headers.pop("x-amz-retry-after", None)
-    return False if monotonic() >= at else None
-
-
-def query(client: Any, *, detailed: bool = False, **arguments: Any) -> decode.QueryPage[Any]:  # noqa: ANN401  # botocore's arguments
-    """Read one page.
-
-    Args:
-        client: From `dynamodb`.
-        detailed: Whether items come as `DetailedItem`.
-        arguments: Those of the client's `query`.
+def _at_most(seconds: float, until: float) -> float:
+    """Return a timeout of `seconds`, or less so that it ends by `until`.
 
     Raises:
-        ServiceUnavailable: DynamoDB gave no whole answer in time, after the retries.
-        botocore.exceptions.ClientError: It refused, and would again.
+        TimeoutError: That has passed.
     """
-    token = _detailed.set(detailed)
+    left = until - monotonic()
+    if left <= 0:
+        raise TimeoutError("the deadline has passed")
+    return min(seconds, left)
+
+
+def _close_all(connections: list[_Connection]) -> None:
+    while connections:
+        connections.pop().close()
+
+
+# ---- The client ---------------------------------------------------------------------------------------------
+
+
+class Client:
+    """A client of DynamoDB. Threads may share it."""
+
+    def __init__(self, to: endpoint.Endpoint) -> None:
+        """Take the endpoint; nothing is connected yet."""
+        self._endpoint = to
+        self._tls = create_default_context(cafile=to.ca_bundle) if to.secure else None
+        self._quota = RetryQuota()
+        self._idle: list[_Connection] = []
+        weakref.finalize(self, _close_all, self._idle)
+
+    def query(self, *, detailed: bool = False, **arguments: Any) -> decode.QueryPage[Any]:  # noqa: ANN401  # DynamoDB's
+        """Read one page.
+
+        Args:
+            detailed: Whether items come as `DetailedItem`.
+            arguments: Those of DynamoDB's `Query`.
+
+        Raises:
+            ServiceUnavailable: No complete response came in time, after the retries. Its cause is a `RequestFailed`.
+            RequestRefused: DynamoDB refused the request.
+        """
+        return self._call("Query", arguments, _detailed_page if detailed else _page)
+
+    def get_item(self, **arguments: Any) -> decode.GetResult:  # noqa: ANN401  # DynamoDB's arguments
+        """Read one item; raises as `query` does."""
+        return self._call("GetItem", arguments, decode.get_result)
+
+    def update_item(self, **arguments: Any) -> None:  # noqa: ANN401  # DynamoDB's arguments
+        """Change one item; raises as `query` does. A retry may apply the change twice."""
+        self._call("UpdateItem", arguments, _object.decode)
+
+    def close(self) -> None:
+        """Close the idle connections; a further request opens a new one."""
+        _close_all(self._idle)
+
+    def _call[ResultT](self, operation: str, arguments: dict[str, Any], decoded: Callable[[bytes], ResultT]) -> ResultT:
+        body = _encoder.encode(arguments)
+        until = _deadline.get()
+        if monotonic() >= until:
+            raise ServiceUnavailable from RequestFailed(Reason.NO_TIME)
+        attempt, taken = 0, 0
+        while True:
+            attempt += 1
+            try:
+                result = decoded(self._attempt(operation, body, until))
+            except RequestFailed as error:
+                failure = error
+            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                failure = RequestFailed(Reason.DAMAGED, type(error).__name__, message=str(error))
+            else:
+                self._quota.give_back(taken)
+                return result
+            failure.attempts = attempt
+            if isinstance(failure, RequestRefused):
+                raise failure
+            tokens = self._wait(failure, until)
+            if tokens is None:
+                raise ServiceUnavailable from failure
+            taken = tokens
+
+    def _wait(self, failure: RequestFailed, until: float) -> int | None:
+        """Wait until another attempt is due; return the tokens that it costs, `None` where there is to be no other."""
+        if failure.attempts >= ATTEMPTS or not _retryable(failure):
+            return None
+        if failure.stale:
+            return 0
+        throttled = failure.reason is Reason.THROTTLED
+        delay = _delay(backoff(failure.attempts, throttled=throttled), failure.retry_after)
+        if monotonic() + delay >= until:
+            return None
+        taken = self._quota.take(throttled=throttled)
+        if taken is not None:
+            time.sleep(delay)
+        return taken
+
+    def _attempt(self, operation: str, body: bytes, until: float) -> bytes:
+        """Send a request once and return the body of a successful response.
+
+        Raises:
+            RequestFailed: There is none.
+        """
+        connection = None
+        try:
+            connection = self._idle_connection() or _Connection(self._endpoint, self._tls, until)
+            response, content = connection.ask(self._signed(operation, body), until)
+        except TimeoutError as error:
+            failure = RequestFailed(Reason.SILENT, type(error).__name__, message=str(error))
+        except OSError as error:
+            failure = RequestFailed(Reason.UNREACHABLE, type(error).__name__, message=str(error))
+            failure.stale = connection is not None and connection.kept
+        except HTTPException as error:
+            failure = RequestFailed(Reason.DAMAGED, type(error).__name__, message=str(error))
+        else:
+            if connection.kept:
+                self._idle.append(connection)
+            else:
+                connection.close()
+            if not _is_intact(response, content):
+                raise RequestFailed(Reason.DAMAGED, "checksum", response.status)
+            if response.status not in _OK:
+                raise _failure(response, content)
+            return content
+        if connection is not None:
+            connection.close()
+        raise failure
+
+    def _idle_connection(self) -> _Connection | None:
+        while self._idle:
+            try:
+                connection = self._idle.pop()
+            except IndexError:
+                # Another thread took the last one.
+                return None
+            if connection.is_open():
+                return connection
+            connection.close()
+        return None
+
+    def _signed(self, operation: str, body: bytes) -> bytes:
+        """Return a request as it is sent, head and body."""
+        to, credentials = self._endpoint, self._endpoint.credentials()
+        now = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+        headers = {"content-type": "application/x-amz-json-1.0", "host": to.host_header, "x-amz-date": now}
+        if credentials.token:
+            headers["x-amz-security-token"] = credentials.token
+        headers["x-amz-target"] = f"DynamoDB_20120810.{operation}"
+        headers |= {
+            "authorization": authorization(credentials, endpoint.SERVICE, to.region, now, headers, body),
+            "content-length": str(len(body)),
+            "user-agent": "batch-progress",
+            # What is sent is what the checksum is of.
+            "accept-encoding": "identity",
+        }
+        target = "/"
+        if to.proxy and not to.secure:
+            target = f"http://{to.host_header}/"
+            headers |= to.proxy.headers
+        head = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+        return f"POST {target} HTTP/1.1\r\n{head}\r\n".encode() + body
+
+
+_page: Final = partial(decode.query_page, detailed=False)
+_detailed_page: Final = partial(decode.query_page, detailed=True)
+
+
+def _is_intact(response: HTTPResponse, body: bytes) -> bool:
+    """Check a body by its checksum, or that it is UTF-8 where an engine sends none: msgspec skips unknown names."""
+    expected = response.headers.get("x-amz-crc32")
+    if expected is not None:
+        return expected == str(crc32(body))
     try:
-        answer: decode.QueryPage[Any] = _answer(client.query, arguments)
-    finally:
-        _detailed.reset(token)
-    return answer
+        body.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
-def get_item(client: Any, **arguments: Any) -> decode.GetResult:  # noqa: ANN401  # botocore's arguments
-    """Read one item; raises as `query` does."""
-    answer: decode.GetResult = _answer(client.get_item, arguments)
-    return answer
+def client() -> Client:
+    """Make a client for this process's endpoint and credentials.
 
-
-def update_item(client: Any, **arguments: Any) -> None:  # noqa: ANN401  # botocore's arguments
-    """Change one item; raises as `query` does."""
-    call(client.update_item, arguments)
-
-
-# What DynamoDB says when it will do better later.
-_PASSING: Final = frozenset(
-    {
-        "InternalServerError",
-        "LimitExceededException",
-        "PriorRequestNotComplete",
-        "ProvisionedThroughputExceededException",
-        "RequestLimitExceeded",
-        "RequestTimeout",
-        "RequestTimeoutException",
-        "ThrottledException",
-        "Throttling",
-        "ThrottlingException",
-        "TransactionInProgressException",
-    },
-)
-
-
-def _answer(operation: Any, arguments: dict[str, Any]) -> Any:  # noqa: ANN401  # botocore ships no types
-    return call(operation, arguments)["Answer"]
-
-
-def call(operation: Any, arguments: dict[str, Any]) -> dict[str, Any]:  # noqa: ANN401  # botocore ships no types
-    """Call an operation of any client; raises as `query` does."""
-    try:
-        response: dict[str, Any] = operation(**arguments)
-    except (Unreachable, HTTPClientError, DeadlinePassed) as error:
-        raise ServiceUnavailable from error
-    except ClientError as error:
-        status = error.response["ResponseMetadata"]["HTTPStatusCode"]
-        code = error.response["Error"].get("Code", "")
-        # For want of a code in the body botocore gives the status: an error that is cut, or not DynamoDB's own.
-        if status >= 500 or code in _PASSING or code.isdigit():  # noqa: PLR2004  # HTTP's server errors
-            raise ServiceUnavailable from error
-        raise
-    if "Error" in response:
-        # Damaged, and botocore raises no error for an answer of status 200.
-        raise ServiceUnavailable
-    return response
+    Raises:
+        ConfigurationError: There is no region, no credentials, or an invalid endpoint URL.
+    """
+    return Client(endpoint.find())

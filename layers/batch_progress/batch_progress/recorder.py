@@ -18,7 +18,8 @@ from typing import Annotated, Any, Final, Self, assert_never
 import botocore.session
 import msgspec
 from botocore.config import Config
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, HTTPClientError
+from botocore.exceptions import ConnectionError as Unreachable
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -35,8 +36,15 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from batch_progress import dynamodb, table
-from batch_progress.errors import BatchConflict, BatchNotFound, IllegalTransition, JobNotFound
+from batch_progress import table
+from batch_progress.dynamodb import RETRYABLE_CODES
+from batch_progress.errors import (
+    BatchConflict,
+    BatchNotFound,
+    IllegalTransition,
+    JobNotFound,
+    ServiceUnavailable,
+)
 from batch_progress.table import (
     AFTER_JOBS,
     BATCH_KEY,
@@ -206,10 +214,9 @@ def _dynamodb() -> Any:  # noqa: ANN401  # botocore ships no types
         connect_timeout=2,
         read_timeout=10,
         retries={"mode": "standard", "total_max_attempts": 4},
-        # As in `wire`: what each call does not need.
+        # The arguments are this module's own, and DynamoDB checks them too.
         parameter_validation=False,
         user_agent="batch-progress",
-        account_id_endpoint_mode="disabled",
     )
     return botocore.session.Session().create_client("dynamodb", config=config)
 
@@ -433,14 +440,14 @@ class BatchRecorder:
     def _missing(self, batch_id: str, job_id: str) -> BatchNotFound | JobNotFound:
         """Return what is to be told of a job that is not there."""
         arguments = {"TableName": self._table, "Key": table.batch_key(batch_id), "ConsistentRead": True}
-        answer = dynamodb.call(self._client.get_item, arguments)
+        answer = _call(self._client.get_item, arguments)
         return JobNotFound(batch_id, job_id) if "Item" in answer else BatchNotFound(batch_id)
 
     def _write(self, operation: Any, arguments: dict[str, Any]) -> Item | None:  # noqa: ANN401  # botocore's
         """Write on a condition; return `None`, or the item in the way of it, which is empty when there is none."""
         arguments = arguments | {"TableName": self._table, "ReturnValuesOnConditionCheckFailure": "ALL_OLD"}
         try:
-            dynamodb.call(operation, arguments)
+            _call(operation, arguments)
         except ClientError as error:
             if error.response["Error"]["Code"] != "ConditionalCheckFailedException":
                 raise
@@ -473,12 +480,36 @@ class BatchRecorder:
         if names:
             arguments["ExpressionAttributeNames"] = names
         while True:
-            page = dynamodb.call(self._client.query, arguments)
+            page = _call(self._client.query, arguments)
             # Something else may stand between the two.
             yield from (item for item in page["Items"] if _is_job(item) or item["sk"]["S"] == BATCH_KEY)
             if "LastEvaluatedKey" not in page:
                 return
             arguments["ExclusiveStartKey"] = page["LastEvaluatedKey"]
+
+
+_SERVER_ERROR: Final = 500
+
+
+def _call(operation: Any, arguments: dict[str, Any]) -> dict[str, Any]:  # noqa: ANN401  # botocore ships no types
+    """Call an operation of botocore's client.
+
+    Raises:
+        ServiceUnavailable: DynamoDB is away or overwhelmed, after the retries.
+        ClientError: DynamoDB refused the request and would refuse it again.
+    """
+    try:
+        response: dict[str, Any] = operation(**arguments)
+    except (Unreachable, HTTPClientError) as error:
+        raise ServiceUnavailable from error
+    except ClientError as error:
+        status = error.response["ResponseMetadata"]["HTTPStatusCode"]
+        code = error.response["Error"].get("Code", "")
+        # Without a code in the body botocore gives the status: the error is truncated, or not DynamoDB's own.
+        if status >= _SERVER_ERROR or code in RETRYABLE_CODES or code.isdigit():
+            raise ServiceUnavailable from error
+        raise
+    return response
 
 
 def _is_job(item: Item) -> bool:

@@ -1,48 +1,43 @@
-"""Counting that a batch's jobs changed, so that a tag of what they were before holds no longer.
+"""Counting the changes of a batch's jobs, so that an entity tag from before a change no longer matches.
 
-The number says "look again" and nothing more: counted twice or out of order it does no harm
+The revision says "look again" and nothing more: counting a change twice or out of order does no harm
 (docs/decisions/0003-revision.md).
 """
 
-from typing import Any
-
-from botocore.exceptions import ClientError
-
-from batch_progress import dynamodb, table
+from batch_progress import table
+from batch_progress.dynamodb import Client, RequestRefused
 
 
 class NotCountable(Exception):
-    """The batch's item does not take a count, however often it is tried: its `revision` is no number, say."""
+    """The batch's item can never be counted, for example because its `revision` is not a number."""
 
 
 class Revisions:
-    """The revisions of batches, for counting up."""
+    """The revisions of batches, for writing."""
 
-    def __init__(self, client: Any, table: str) -> None:  # noqa: ANN401  # botocore ships no types
-        """Take a client from `dynamodb.client` and the name of the jobs table."""
+    def __init__(self, client: Client, jobs_table: str) -> None:
         self._client = client
-        self._table = table
+        self._table = jobs_table
 
     def count(self, batch_id: str) -> bool:
-        """Add 1 to a batch's revision; return whether the batch is there.
+        """Add 1 to a batch's revision; return whether the batch exists.
 
         Raises:
-            NotCountable: Its item does not take it.
-            ServiceUnavailable: DynamoDB gave no answer in time.
+            NotCountable: The item does not allow it.
+            ServiceUnavailable: DynamoDB gave no complete response in time.
         """
         try:
-            dynamodb.update_item(
-                self._client,
+            self._client.update_item(
                 TableName=self._table,
                 Key=table.batch_key(batch_id),
                 UpdateExpression="ADD #revision :one",
-                # A batch that has expired must not rise again as an item with nothing but a revision.
+                # Without it, an expired batch would come back as an item with nothing but a revision.
                 ConditionExpression="attribute_exists(#owner_id)",
                 ExpressionAttributeNames={"#revision": "revision", "#owner_id": "owner_id"},
                 ExpressionAttributeValues={":one": {"N": "1"}},
             )
-        except ClientError as error:
-            match error.response["Error"]["Code"]:
+        except RequestRefused as error:
+            match error.code:
                 case "ConditionalCheckFailedException":
                     return False
                 case "ValidationException":

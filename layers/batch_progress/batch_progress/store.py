@@ -5,7 +5,8 @@ from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import Any, Final
 
-from batch_progress import decode, dynamodb, table
+from batch_progress import decode, table
+from batch_progress.dynamodb import Client
 from batch_progress.errors import BatchNotFound
 from batch_progress.model import Batch, DetailedJob, Job, Page
 from batch_progress.table import AFTER_JOBS, BATCH_KEY, DETAIL_ATTRIBUTES, JOB_PREFIX, JobStatus
@@ -48,8 +49,7 @@ class ReadStats:
 class BatchStore:
     """The jobs table, for reading."""
 
-    def __init__(self, client: Any, table: str) -> None:  # noqa: ANN401  # botocore ships no types
-        """Take a client from `dynamodb.client` and the name of the jobs table."""
+    def __init__(self, client: Client, table: str) -> None:
         self._client = client
         self._table = table
 
@@ -66,8 +66,7 @@ class BatchStore:
             BatchNotFound: It is not there, has expired or is another owner's.
             ServiceUnavailable: DynamoDB gave no whole answer in time.
         """
-        answer = dynamodb.get_item(
-            self._client,
+        answer = self._client.get_item(
             TableName=self._table,
             Key=table.batch_key(batch_id),
             ReturnConsumedCapacity="TOTAL",
@@ -167,7 +166,7 @@ class BatchStore:
         while True:
             if start is not None:
                 arguments["ExclusiveStartKey"] = start
-            answer = dynamodb.query(self._client, detailed=detailed, **arguments)
+            answer = self._client.query(detailed=detailed, **arguments)
             stats.pages += 1
             stats.read_units += answer.consumed.units
             yield answer

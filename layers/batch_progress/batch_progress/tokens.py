@@ -12,7 +12,8 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from batch_progress import decode, dynamodb
+from batch_progress import decode
+from batch_progress.dynamodb import Client
 from batch_progress.errors import (
     ApiKeyDeactivated,
     ApiKeyExpired,
@@ -97,8 +98,7 @@ def session_owner(issuer: str, subject: str) -> str:
 class TokenStore:
     """The tokens table, for reading. Known tokens are kept for `CACHE_SECONDS`, unknown ones never."""
 
-    def __init__(self, client: Any, table: str) -> None:  # noqa: ANN401  # botocore ships no types
-        """Take a client from `dynamodb.client` and the name of the tokens table."""
+    def __init__(self, client: Client, table: str) -> None:
         self._client = client
         self._table = table
         self._known: OrderedDict[str, _Known] = OrderedDict()
@@ -131,8 +131,7 @@ class TokenStore:
         return known.owner_id
 
     def _read(self, token_hash: str, now: float) -> _Known | None:
-        answer = dynamodb.get_item(
-            self._client,
+        answer = self._client.get_item(
             TableName=self._table,
             Key={"token_hash": {"S": token_hash}},
             # A token that was issued a second ago works at once, one that was revoked is refused.

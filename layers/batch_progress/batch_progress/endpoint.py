@@ -1,0 +1,199 @@
+"""Where DynamoDB is, and with which credentials to call it: what botocore would find, mostly without importing it.
+
+A Lambda function has its keys and its region in the environment, and standard endpoints have a simple name: then
+nothing else is needed. Everything else (a configuration file, a profile, container credentials as SnapStart uses them,
+FIPS and dual-stack endpoints, rare partitions) is left to botocore, imported for it. `AWS_ENDPOINT_URL_DYNAMODB` and
+`AWS_ENDPOINT_URL` are honoured either way, an empty one counts as unset.
+"""
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+from urllib.parse import unquote, urlsplit
+
+import msgspec
+
+from batch_progress.errors import ConfigurationError
+from batch_progress.sigv4 import Credentials
+
+SERVICE: Final = "dynamodb"
+_HTTPS_PORT: Final = 443
+_PORTS: Final = {"http": 80, "https": _HTTPS_PORT}
+# Regions of the partitions `aws`, `aws-us-gov` and `aws-cn`. Regions of other partitions have other suffixes.
+_REGION: Final = re.compile(r"(?:us|us-gov|eu|ap|sa|ca|me|af|il|mx|cn)-[a-z]+-[0-9]+\Z")
+# These make botocore resolve more than plain keys and a plain name.
+_SPECIAL: Final = (
+    "AWS_PROFILE",
+    "AWS_DEFAULT_PROFILE",
+    "AWS_CREDENTIAL_EXPIRATION",
+    "AWS_USE_FIPS_ENDPOINT",
+    "AWS_USE_DUALSTACK_ENDPOINT",
+    "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS",
+)
+_PROXIES: Final = ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy")
+
+
+class Proxy(msgspec.Struct, frozen=True):
+    """An HTTP proxy on the way to the endpoint.
+
+    Attributes:
+        host: Its host.
+        port: Its port.
+        headers: What it wants to see, such as its own credentials.
+    """
+
+    host: str
+    port: int
+    headers: Mapping[str, str]
+
+
+class Endpoint(msgspec.Struct, frozen=True):
+    """Where and how to call DynamoDB.
+
+    Attributes:
+        secure: Whether by TLS.
+        host: The host to connect to.
+        port: The port to connect to.
+        region: The region that requests are signed for.
+        credentials: Returns the current credentials; they may change, since temporary ones are renewed.
+        ca_bundle: A file of certificate authorities, `None` for the system's.
+        proxy: The proxy to use, `None` to connect directly.
+    """
+
+    secure: bool
+    host: str
+    port: int
+    region: str
+    credentials: Callable[[], Credentials]
+    ca_bundle: str | None = None
+    proxy: Proxy | None = None
+
+    @property
+    def host_header(self) -> str:
+        """The value of the `Host` header: the port stands in it unless it is the scheme's own."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == _PORTS["https" if self.secure else "http"] else f"{host}:{self.port}"
+
+
+def find() -> Endpoint:
+    """Find the endpoint and the credentials of this process.
+
+    Raises:
+        ConfigurationError: There is no region, no credentials, or an endpoint URL that is none.
+    """
+    environment = os.environ
+    region = environment.get("AWS_DEFAULT_REGION") or environment.get("AWS_REGION") or ""
+    credentials = _plain_credentials(environment)
+    if credentials is None or not _REGION.match(region) or _is_special(environment):
+        return _from_botocore()
+    url = environment.get("AWS_ENDPOINT_URL_DYNAMODB") or environment.get("AWS_ENDPOINT_URL") or _standard_url(region)
+    return _endpoint(url, region, lambda: credentials, environment.get("AWS_CA_BUNDLE"))
+
+
+def _plain_credentials(environment: Mapping[str, str]) -> Credentials | None:
+    access_key, secret_key = environment.get("AWS_ACCESS_KEY_ID"), environment.get("AWS_SECRET_ACCESS_KEY")
+    if not access_key or not secret_key:
+        return None
+    return Credentials(access_key, secret_key, environment.get("AWS_SESSION_TOKEN") or None)
+
+
+def _is_special(environment: Mapping[str, str]) -> bool:
+    if any(environment.get(name) for name in _SPECIAL):
+        return True
+    return os.path.exists(os.path.expanduser(environment.get("AWS_CONFIG_FILE", "~/.aws/config")))  # noqa: PTH110, PTH111  # pathlib is slower to start
+
+
+def _standard_url(region: str) -> str:
+    suffix = "amazonaws.com.cn" if region.startswith("cn-") else "amazonaws.com"
+    return f"https://{SERVICE}.{region}.{suffix}"
+
+
+def _from_botocore() -> Endpoint:
+    """Let botocore resolve endpoint, region and credentials, by preparing a request that is not sent."""
+    from botocore.exceptions import BotoCoreError  # noqa: PLC0415  # half of a cold start, and seldom needed
+    from botocore.session import Session  # noqa: PLC0415  # the same
+
+    session = Session()
+    region = session.get_config_variable("region") or os.environ.get("AWS_REGION")
+    try:
+        client = session.create_client(SERVICE, region_name=region, config=_without_account_endpoints())
+        found = session.get_credentials()
+        if found is None:
+            raise ConfigurationError("There are no AWS credentials")
+        url = _request_url(client)
+    except (BotoCoreError, ValueError) as error:
+        raise ConfigurationError(f"DynamoDB's endpoint cannot be resolved: {error}") from error
+    bundle = session.get_config_variable("ca_bundle")
+    return _endpoint(url, client.meta.region_name, _renewed(found), bundle)
+
+
+def _without_account_endpoints() -> Any:  # noqa: ANN401  # botocore ships no types
+    """Ask for the region's endpoint rather than one for the account, where botocore knows the latter."""
+    from botocore.config import Config  # noqa: PLC0415  # see `_from_botocore`
+
+    option = "account_id_endpoint_mode"
+    return Config(**{option: "disabled"} if option in Config.OPTION_DEFAULTS else {})
+
+
+def _request_url(client: Any) -> str:  # noqa: ANN401  # botocore ships no types
+    """Return the URL that a client sends its requests to; `client.meta` has another one for some FIPS endpoints."""
+    from botocore.awsrequest import AWSResponse  # noqa: PLC0415  # see `_from_botocore`
+
+    urls: list[str] = []
+
+    def answer(request: Any, **_: object) -> AWSResponse:  # noqa: ANN401  # botocore ships no types
+        urls.append(request.url)
+        return AWSResponse(request.url, 200, {}, _NoTables())
+
+    client.meta.events.register("before-send.dynamodb", answer)
+    client.list_tables()
+    return urls[0]
+
+
+class _NoTables:
+    """The body of a response, as botocore reads it."""
+
+    def stream(self) -> list[bytes]:
+        return [b"{}"]
+
+
+def _renewed(found: Any) -> Callable[[], Credentials]:  # noqa: ANN401  # botocore ships no types
+    def credentials() -> Credentials:
+        frozen = found.get_frozen_credentials()
+        return Credentials(frozen.access_key, frozen.secret_key, frozen.token)
+
+    return credentials
+
+
+def _endpoint(url: str, region: str, credentials: Callable[[], Credentials], ca_bundle: str | None) -> Endpoint:
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port or _PORTS.get(parts.scheme)
+    except ValueError:
+        host = port = None
+    if not host or not port or parts.path not in {"", "/"} or parts.query:
+        raise ConfigurationError(f"{url!r} is not an endpoint URL of DynamoDB; it must be http(s)://HOST[:PORT]")
+    secure = parts.scheme == "https"
+    return Endpoint(secure, host, port, region, credentials, ca_bundle or None, _proxy(parts.scheme, host, port))
+
+
+def _proxy(scheme: str, host: str, port: int) -> Proxy | None:
+    """Return the proxy that the environment names for a host, as Python's own rules find it."""
+    if not any(os.environ.get(name) for name in _PROXIES):
+        return None
+    from urllib.request import getproxies_environment, proxy_bypass  # noqa: PLC0415  # slow to import
+
+    url = getproxies_environment().get(scheme)
+    if not url or proxy_bypass(f"{host}:{port}") or proxy_bypass(host):
+        return None
+    parts = urlsplit(url if "//" in url else f"http://{url}")
+    if parts.scheme != "http" or not parts.hostname:
+        raise ConfigurationError(f"The proxy for {scheme} must be http://[USER:PASSWORD@]HOST[:PORT]")
+    headers = {}
+    if parts.username is not None:
+        from base64 import b64encode  # noqa: PLC0415  # only for such a proxy
+
+        login = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+        headers["Proxy-Authorization"] = f"Basic {b64encode(login.encode()).decode()}"
+    return Proxy(parts.hostname, parts.port or _PORTS["http"], headers)
