@@ -1,1 +1,1 @@
-"""Tests on real engines; slower than the others, and in need of more than Python."""
+"""Tests on real engines. They are slower than the others and need more than Python."""

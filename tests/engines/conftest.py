@@ -1,4 +1,4 @@
-"""The tables and the function on Amazon's DynamoDB Local, the one that runs or one of its own; the stack as built."""
+"""The tables and the function on Amazon's DynamoDB Local, and the stack as built."""
 
 import os
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ world = conftest.world  # the same, on another engine
 
 @pytest.fixture(scope="session")
 def dynamodb_endpoint() -> Iterator[str]:
-    """The engine that `DYNAMODB_ENDPOINT` names, else one for these tests alone."""
+    """The engine at `DYNAMODB_ENDPOINT`, or one for these tests."""
     if given := os.environ.get("DYNAMODB_ENDPOINT"):
         yield given
         return
@@ -25,7 +25,7 @@ def dynamodb_endpoint() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def build(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The stack as `sam build` leaves it, for this machine."""
+    """The stack as built by `sam build` for this machine."""
     built = tmp_path_factory.mktemp("stack") / "build"
     done = sam_build(built, HOST)
     assert 0 == done.returncode, done.stderr

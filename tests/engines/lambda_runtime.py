@@ -1,7 +1,7 @@
-"""A function as `sam build` left it, under AWS's own runtime interface emulator and runtime client, and nothing else.
+"""A built function under AWS's runtime interface emulator and runtime client, and nothing else.
 
-The emulator comes with the SAM command line, the client is a package in an environment of its own, `.venv-runtime`,
-in which there is nothing that a function imports.
+The emulator comes with the SAM command line. The client is installed into an environment of its own,
+`.venv-runtime`, which has no package that a function imports.
 """
 
 import contextlib
@@ -26,8 +26,8 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 EMULATORS: Final = ROOT / ".venv-sam/lib/python3.13/site-packages/samcli/local/rapid"
 ARCHITECTURE: Final = {"aarch64": "arm64"}.get(platform.machine(), platform.machine())
 RUNTIME: Final = ROOT / ".venv-runtime"
-ANSWERS_WITHIN: Final = 60.0
-# What Lambda tells every function of this runtime, and what the client looks at.
+ANSWERS_WITHIN: Final = 120.0
+# Lambda's environment variables, and those that the client reads.
 RUNTIME_VARIABLES: Final = {
     "PATH": "/usr/bin:/bin",
     "AWS_EXECUTION_ENV": "AWS_Lambda_python3.13",
@@ -48,9 +48,9 @@ class Emulator:
     """One function's emulator.
 
     Attributes:
-        address: Where it takes events.
-        pid: Its process.
-        log: The file of all that the function and the emulator wrote.
+        address: Its URL.
+        pid: Its process id.
+        log: The output of the function and of the emulator.
     """
 
     address: str
@@ -58,17 +58,17 @@ class Emulator:
     log: Path
 
     def invoke(self, event: object) -> Any:  # noqa: ANN401  # whatever JSON comes back
-        """Send an event and return the answer, which is an `errorMessage` where the runtime made it."""
+        """Send an event and return the answer. The runtime's own errors have an `errorMessage`."""
         return self.send(json.dumps(event).encode()).json()
 
     def send(self, body: bytes) -> httpx.Response:
-        """Send an event as it is."""
+        """Send an event as bytes."""
         url = f"{self.address}/2015-03-31/functions/function/invocations"
         return httpx.post(url, content=body, timeout=ANSWERS_WITHIN)
 
     def function_pid(self) -> int:
-        """Return the process that runs the function; there is one after the first event."""
-        # Any of its threads may have started it.
+        """Return the process of the function, which starts with the first event."""
+        # Any of the emulator's threads may be its parent.
         threads = Path(f"/proc/{self.pid}/task").iterdir()
         (pid,) = (pid for thread in threads for pid in (thread / "children").read_text().split())
         return int(pid)
@@ -88,13 +88,13 @@ def emulator(
     """Run a function of the stack until the block ends.
 
     Args:
-        build: Where `sam build` put the stack.
+        build: The folder of `sam build`.
         function: The function's logical id.
         dynamodb: The address of the engine.
         tables: The name of each table there, by its logical id.
-        timeout: In seconds, as in the template unless given.
-        handler: Another handler than the template's.
-        path: More folders to import from, behind the function's and the layer's.
+        timeout: Seconds; the template's by default.
+        handler: The handler; the template's by default.
+        path: Further folders to import from, after the function's and the layer's.
 
     Raises:
         EngineFailed: Something is not installed, or does not start.
@@ -118,12 +118,12 @@ def emulator(
         "LAMBDA_TASK_ROOT": str(task_root),
         "PYTHONPATH": os.pathsep.join(map(str, (task_root, build / "BatchProgressLayer/python", *path))),
         **_variables(template, function, tables),
-        # Last: the template names no engine.
+        # Last, because the template sets it to nothing.
         "AWS_ENDPOINT_URL_DYNAMODB": dynamodb,
     }
     with (
         tempfile.NamedTemporaryFile() as log,
-        # A group of its own, so that the function ends with its emulator.
+        # A process group, so that the function ends with its emulator.
         subprocess.Popen(  # noqa: S603  # the command above
             command, cwd=task_root, env=environment, stdout=log, stderr=subprocess.STDOUT, process_group=0
         ) as process,
@@ -137,7 +137,7 @@ def emulator(
 
 
 def _variables(template: dict[str, Any], function: str, tables: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment that the template gives a function by default, without what a condition decides."""
+    """Return a function's environment with the template's default parameters, without conditional values."""
     defaults = {name: parameter.get("Default") for name, parameter in template["Parameters"].items()}
     known = {**defaults, **tables}
     declared = template["Resources"][function]["Properties"]["Environment"]["Variables"]

@@ -1,7 +1,6 @@
-"""An AWS on this machine's loopback, and the SAM command line that deploys to it.
+"""An AWS emulator on loopback, and the SAM command line that deploys to it.
 
-ministack comes from the package index into an environment of its own, `.venv-ministack`. It keeps nothing: all that it
-was told is gone when it ends.
+ministack is installed into an environment of its own, `.venv-ministack`. It loses all data when it ends.
 """
 
 import contextlib
@@ -27,10 +26,10 @@ REGION: Final = "eu-central-1"
 
 @dataclass(frozen=True)
 class Aws:
-    """An AWS account with nothing in it.
+    """An empty AWS account.
 
     Attributes:
-        port: Where all of its services answer.
+        port: The port of all services.
     """
 
     port: int
@@ -40,7 +39,7 @@ class Aws:
         return f"http://localhost:{self.port}"
 
     def client(self, service: str) -> Any:  # noqa: ANN401  # boto3 ships no types
-        """Return a client of one of its services."""
+        """Return a client of a service."""
         return boto3.client(
             service, REGION, endpoint_url=self.address, aws_access_key_id="test", aws_secret_access_key="test"
         )
@@ -49,7 +48,7 @@ class Aws:
         """Run a SAM command in this account; return what it printed.
 
         Raises:
-            EngineFailed: It is not installed, or it failed; the message has all that it printed.
+            EngineFailed: It is not installed, or it failed; the message has its output.
         """
         if not SAM.exists():
             raise EngineFailed(f"no {SAM.relative_to(ROOT)}; run: python3 scripts/setup.py sam")
@@ -96,16 +95,16 @@ def ministack() -> Iterator[Aws]:
             "GATEWAY_PORT": str(port),
             "MINISTACK_REGION": REGION,
             "LOG_LEVEL": "WARNING",
-            # Each function may do what its role says, and nothing else.
+            # Each function has the rights of its role only.
             "AUTH": "true",
-            # The code of its functions, its locks and what it stores.
+            # Its functions' code, its locks and its data.
             "TMPDIR": home,
             "STATE_DIR": f"{home}/state",
             "S3_DATA_DIR": f"{home}/s3",
         }
         with (
             log.open("wb") as output,
-            # A group of its own, so that the functions end with it.
+            # A process group, so that the functions end with it.
             subprocess.Popen(  # noqa: S603  # the command above
                 [MINISTACK], cwd=home, env=environment, stdout=output, stderr=output, process_group=0
             ) as process,
@@ -114,11 +113,11 @@ def ministack() -> Iterator[Aws]:
                 until_it_listens("ministack", process, port, log)
                 yield Aws(port)
             finally:
-                # It keeps nothing, so there is nothing to wait for.
+                # It has no data to save.
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
 
 
 def _without_aws() -> dict[str, str]:
-    """Return this process's environment without what points at an account, or at another engine."""
+    """Return this process's environment without variables that name an account or another engine."""
     return {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "BATCH_PROGRESS_"))}

@@ -1,4 +1,4 @@
-"""What starting any engine has in common."""
+"""Waits for an engine to start."""
 
 import contextlib
 import socket
@@ -7,18 +7,18 @@ import time
 from pathlib import Path
 from typing import Final
 
-STARTS_WITHIN: Final = 60.0
+STARTS_WITHIN: Final = 240.0
 
 
 class EngineFailed(Exception):
-    """The engine cannot run here; the message says why, for the terminal."""
+    """The engine cannot run here; the message says why."""
 
 
 def until_it_listens(name: str, process: "subprocess.Popen[bytes]", port: int, log: Path) -> None:
-    """Return once it takes connections on loopback.
+    """Wait until it accepts connections on loopback.
 
     Raises:
-        EngineFailed: It ended, or does not listen in time; the message has the last line of its log.
+        EngineFailed: It ended or does not listen in time; the message has the last line of its log.
     """
     deadline = time.monotonic() + STARTS_WITHIN
     while True:

@@ -1,4 +1,4 @@
-"""What docs/operations.md says of read units is what Amazon's own engine counts."""
+"""The read units in docs/operations.md are those that DynamoDB Local counts."""
 
 from datetime import UTC, datetime
 
@@ -11,7 +11,7 @@ from tests.integration.world import World
 
 @pytest.mark.parametrize("jobs", [10, 50, 1_000])
 def test_a_full_read_costs_what_the_table_says(world: World, jobs: int) -> None:
-    """Half a unit for each 4 KB begun of the items that it reads, whatever of them it asks for."""
+    """Half a unit for each 4 KB of the items read, rounded up, whatever attributes are requested."""
     batch = list(items(jobs, datetime.now(UTC)))
     world.put_items(batch)
     answer = world.dynamodb.query(
@@ -25,7 +25,7 @@ def test_a_full_read_costs_what_the_table_says(world: World, jobs: int) -> None:
 
 
 def test_an_unchanged_poll_costs_half_a_unit(world: World) -> None:
-    """It reads the batch's own item, however many jobs there are."""
+    """It reads the batch item only, however many jobs there are."""
     batch = list(items(10, datetime.now(UTC)))
     world.put_items(batch)
     key = {"batch_id": {"S": batch_id(10)}, "sk": {"S": "BATCH"}}

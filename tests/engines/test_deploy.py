@@ -1,13 +1,11 @@
-"""`sam deploy` of the template as it is, onto an emulator of AWS: from an empty account to an empty stack.
+"""`sam deploy` of the template to an emulator of AWS: from an empty account to a deleted stack.
 
-What shows here and nowhere else: that CloudFormation takes the template, what SAM makes of it, that each function's
-role lets it do its work, the alias, the stream's mapping to the function, a second deployment, and what is left when
-the stack is gone.
+Only these tests show that CloudFormation accepts the template and SAM's expansion of it, that each function's role is
+sufficient, and how the alias, the stream's mapping, a second deployment and a deletion behave.
 
-What the emulator cannot show is in docs/engines.md. One gap is filled here: it takes the API's definition and leaves
-out each method that is written as `x-amazon-apigateway-any-method`, as SAM writes all of ours and AWS takes them; so
-the fixture reads from the deployed template what it left out, and puts it. Were the template's routes wrong, they would
-be put wrong.
+docs/engines.md lists what the emulator cannot show. The fixture fills one gap: the emulator ignores methods written as
+`x-amazon-apigateway-any-method`, which SAM uses for all of ours. The fixture adds them from the deployed template, so a
+wrong route in the template stays wrong.
 """
 
 import json
@@ -37,42 +35,42 @@ pytestmark = pytest.mark.timeout(300)
 STACK = "batch-progress-test"
 ANY = "x-amazon-apigateway-any-method"
 PATHS = ["/api/v1/scrape/batch/{}/progress", "/v1/scrape/batch/{}/progress"]
-# A stream's mapping is asked each second or so.
+# A stream's mapping polls about once a second.
 ARRIVES_WITHIN = 30
 
 
 @dataclass(frozen=True)
 class Stack(World):
-    """The stack as it was deployed, asked through its API and by its alias."""
+    """The deployed stack, with requests to its API and its alias."""
 
     aws: Aws = field(kw_only=True)
     template: Path = field(kw_only=True)
     outputs: dict[str, str] = field(kw_only=True)
 
     def resources(self) -> dict[str, str]:
-        """Return the physical id of each resource, by its logical id."""
+        """Return the physical ids of the resources by logical id."""
         pages = self.aws.client("cloudformation").get_paginator("list_stack_resources").paginate(StackName=STACK)
         found = (one for page in pages for one in page["StackResourceSummaries"])
         return {one["LogicalResourceId"]: one["PhysicalResourceId"] for one in found}
 
     def request(self, method: str, path: str, headers: Pairs = (), query: Pairs = ()) -> Answer:
-        """Ask as an HTTP client does, at the emulator's address of the API."""
+        """Send a request to the API's address at the emulator."""
         api = self.resources()["Api"]
         url = f"{self.aws.address}/restapis/{api}/prod/_user_request_{path}"
-        # Nothing that a client would add by itself, such as a coding that it accepts.
+        # Without the headers that a client adds, such as `Accept-Encoding`.
         sent = [("Accept-Encoding", "identity"), *pairs(headers)]
         response = httpx.request(method, url, params=urlencode(pairs(query)), headers=sent, timeout=60)
         coding = response.headers.get("Content-Encoding")
         return Answer(response.status_code, Headers(response.headers.multi_items()), response.text, coding, {})
 
     def invoke(self, event: object, context: Context | None = None) -> dict[str, Any]:
-        """Ask as another Lambda does, by the name in the stack's outputs."""
+        """Invoke the function by the name in the stack's outputs."""
         assert context is None
         payload, _ = self.called(event)
         return payload
 
     def called(self, event: object) -> tuple[dict[str, Any], str]:
-        """Invoke the function by the name in the stack's outputs; return the answer and the version that gave it."""
+        """Invoke the function by the name in the stack's outputs; return the answer and the executed version."""
         answer = self.aws.client("lambda").invoke(
             FunctionName=self.outputs["ProgressFunctionName"], Payload=json.dumps(event)
         )
@@ -81,7 +79,7 @@ class Stack(World):
         return payload, answer["ExecutedVersion"]
 
     def deploy(self, *parameters: str) -> str:
-        """Deploy what was built, as `make deploy` does; return what SAM printed."""
+        """Deploy the build as `make deploy` does; return SAM's output."""
         return deploy(self.aws, self.template, *parameters)
 
     def versions(self) -> list[str]:
@@ -95,16 +93,16 @@ class Stack(World):
 
 
 def deploy(aws: Aws, template: Path, *parameters: str) -> str:
-    """Deploy with the project's own configuration, but for the parameters and the stack's name."""
+    """Deploy with the project's configuration and other parameters and stack name."""
     settings = ("--config-file", str(ROOT / "samconfig.toml"), "--stack-name", STACK, "--no-progressbar")
-    # In an account that has CodeDeploy traffic would shift gradually.
+    # The emulator has no CodeDeploy for a gradual deployment.
     overrides = (f"Arch={HOST}", "DeploymentPreference=AllAtOnce", *parameters)
     return aws.sam("deploy", "--template-file", str(template), *settings, "--parameter-overrides", *overrides)
 
 
 @pytest.fixture(scope="module")
 def stack(build: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """The stack in an account that had nothing in it."""
+    """The stack in an empty account."""
     copy = tmp_path_factory.mktemp("deployed") / "build"
     shutil.copytree(build, copy)
     template = copy / "template.yaml"
@@ -119,14 +117,14 @@ def stack(build: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sta
 
 
 def put_any_methods(stack: Stack) -> None:
-    """Put the methods that the emulator leaves out of the API's definition, as the deployed template has them."""
+    """Add the API methods that the emulator leaves out, as in the deployed template."""
     gateway, ids = stack.aws.client("apigateway"), stack.resources()
     body = stack.aws.client("cloudformation").get_template(StackName=STACK, TemplateStage="Processed")["TemplateBody"]
     paths = body["Resources"]["Api"]["Properties"]["Body"]["paths"]
     resources = gateway.get_resources(restApiId=ids["Api"], embed=["methods"], limit=500)["items"]
     by_path = {resource["path"]: resource for resource in resources}
     for path, methods in paths.items():
-        # When the emulator no longer leaves them out, this goes.
+        # Remove this function once the emulator adds them.
         assert not by_path[path].get("resourceMethods")
         integration = methods[ANY]["x-amazon-apigateway-integration"]
         uri = re.sub(
@@ -156,7 +154,7 @@ def _shares(template: str) -> bool:
 
 @pytest.fixture(scope="module")
 def batch_id(stack: Stack) -> str:
-    """A batch of ten jobs that a worker recorded: seven completed, one failed, two to come."""
+    """A recorded batch of ten jobs: seven completed, one failed, two pending."""
     batch_id, recorder = unique("batch"), BatchRecorder(stack.jobs_table, stack.dynamodb)
     jobs = recorder.create(batch_id, "demo", [f"https://example.com/{number}" for number in range(10)])
     for job in jobs[:7]:
@@ -168,7 +166,7 @@ def batch_id(stack: Stack) -> str:
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("scheme", ["key", "token"])
 def test_a_client_gets_the_progress(stack: Stack, batch_id: str, path: str, scheme: str) -> None:
-    """On both paths, by key and by token, with a slash behind it or not."""
+    """On both paths, with an API key and a bearer token, with and without a trailing slash."""
     token = stack.put_token()
     headers = {"X-API-Key": token} if scheme == "key" else {"Authorization": f"Bearer {token}"}
     answers = [stack.request("GET", path.format(batch_id) + slash, headers).data for slash in ("", "/")]
@@ -185,14 +183,14 @@ def test_a_head_is_answered_without_a_body(stack: Stack, batch_id: str, path: st
 
 
 def test_a_compressed_answer_comes_as_bytes(stack: Stack, batch_id: str) -> None:
-    """And not as the base64 in which the function hands it over."""
+    """Not as the base64 that the function returns."""
     answer = stack.ask(batch_id, headers={"Accept-Encoding": "gzip"})
     assert ("gzip", 10) == (answer.coding, len(answer.data["jobs"]))
 
 
 @pytest.mark.parametrize("path", PATHS)
 def test_what_is_wrong_with_a_request_is_said(stack: Stack, batch_id: str, path: str) -> None:
-    """Each by its own status and code, all by the function."""
+    """Each fault has its own status and code, from the function."""
     there, absent, key = path.format(batch_id), path.format(unique("batch")), stack.key()
     outcomes = {
         (401, "AUTHENTICATION_REQUIRED"): stack.request("GET", there),
@@ -213,9 +211,9 @@ def test_another_function_asks_by_the_alias(stack: Stack, batch_id: str) -> None
 
 
 def test_jobs_that_change_make_a_tag_stop_holding(stack: Stack, batch_id: str) -> None:
-    """The recorder's writes arrive through the stream as a revision: long before the minute in which any tag ends."""
+    """The stream turns the recorder's writes into a new revision long before the tag's minute has passed."""
     batch_id, recorder = unique("batch"), BatchRecorder(stack.jobs_table, stack.dynamodb)
-    # An hour to come, so that the estimate does not pass meanwhile.
+    # An hour of work, so that the estimate does not pass during the test.
     jobs = recorder.create(batch_id, "demo", ["https://example.com"] * 120, timeout_per_url=300)
     before = settled(stack, batch_id)
     tag = {"If-None-Match": stack.get(batch_id).headers["ETag"]}
@@ -228,13 +226,13 @@ def test_jobs_that_change_make_a_tag_stop_holding(stack: Stack, batch_id: str) -
     while (answer := stack.ask(batch_id, headers=tag)).status == 304:
         assert time.monotonic() - began < ARRIVES_WITHIN
     assert 0 < answer.data["completed"]
-    # At most one for each change, and then no more: the function does not wake itself by its own.
+    # At most one per change, and then no more: the function's own update does not invoke it.
     assert before < settled(stack, batch_id) <= before + 2 * len(jobs)
     assert 120 == stack.get(batch_id).data["completed"]
 
 
 def settled(stack: Stack, batch_id: str) -> int:
-    """Return a batch's revision when it no longer moves."""
+    """Return a batch's revision once it no longer changes."""
     seen = [-1]
     while len(seen) < 4 or len(set(seen[-4:])) > 1:
         seen.append(revision(stack, batch_id))
@@ -244,14 +242,14 @@ def settled(stack: Stack, batch_id: str) -> int:
 
 
 def test_a_second_deployment_changes_nothing(stack: Stack) -> None:
-    """What is built again from the same is the same: no change set, no version."""
+    """An unchanged build makes no change set and no version."""
     before = stack.versions()
     assert f"No changes to deploy. Stack {STACK} is up to date" in stack.deploy()
     assert before == stack.versions()
 
 
 def test_a_layer_that_changes_is_what_the_alias_runs(stack: Stack, batch_id: str) -> None:
-    """The code is in the layer: a deployment of it alone publishes both functions, and the alias goes along."""
+    """The layer has the code: deploying only it publishes both functions, and their aliases move."""
     before, layer = stack.versions(), stack.template.parent / "BatchProgressLayer/python/batch_progress"
     (layer / "version.py").write_text("")
     stack.deploy()
@@ -260,7 +258,7 @@ def test_a_layer_that_changes_is_what_the_alias_runs(stack: Stack, batch_id: str
 
 
 def test_more_memory_is_what_the_alias_runs(stack: Stack, batch_id: str) -> None:
-    """A parameter alone publishes a version too."""
+    """A changed parameter also publishes a version."""
     _, before = stack.called({"batch_id": batch_id})
     stack.deploy("MemorySize=2048")
     _, version = stack.called({"batch_id": batch_id})
@@ -271,7 +269,7 @@ def test_more_memory_is_what_the_alias_runs(stack: Stack, batch_id: str) -> None
 
 
 def test_what_is_left_of_a_deleted_stack_is_its_records(stack: Stack, batch_id: str) -> None:
-    """The tables with what is in them, and what failed to be counted; the last test, for it takes the stack away."""
+    """The tables and the queue with their data remain. This is the last test: it deletes the stack."""
     resources = stack.resources()
     stack.aws.sam("delete", "--stack-name", STACK, "--no-prompts")
     with pytest.raises(ClientError, match="does not exist"):

@@ -1,4 +1,4 @@
-"""Workers that are killed at work, and whose work is handed to others, as a queue does it."""
+"""Workers are killed, and their messages are delivered to others, as a queue does."""
 
 import collections
 import multiprocessing
@@ -16,14 +16,14 @@ from tests.integration.world import World, unique
 WORKERS = 50
 JOBS = 5_000
 KILLED = WORKERS // 3
-# Messages that a worker holds at once, and how often one comes twice without anybody having died.
+# Messages that a worker holds, and the share that is delivered twice without a crash.
 AT_ONCE = 5
 TWICE = 0.02
 
 
 @dataclass
 class Worker:
-    """A process, and the messages that it has not said to be done."""
+    """A process and its unacknowledged messages."""
 
     process: BaseProcess
     queue: Connection
@@ -32,7 +32,7 @@ class Worker:
 
 @pytest.mark.timeout(600)
 def test_killed_workers(world: World) -> None:
-    """50 processes work off 5,000 jobs, a third of them is killed: every job has ended once, the counts are exact."""
+    """50 processes do 5,000 jobs and a third of them is killed: every job ends once and the counts are exact."""
     batch_id = unique("batch")
     job_ids = BatchRecorder(world.jobs_table).create(
         batch_id, "demo", [f"https://example.com/{n}" for n in range(JOBS)]
@@ -52,10 +52,10 @@ def test_killed_workers(world: World) -> None:
 
 
 def work_off(table: str, batch_id: str, job_ids: list[str]) -> int:
-    """Hand all jobs out until each is done, killing workers at random; return how many came back and went out again."""
+    """Deliver all jobs until each is done, killing workers at random; return the number of redeliveries."""
     chance = random.Random(5)  # noqa: S311  # a shuffle
     messages = collections.deque(job_ids + [job_id for job_id in job_ids if chance.random() < TWICE])
-    # Each dies when so many jobs are done: while it holds some, and others are at work.
+    # The numbers of done jobs at which a worker is killed.
     deaths = sorted(chance.randrange(JOBS // 20, JOBS * 9 // 10) for _ in range(KILLED))
     processes = multiprocessing.get_context("forkserver")
     processes.set_forkserver_preload(["tests.engines.worker"])
@@ -73,7 +73,7 @@ def work_off(table: str, batch_id: str, job_ids: list[str]) -> int:
                 victim = workers.pop(chance.randrange(len(workers)))
                 victim.process.kill()
                 victim.process.join()
-                # What it had done and could not say any more is handed out again as well.
+                # Includes jobs that it has done but not acknowledged.
                 messages.extendleft(victim.holds)
                 redelivered += len(victim.holds)
             by_queue = {worker.queue: worker for worker in workers}

@@ -1,4 +1,4 @@
-"""A batch far larger than one answer."""
+"""A batch much larger than one answer."""
 
 import collections
 import json
@@ -12,14 +12,14 @@ from tests.integration.world import SIX_MEGABYTES, Answer, Context, World, attri
 
 JOBS = 100_000
 STATUSES = ("completed", "completed", "failed", "cancelled", "pending", "processing", "completed")
-# The engine takes seconds for a page of 1 MB of so large a batch, where the service takes milliseconds.
+# For a batch this large the engine needs seconds for a page of 1 MB; the service needs milliseconds.
 PAGE_TIMEOUT = 60
 TIMEOUT = 300
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _patient() -> Iterator[None]:
-    """A function that waits for the engine."""
+    """Longer timeouts for the slow engine."""
     factories = (app._store, app._tokens, app._client)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(dynamodb, "READ_TIMEOUT_SECONDS", PAGE_TIMEOUT)
@@ -59,7 +59,7 @@ def ask(world: World, batch_id: str, headers: list[tuple[str, str]], **query: st
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("headers", [[], [("Accept-Encoding", "gzip")]], ids=["plain", "gzip"])
 def test_a_hundred_thousand_jobs(world: World, batch_id: str, headers: list[tuple[str, str]]) -> None:
-    """The counts are those of all; the jobs are all there, or as many as fit and a cursor for the others."""
+    """The counts are those of all jobs. The answer has as many jobs as fit, and a cursor for the others."""
     data = ask(world, batch_id, headers).data
 
     statuses = collections.Counter(STATUSES[number % len(STATUSES)] for number in range(JOBS))

@@ -1,4 +1,4 @@
-"""Several that write the same thing together. The embedded engine checks a condition and writes in two steps."""
+"""Concurrent writers of the same items, on an engine that checks a condition and writes atomically."""
 
 import threading
 from collections.abc import Callable
@@ -16,7 +16,7 @@ def recorder(world: World) -> BatchRecorder:
 
 
 def at_once(calls: list[Callable[[], object]]) -> list[BaseException]:
-    """Make all calls together and return what they raised."""
+    """Make all calls concurrently and return what they raised."""
     raised: list[BaseException] = []
     barrier = threading.Barrier(len(calls))
 
@@ -24,7 +24,7 @@ def at_once(calls: list[Callable[[], object]]) -> list[BaseException]:
         barrier.wait()
         try:
             call()
-        except BaseException as error:  # noqa: BLE001  # told by the test
+        except BaseException as error:  # noqa: BLE001  # compared by the test
             raised.append(error)
 
     threads = [threading.Thread(target=run, args=(call,)) for call in calls]
@@ -36,7 +36,7 @@ def at_once(calls: list[Callable[[], object]]) -> list[BaseException]:
 
 
 def test_several_make_the_same_batch(world: World, recorder: BatchRecorder) -> None:
-    """And a worker is at it meanwhile: all of them succeed, nothing is reset."""
+    """Meanwhile a worker does its jobs: all calls succeed and nothing is reset."""
     batch_id, urls = unique("batch"), [f"https://example.com/{number}" for number in range(40)]
 
     def make() -> None:
@@ -50,7 +50,7 @@ def test_several_make_the_same_batch(world: World, recorder: BatchRecorder) -> N
 
 
 def test_one_of_many_ends_a_job(world: World, recorder: BatchRecorder) -> None:
-    """Workers that have the same message end it once: the first one's values stand, the others are told."""
+    """Several workers have the same message: the first one's values stay, the others get `IllegalTransition`."""
     batch_id = unique("batch")
     job_ids = recorder.create(batch_id, "demo", ["https://example.com"] * 20)
     ended = []
@@ -60,13 +60,13 @@ def test_one_of_many_ends_a_job(world: World, recorder: BatchRecorder) -> None:
         ended.append(items)
 
     for job_id in job_ids:
-        raised = at_once([lambda job_id=job_id, items=items: end(job_id, items) for items in range(8)])  # type: ignore[misc]  # bound now
+        raised = at_once([lambda job_id=job_id, items=items: end(job_id, items) for items in range(8)])  # type: ignore[misc]  # binds the loop's values
         assert [IllegalTransition] * 7 == [type(error) for error in raised]
     assert ended == [job["items_extracted"] for job in world.get(batch_id).data["jobs"]]
 
 
 def test_jobs_end_while_their_batch_is_cancelled(world: World, recorder: BatchRecorder) -> None:
-    """Each ends once, one way or the other, and those are counted that the call itself cancelled."""
+    """Each job ends once, completed or cancelled, and the call returns the number that it cancelled."""
     batch_id = unique("batch")
     job_ids = recorder.create(batch_id, "demo", ["https://example.com"] * 100)
     cancelled: list[int] = []

@@ -1,7 +1,7 @@
-"""Both functions as `sam build` leaves them, under AWS's own runtime: no other code, no other packages.
+"""Both functions as built by `sam build`, under AWS's own runtime: no other code, no other packages.
 
-What shows here and nowhere else: an import that the layer lacks, the runtime's own JSON, its 6 MB, its clock, a cold
-start beside a warm one.
+Only these tests show an import that the layer lacks, the runtime's own JSON, its limit of 6 MB, its timeout, and a cold
+start compared with a warm one.
 """
 
 import json
@@ -28,11 +28,11 @@ pytestmark = pytest.mark.timeout(300)
 
 CANNED = {"JobsTable": "JobsTable", "TokensTable": "TokensTable"}
 NOWHERE = "http://127.0.0.1:1"
-# Bytes that a response may have: 6 MB and a little, as Lambda's own message says.
+# Bytes that a response may have, from Lambda's own error message.
 LIMIT = 6_291_556
 JOBS = 24
 
-# Runs in the function's place, imports it, and tells where each module came from.
+# A handler that imports the function and returns the file of each module.
 MODULES = """
 import importlib, sys
 
@@ -41,7 +41,7 @@ def handler(event, context):
         importlib.import_module(name)
     return sorted(module.__file__ for module in list(sys.modules.values()) if getattr(module, "__file__", None))
 """
-# Runs in the function's place and answers with a string of so many bytes, quotes included.
+# A handler that returns a string of so many bytes, including quotes.
 LONG = """
 def handler(event, context):
     return "x" * (event - 2)
@@ -50,12 +50,12 @@ def handler(event, context):
 
 @dataclass(frozen=True)
 class BuiltWorld(World):
-    """The same tables, and the function as built in front of them."""
+    """The same tables with the built function."""
 
     emulator: Emulator | None = None
 
     def invoke(self, event: object, context: Context | None = None) -> dict[str, Any]:
-        """Ask as another Lambda does; how long it may take is the emulator's affair."""
+        """Invoke the function with any JSON. The emulator has the timeout."""
         assert context is None
         assert self.emulator
         answer = self.emulator.invoke(event)
@@ -66,7 +66,7 @@ class BuiltWorld(World):
 
 @pytest.fixture(scope="module")
 def progress(build: Path, world: World, dynamodb_endpoint: str) -> Iterator[BuiltWorld]:
-    """The progress function, over the tables of these tests."""
+    """The progress function on the tables of these tests."""
     tables = {"JobsTable": world.jobs_table, "TokensTable": world.tokens_table}
     with emulator(build, "ProgressFunction", dynamodb_endpoint, tables) as running:
         yield BuiltWorld(world.dynamodb, world.jobs_table, world.tokens_table, world.tokens, running)
@@ -74,7 +74,7 @@ def progress(build: Path, world: World, dynamodb_endpoint: str) -> Iterator[Buil
 
 @pytest.mark.parametrize("given", [[{"batch_id": "b"}], "batch_xyz789", 7, None, True, {}])
 def test_an_event_that_is_no_question_is_a_clean_error(progress: BuiltWorld, given: object) -> None:
-    """Whatever JSON a caller sends, the answer is the envelope and not the runtime's error."""
+    """The answer to any JSON is the envelope, not the runtime's error."""
     error = progress.invoke(given)["error"]
     assert (422, "VALIDATION_ERROR") == (error["status"], error["code"])
 
@@ -87,7 +87,7 @@ def test_what_is_no_json_reaches_no_function(progress: BuiltWorld) -> None:
 
 
 def test_nothing_is_imported_from_elsewhere(build: Path, tmp_path: Path) -> None:
-    """Every module is the function's, the layer's, Python's own, or one of the client's three packages."""
+    """Every module is the function's, the layer's, Python's own, or one of the runtime client's packages."""
     (tmp_path / "modules.py").write_text(MODULES)
     found = {}
     for function, handler in (
@@ -108,7 +108,7 @@ def test_nothing_is_imported_from_elsewhere(build: Path, tmp_path: Path) -> None
 
 
 def test_a_warm_start_goes_on_where_the_cold_one_ended(build: Path) -> None:
-    """The same process answers, with the token that it knows already."""
+    """The same process answers, with its cached token."""
     question = json.loads((EVENTS / "bearer.json").read_text())
     with serving() as faulty, emulator(build, "ProgressFunction", faulty.address, CANNED) as running:
         answers = [(running.invoke(question)["statusCode"], running.function_pid()) for _ in range(21)]
@@ -117,7 +117,7 @@ def test_a_warm_start_goes_on_where_the_cold_one_ended(build: Path) -> None:
 
 
 def test_a_process_that_dies_takes_nothing_with_it(build: Path) -> None:
-    """The next event starts another one, cold, and is answered."""
+    """The next event starts a new process and is answered."""
     question = json.loads((EVENTS / "bearer.json").read_text())
     with serving() as faulty, emulator(build, "ProgressFunction", faulty.address, CANNED) as running:
         assert 200 == running.invoke(question)["statusCode"]
@@ -157,7 +157,7 @@ def test_a_function_that_stands_still_is_timed_out(build: Path) -> None:
 
 
 def test_the_runtime_holds_to_its_limit(build: Path, tmp_path: Path) -> None:
-    """Or else the next test would show nothing: the last byte that fits, and the first that does not."""
+    """The last byte that fits and the first that does not. Without this limit the next tests would be meaningless."""
     (tmp_path / "long.py").write_text(LONG)
     with emulator(build, "ProgressFunction", NOWHERE, CANNED, handler="long.handler", path=(tmp_path,)) as running:
         assert LIMIT == len(running.send(str(LIMIT).encode()).content)
@@ -166,7 +166,7 @@ def test_the_runtime_holds_to_its_limit(build: Path, tmp_path: Path) -> None:
 
 
 def dense(length: int) -> str:
-    """Return text that compresses to no less, base64 included."""
+    """Return text that is no smaller once compressed and base64-encoded."""
     return "".join(random.Random(length).choices(string.ascii_letters + string.digits, k=length))  # noqa: S311  # no secret
 
 
@@ -174,17 +174,17 @@ def dense(length: int) -> str:
     scope="module", params=[dense(300_000), '"' * 240_000, "\U0001f600" * 60_000], ids=["dense", "quotes", "emoji"]
 )
 def large(request: pytest.FixtureRequest, world: World) -> str:
-    """A batch whose answer would be over the limit, of 24 jobs."""
+    """A batch of 24 jobs whose answer would exceed the limit."""
     batch_id = world.put_batch(total_urls=JOBS)
     for place in range(JOBS):
-        # One at a time: together they are more than a batch of writes may be.
+        # One at a time: together they exceed the limit of a batch write.
         world.put_job(batch_id, f"job_{place:02}", url=request.param, status="completed", items_extracted=1)
     return batch_id
 
 
 @pytest.mark.parametrize("coding", ["identity", "gzip"])
 def test_what_is_too_large_ends_early_with_a_cursor(progress: BuiltWorld, large: str, coding: str) -> None:
-    """The runtime takes every answer; the counts are those of the whole, and the cursors lead to every job once."""
+    """The runtime accepts every page. The counts are those of the whole, and the cursors lead to every job once."""
     query: dict[str, str] = {}
     seen: list[str] = []
     pages = 0
@@ -198,12 +198,12 @@ def test_what_is_too_large_ends_early_with_a_cursor(progress: BuiltWorld, large:
         assert answer.headers["Link"].endswith('>; rel="next"')
         query = {"cursor": answer.data["next_cursor"]}
     assert [f"job_{place:02}" for place in range(JOBS)] == seen
-    # Repetitions compress to next to nothing.
+    # Repetitions compress very well.
     assert (pages > 1) == (coding == "identity" or len(set(answer.data["jobs"][0]["url"])) > 1)
 
 
 def test_a_direct_answer_that_is_too_large_ends_early(progress: BuiltWorld, large: str) -> None:
-    """It is cut at the same limit, and goes on by the cursor alone."""
+    """It ends at the same limit and continues with the cursor."""
     page = progress.invoke({"batch_id": large})["data"]
     seen = [job["job_id"] for job in page["jobs"]]
     assert 0 < len(seen) < JOBS
@@ -215,7 +215,7 @@ def test_a_direct_answer_that_is_too_large_ends_early(progress: BuiltWorld, larg
 
 
 def test_the_revision_function_counts(build: Path, world: World, dynamodb_endpoint: str) -> None:
-    """Once for each delivery and batch; the answer says that nothing failed."""
+    """Once per delivery and batch. Nothing is reported as failed."""
     batch_ids = [world.put_batch() for _ in range(2)]
     records = [record(batch_id, sk) for sk in ("JOB#a", "JOB#b") for batch_id in batch_ids]
     tables = {"JobsTable": world.jobs_table}
@@ -226,7 +226,7 @@ def test_the_revision_function_counts(build: Path, world: World, dynamodb_endpoi
 
 
 def test_the_revision_function_reports_what_it_could_not_count(build: Path) -> None:
-    """A database that is away: the last record of each batch comes again."""
+    """Without a database the last record of each batch is reported as failed."""
     records = [record(batch_id) for batch_id in ("one", "two", "one")]
     with emulator(build, "RevisionFunction", NOWHERE, CANNED) as running:
         answer = running.invoke({"Records": records})
@@ -236,7 +236,7 @@ def test_the_revision_function_reports_what_it_could_not_count(build: Path) -> N
 
 
 def test_a_setting_that_is_missing_is_an_error_of_ours(build: Path) -> None:
-    """The function comes up without its tables' names and answers in the envelope."""
+    """Without its tables' names the function answers with the envelope."""
     with emulator(build, "ProgressFunction", NOWHERE, {}) as running:
         answer = running.invoke(event("GET", progress_path("b"), [("X-API-Key", "demo-token")]))
     assert (500, "INTERNAL_ERROR") == (answer["statusCode"], json.loads(answer["body"])["error"]["code"])

@@ -1,4 +1,4 @@
-"""A scraper's process that works off the jobs it is handed, until it is told to stop or killed."""
+"""A scraper's process that does the jobs it receives until it is stopped or killed."""
 
 import contextlib
 from multiprocessing.connection import Connection
@@ -9,20 +9,20 @@ from batch_progress.recorder import BatchRecorder
 
 
 class PageGone(Exception):
-    """What some of the pages end in."""
+    """Raised for some pages."""
 
 
 def outcome(job_id: str) -> tuple[str, int]:
-    """Return how a job ends whoever does it: its status, and how many items it has."""
+    """Return a job's final status and items, the same for every worker."""
     number = crc32(job_id.encode())
     return ("failed" if number % 10 == 0 else "completed"), number % 100
 
 
 def work(queue: Connection, table: str, batch_id: str) -> None:
-    """Do jobs, and say of each that it is done."""
+    """Do jobs and acknowledge each."""
     recorder = BatchRecorder(table)
     while job_id := queue.recv():
-        # A job that has ended already came twice.
+        # A job that has already ended was delivered twice.
         with contextlib.suppress(PageGone, IllegalTransition), recorder.job(batch_id, job_id) as job:
             status, job.items_extracted = outcome(job_id)
             if status == "failed":

@@ -1,4 +1,4 @@
-"""One DynamoDB per test process, with the tables of `template.yaml`; no test sees another's batches or tokens."""
+"""One DynamoDB per test process, with the tables of `template.yaml`. Tests use unique ids and tokens."""
 
 import os
 import time
@@ -38,7 +38,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(scope="session")
 def dynamodb_endpoint() -> Iterator[str]:
-    """The engine that `DYNAMODB_ENDPOINT` names, else moto's in a thread."""
+    """The engine at `DYNAMODB_ENDPOINT`, or moto's in a thread."""
     if given := os.environ.get("DYNAMODB_ENDPOINT"):
         yield given
         return
@@ -48,7 +48,7 @@ def dynamodb_endpoint() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def world(dynamodb_endpoint: str) -> Iterator[World]:
-    """The tables and the function. Ids and tokens are unique to each test, so nothing is ever reset."""
+    """The tables and the function. Nothing is reset between tests."""
     with pytest.MonkeyPatch.context() as environment:
         for name, value in SETTINGS.items():
             environment.setenv(name, value)
@@ -57,7 +57,7 @@ def world(dynamodb_endpoint: str) -> Iterator[World]:
         dynamodb = boto3.client("dynamodb")
         names = {}
         for table in tables():
-            # An engine that is shared keeps the tables of every process apart.
+            # Several test processes may share an engine.
             names[table["TableName"]] = f"{table['TableName']}-{uuid.uuid4().hex[:8]}"
             dynamodb.create_table(**table | {"TableName": names[table["TableName"]]})
         for table_id, variable in VARIABLES.items():

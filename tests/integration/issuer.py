@@ -1,4 +1,4 @@
-"""An issuer of session tokens on loopback, as an identity provider is on the internet, and as one is on a bad day."""
+"""An OpenID issuer on loopback, working or failing as a test asks."""
 
 import base64
 import json
@@ -27,7 +27,7 @@ type PrivateKey = RSAPrivateKey | EllipticCurvePrivateKey | Ed25519PrivateKey
 
 @dataclass(frozen=True)
 class SigningKey:
-    """A key pair, by the id under which its public half is published."""
+    """A key pair with the key id of its public half."""
 
     kid: str
     algorithm: str
@@ -36,7 +36,7 @@ class SigningKey:
 
     @classmethod
     def make(cls, algorithm: str, kid: str = "", *, bits: int = 2048, **published: object) -> "SigningKey":
-        """Make a key pair; `published` is what its JWK says beside the key, `None` leaving a member out."""
+        """Make a key pair. `published` has further members of its JWK; `None` leaves a member out."""
         kid = kid or f"{algorithm}-{time.monotonic_ns()}"
         private: PrivateKey
         if algorithm == "RS256":
@@ -57,23 +57,23 @@ class SigningKey:
 
 
 class Issuer:
-    """Publishes its keys as its fields say, and signs whatever it is told.
+    """Publishes keys and signs tokens.
 
     Attributes:
-        address: What its tokens call it.
-        keys: Those that it publishes, and can sign with.
-        extra_keys: What it publishes before them.
-        asked: The paths that it was asked for, in order.
-        status: Of its answers.
-        body: Its answer to every request, `None` for the right one.
-        huge: Whether 50 MB of blanks come first.
-        hangs: Whether it answers only once it is let go.
-        headers: More of its answers'.
-        discovery: Its document about itself.
+        address: The `iss` of its tokens.
+        keys: The keys that it publishes and signs with.
+        extra_keys: JWKs that it publishes before those.
+        asked: The paths of its requests, in order.
+        status: The HTTP status of its responses.
+        body: The body of every response; `None` for the right one.
+        huge: Whether 50 MB of spaces precede the body.
+        hangs: Whether it waits for `let_go` before it responds.
+        headers: Further headers of its responses.
+        discovery: Its OpenID configuration.
     """
 
     def __init__(self, address: str) -> None:
-        """Have one key for each algorithm."""
+        """Make an issuer with one key per algorithm."""
         self.address = address
         self.keys = [_made(algorithm) for algorithm in ("RS256", "ES256", "EdDSA")]
         self.extra_keys: list[object] = []
@@ -87,11 +87,11 @@ class Issuer:
         self._let_go = threading.Event()
 
     def let_go(self) -> None:
-        """End every hanging answer."""
+        """End every hanging response."""
         self._let_go.set()
 
     def environment(self) -> dict[str, str]:
-        """Return the settings of a deployment that trusts it."""
+        """Return the environment variables of a deployment that trusts it."""
         return {
             "BATCH_PROGRESS_TOKEN_ISSUER": self.address,
             "BATCH_PROGRESS_TOKEN_AUDIENCE": AUDIENCE,
@@ -99,12 +99,12 @@ class Issuer:
         }
 
     def claims(self, **changed: object) -> dict[str, Any]:
-        """Return a good token's claims with `changed` in their place; `None` leaves a claim out."""
+        """Return a valid token's claims with changes; `None` leaves a claim out."""
         claims = {"iss": self.address, "aud": AUDIENCE, "sub": "demo", "exp": int(time.time()) + 600} | changed
         return {name: value for name, value in claims.items() if value is not None}
 
     def token(self, key: SigningKey | None = None, header: dict[str, Any] | None = None, **changed: object) -> str:
-        """Sign a token by a key that is published unless another is given; `None` leaves a header out."""
+        """Sign a token, by default with a published key; `None` leaves a header parameter out."""
         key = key or self.keys[0]
         names = {"kid": key.kid} | (header or {})
         return signed(key, json.dumps(self.claims(**changed)).encode(), names)
@@ -138,23 +138,23 @@ _KEYS: dict[str, SigningKey] = {}
 
 
 def _made(algorithm: str) -> SigningKey:
-    # A key takes a second to make, and these are never the ones that a test is about.
+    # Making a key is slow, so tests share these.
     return _KEYS.setdefault(algorithm, SigningKey.make(algorithm))
 
 
 def signed(key: SigningKey, payload: bytes, header: dict[str, Any]) -> str:
-    """Sign any payload; `None` leaves a header out."""
+    """Sign any payload; `None` leaves a header parameter out."""
     names = {name: value for name, value in header.items() if value is not None or name == "typ"}
     return jwt.api_jws.encode(payload, key.private, key.algorithm, names)
 
 
 def unsigned(header: dict[str, Any], claims: dict[str, Any], signature: bytes = b"") -> str:
-    """Write a token by hand: no library signs as some do."""
+    """Make a token by hand, with any header, claims and signature."""
     return ".".join(encoded(part) for part in (json.dumps(header).encode(), json.dumps(claims).encode(), signature))
 
 
 def encoded(part: bytes) -> str:
-    """Return a part of a token as it is sent."""
+    """Encode a part of a token."""
     return base64.urlsafe_b64encode(part).rstrip(b"=").decode()
 
 
@@ -164,11 +164,11 @@ def issuing() -> Iterator[Issuer]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            with suppress(BrokenPipeError, ConnectionResetError):  # the reader has had enough
+            with suppress(BrokenPipeError, ConnectionResetError):  # the client has closed the connection
                 issuer.answer(self)
 
         def log_message(self, *_: object) -> None:
-            """Nothing."""
+            """Log nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True

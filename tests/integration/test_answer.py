@@ -1,4 +1,4 @@
-"""The body of a 200: which fields, in which order, of what value."""
+"""The body of a 200: its fields, their order and their values."""
 
 from datetime import UTC, datetime
 
@@ -20,7 +20,7 @@ DETAILS = ["started_at", "finished_at", "error_code", "error_message"]
 
 
 def put_published_example(world: World) -> str:
-    """Ten URLs: seven completed with 245 items, one failed, two left."""
+    """Put ten URLs: seven completed with 245 items, one failed, two pending."""
     batch_id = world.put_batch(total_urls=10)
     statuses = ["completed"] * 7 + ["failed", "processing", "pending"]
     world.put_jobs(
@@ -34,7 +34,7 @@ def put_published_example(world: World) -> str:
 
 
 def test_published_example(world: World) -> None:
-    """The fields are exactly those published, in that order, and count what the example counts."""
+    """Exactly the published fields in the published order, with the example's counts."""
     batch_id = put_published_example(world)
 
     data = world.get(batch_id).data
@@ -62,7 +62,7 @@ def test_body_says_success_first(world: World) -> None:
 
 
 def test_both_paths_are_one_route(world: World) -> None:
-    """The documented path and that of the official SDK answer the same, with or without a trailing slash."""
+    """The documented path and the official SDK's path have the same answer, with and without a trailing slash."""
     batch_id = world.put_batch()
     world.put_job(batch_id, "job_1", status="completed", finished_at=now(-5))
     paths = [f"{prefix}/v1/scrape/batch/{batch_id}/progress{end}" for prefix in ("/api", "") for end in ("", "/")]
@@ -74,7 +74,7 @@ def test_both_paths_are_one_route(world: World) -> None:
 
 
 def test_jobs_are_in_the_order_of_their_ids(world: World) -> None:
-    """The sort key's order, which is that of the bytes: `job_10` before `job_2`, capitals before small letters."""
+    """Bytewise, as DynamoDB sorts: `job_10` before `job_2`, upper case before lower case."""
     batch_id = world.put_batch()
     job_ids = ["b", "a", "B", "job_10", "job_2", "job_1", "é", "~", "0", "Z-1"]
     world.put_jobs(batch_id, {job_id: {} for job_id in job_ids})
@@ -92,7 +92,7 @@ def test_url_comes_back_as_it_was_written(world: World) -> None:
 
 
 def test_batch_of_more_than_one_page_is_read_whole(world: World) -> None:
-    """DynamoDB cuts its pages at 1 MB; an answer counts every one of them."""
+    """A DynamoDB page ends at 1 MB; the answer counts all pages."""
     batch_id = world.put_batch()
     world.put_jobs(batch_id, {f"job_{number:02}": {"error_message": "x" * 200_000} for number in range(14)})
 
@@ -113,7 +113,7 @@ def test_a_change_shows_at_once_without_a_tag(world: World) -> None:
 
 
 def test_include_details(world: World) -> None:
-    """Each job tells its times and its error after the usual fields, null for what it has not."""
+    """Each job has its times and its error after the usual fields; absent ones are null."""
     batch_id = world.put_batch()
     started, finished = now(-20), now(-10)
     world.put_jobs(
@@ -154,7 +154,7 @@ def test_include_takes_several(world: World, include: str) -> None:
 
 
 def test_include_changes_nothing_else(world: World) -> None:
-    """An extra adds fields and takes none away or changes one."""
+    """`include` adds fields, and removes or changes none."""
     batch_id = world.put_batch()
     world.put_jobs(batch_id, {"job_1": {"status": "completed", "finished_at": now(-5), "items_extracted": 3}})
 

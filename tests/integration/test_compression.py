@@ -1,4 +1,4 @@
-"""Compression: only where it was asked for, and always said."""
+"""Compression: only if the client accepts it, and always declared."""
 
 import pytest
 
@@ -11,7 +11,7 @@ EITHER = ["*", "*;q=0.5", "gzip;q=0.5, identity", "gzip;q=nonsense", ";;,,", "gz
 
 @pytest.fixture(scope="module")
 def large(world: World) -> str:
-    """A finished batch, so that every read answers the same, of a body that is worth compressing."""
+    """A finished batch with a body large enough to compress. Every read has the same answer."""
     batch_id = world.put_batch()
     world.put_jobs(
         batch_id, {f"job_{number:04}": {"status": "completed", "finished_at": now(-60)} for number in range(60)}
@@ -39,7 +39,7 @@ def test_not_compressed(world: World, large: str, accepted: str) -> None:
 
 @pytest.mark.parametrize("accepted", EITHER)
 def test_coding_is_always_the_one_that_is_said(world: World, large: str, accepted: str) -> None:
-    """Whether it compresses is the function's choice here; what it says about it is not."""
+    """The function may choose to compress, but the header must match the body."""
     answer = world.ask(large, headers={"Accept-Encoding": accepted})
     assert answer.coding in {None, "gzip"}
     assert 60 == len(answer.data["jobs"])

@@ -1,4 +1,4 @@
-"""Unchanged polls: what a tag is made of, what it is good for, and when to ask again."""
+"""Conditional requests: the content of an ETag, how long it holds, and when to poll again."""
 
 import re
 import time
@@ -12,7 +12,7 @@ TAG = re.compile(r'W/"(?P<made>\d+)\.(?P<eta>\d+)\.(?P<digest>[^".]+)"')
 
 
 def parts(answer: Answer) -> tuple[int, int, str]:
-    """Return when the tag's read was made, the forecast it carries, and its digest."""
+    """Return the time of the tag's read, its forecast and its digest."""
     found = TAG.fullmatch(answer.headers["ETag"])
     assert found, answer.headers["ETag"]
     return int(found["made"]), int(found["eta"]), found["digest"]
@@ -28,7 +28,7 @@ def again(world: World, batch_id: str, tags: str, **query: str) -> Answer:
 
 @pytest.fixture
 def running(world: World) -> str:
-    """A batch that will take a while yet."""
+    """A batch that is far from its end."""
     batch_id = world.put_batch(total_urls=100, parallel_jobs=2, timeout_per_url=30)
     world.put_jobs(
         batch_id,
@@ -56,7 +56,7 @@ def stalled(world: World) -> str:
 
 
 def test_tag_of_a_running_batch(world: World, running: str) -> None:
-    """The second of the read, and that of the forecast which the body tells."""
+    """It contains the second of the read and that of the body's forecast."""
     before = int(time.time())
     answer = world.get(running)
     made, eta, _ = parts(answer)
@@ -65,7 +65,7 @@ def test_tag_of_a_running_batch(world: World, running: str) -> None:
 
 
 def test_tag_without_a_forecast(world: World, finished: str, stalled: str) -> None:
-    """Where nothing is forecast, or what is forecast moves with the clock, the tag carries none."""
+    """A finished or stalled batch's tag contains no forecast."""
     assert [0, 0] == [parts(world.get(batch_id))[1] for batch_id in (finished, stalled)]
 
 
@@ -86,7 +86,7 @@ def test_headers_of_not_modified(world: World, running: str, finished: str) -> N
 
 
 def test_head_is_not_modified_either(world: World, running: str) -> None:
-    """And a tag of GET is good for HEAD, being of the same thing."""
+    """GET and HEAD share their tags."""
     headers = [*world.key(), ("If-None-Match", world.get(running).headers["ETag"])]
     answer = world.request("HEAD", progress_path(running), headers)
     assert (304, "") == (answer.status, answer.text)
@@ -98,12 +98,12 @@ def test_any_tag_of_a_list(world: World, finished: str, form: str) -> None:
 
 
 def test_comparison_is_weak(world: World, finished: str) -> None:
-    """A tag whose mark of weakness got lost on the way is the same tag."""
+    """A tag without its `W/` prefix is the same tag."""
     assert 304 == again(world, finished, world.get(finished).headers["ETag"].removeprefix("W/")).status
 
 
 def test_star(world: World, running: str, finished: str) -> None:
-    """Anything is good for who has something, if only the batch is there."""
+    """`If-None-Match: *` matches any existing batch."""
     for batch_id in (running, finished):
         answer = again(world, batch_id, "*")
         assert (304, "") == (answer.status, answer.text)
@@ -118,7 +118,7 @@ def test_tag_that_is_not_ours(world: World, finished: str, tags: str) -> None:
 
 
 def test_tag_is_good_for_a_minute(world: World, finished: str) -> None:
-    """A tag that is older is answered in full, whatever has happened, with a new one."""
+    """An older tag gets the full answer and a new tag, even if nothing has changed."""
     _, eta, digest = parts(world.get(finished))
     second = int(time.time())
     assert 304 == again(world, finished, tag(second - 50, eta, digest)).status
@@ -128,7 +128,7 @@ def test_tag_is_good_for_a_minute(world: World, finished: str) -> None:
 
 
 def test_tag_is_good_until_its_forecast(world: World, running: str) -> None:
-    """A forecast that has passed is stale in the client's hands."""
+    """A client must not keep a forecast that has passed."""
     made, _, digest = parts(world.get(running))
     second = int(time.time())
     assert 304 == again(world, running, tag(made, second + 30, digest)).status
@@ -162,7 +162,7 @@ def test_tag_holds_for_its_batch_only(world: World, finished: str) -> None:
 
 
 def test_tag_is_no_credential(world: World, finished: str) -> None:
-    """The token is asked for first, and another owner's batch is not there, whoever holds its tag."""
+    """The token is checked first, and another owner's batch is a 404 in spite of its tag."""
     tags = {"If-None-Match": world.get(finished).headers["ETag"]}
     path = progress_path(finished)
     assert (401, "AUTHENTICATION_REQUIRED") == world.request("GET", path, tags).outcome
@@ -173,7 +173,7 @@ def test_tag_is_no_credential(world: World, finished: str) -> None:
 
 
 def test_tag_of_another_coding(world: World) -> None:
-    """A compressed body is another representation than a plain one."""
+    """A compressed body is a different representation."""
     batch_id = world.put_batch()
     world.put_jobs(batch_id, ["completed"] * 100)
     gzip = [("Accept-Encoding", "gzip")]
@@ -190,7 +190,7 @@ def test_tag_of_another_coding(world: World) -> None:
     ("name", "value"), [("revision", 8), ("total_urls", 101), ("parallel_jobs", 3), ("revision", None)]
 )
 def test_batch_that_has_changed(world: World, name: str, value: int | None) -> None:
-    """The whole item of the batch is in the digest, its revision above all."""
+    """The digest covers the whole batch item, including its revision."""
     declared: dict[str, Attribute] = {"total_urls": 100, "revision": 7, "created_at": now(-60)}
     batch_id = unique("batch")
     world.put_item(batch_item(batch_id, **declared))
@@ -214,7 +214,7 @@ def test_batch_that_has_expired_or_gone(world: World, running: str) -> None:
 
 
 def test_wait_of_a_running_batch(world: World, running: str, stalled: str) -> None:
-    """A whole number of seconds, at least one and at most a minute."""
+    """`Retry-After` is a whole number of seconds from 1 to 60."""
     for batch_id in (running, stalled):
         first = world.get(batch_id)
         second = again(world, batch_id, first.headers["ETag"])
@@ -224,7 +224,7 @@ def test_wait_of_a_running_batch(world: World, running: str, stalled: str) -> No
 
 
 def test_wait_of_a_finished_batch(world: World, finished: str) -> None:
-    """None: it will never change."""
+    """No `Retry-After`: it will never change."""
     first = world.get(finished)
     second = again(world, finished, first.headers["ETag"])
     assert [200, 304] == [first.status, second.status]
@@ -237,7 +237,7 @@ def test_wait_of_a_batch_that_has_begun_nothing(world: World) -> None:
 
 
 def test_forecast_in_a_kept_answer_is_not_past(world: World, running: str) -> None:
-    """As long as a tag is good, the forecast that the client has lies ahead."""
+    """While a tag holds, the client's forecast is in the future."""
     first = world.get(running)
     if again(world, running, first.headers["ETag"]).status == 304:
         assert moment(first.data["estimated_completion"]) >= datetime.now(UTC).replace(microsecond=0)

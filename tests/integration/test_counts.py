@@ -1,4 +1,4 @@
-"""What the counts count: job items, never counters, and always a sum."""
+"""Counts: made from job items, never from counters; they always sum."""
 
 from datetime import UTC, datetime
 
@@ -36,7 +36,7 @@ def test_failed_counts_cancelled_too_and_pending_what_runs(world: World) -> None
 def test_total_is_the_declared_one_or_the_number_of_jobs(
     world: World, declared: int | None, expected: list[int]
 ) -> None:
-    """The larger of the two; declared URLs that have no job yet are pending."""
+    """The larger of the two. Declared URLs without a job are pending."""
     batch_id = world.put_batch(total_urls=declared)
     world.put_jobs(batch_id, ["completed", "failed", "processing"])
     assert expected == counts(world.get(batch_id).data)
@@ -51,7 +51,7 @@ def test_batch_without_jobs(world: World, declared: int | None, expected: list[i
 
 
 def test_items_of_every_status_are_summed(world: World) -> None:
-    """A failed, cancelled or running job keeps what it has extracted."""
+    """The items of failed, cancelled and running jobs count, too."""
     batch_id = world.put_batch()
     statuses = ["completed", "failed", "cancelled", "pending", "processing"]
     world.put_jobs(
@@ -68,7 +68,7 @@ def test_items_are_summed_exactly_where_a_float_would_round(world: World) -> Non
 
 
 def test_counters_on_the_batch_are_not_believed(world: World) -> None:
-    """Counts that some writer keeps on the batch's item play no part."""
+    """Counters that a writer keeps on the batch item are ignored."""
     batch_id = world.put_batch(total_urls=2, completed=2, failed=9, pending=9, total_items_extracted=99)
     world.put_jobs(batch_id, ["completed", "pending"])
 
@@ -91,7 +91,7 @@ def test_counters_on_the_batch_are_not_believed(world: World) -> None:
     ],
 )
 def test_status_filters_jobs_and_leaves_the_counts(world: World, status: str, expected: list[str]) -> None:
-    """`failed` means this one status here, although the count of that name has the cancelled ones too."""
+    """As a filter, `failed` excludes cancelled jobs, although the count `failed` includes them."""
     batch_id = world.put_batch(total_urls=7)
     world.put_jobs(batch_id, ["completed", "failed", "pending", "completed", "processing"])
 
@@ -103,7 +103,7 @@ def test_status_filters_jobs_and_leaves_the_counts(world: World, status: str, ex
 
 
 def test_expired_job_still_counts(world: World) -> None:
-    """Only the batch expires; a job's own expiry would let a batch lose jobs one by one."""
+    """Only the batch's expiry is checked. Otherwise a batch would lose its jobs one by one."""
     batch_id = world.put_batch()
     world.put_job(batch_id, "job_1", status="completed", expires_at=int(datetime.now(UTC).timestamp()) - 3600)
     assert [1, 1, 0, 0] == counts(world.get(batch_id).data)

@@ -1,4 +1,4 @@
-"""Direct invocation: a plain object in, the same envelope out, and no guard that a typing error opens."""
+"""Direct invocation: a plain object in, the same envelope out, and no mistyped key that widens access."""
 
 import json
 import re
@@ -12,7 +12,7 @@ ENVELOPE = ["code", "message", "system_message", "type", "status", "details", "t
 
 
 def error(answer: dict[str, Any]) -> dict[str, Any]:
-    """Return the error of a failure, which this must be, unwrapped."""
+    """Return the error of an answer that must be a failure."""
     assert ["success", "error"] == list(answer)
     assert answer["success"] is False
     assert ENVELOPE == list(answer["error"])
@@ -24,7 +24,7 @@ def code(answer: dict[str, Any]) -> str:
 
 
 def data(answer: dict[str, Any]) -> dict[str, Any]:
-    """Return the data of a success, which this must be, unwrapped."""
+    """Return the data of an answer that must be a success."""
     assert ["success", "data"] == list(answer), answer
     assert answer["success"] is True
     return dict(answer["data"])
@@ -32,7 +32,7 @@ def data(answer: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.fixture
 def batch_id(world: World) -> str:
-    """A batch that is finished, so that each read of it answers the same."""
+    """A finished batch: every read has the same answer."""
     batch_id = world.put_batch()
     world.put_jobs(
         batch_id,
@@ -51,7 +51,7 @@ def test_the_same_envelope_as_over_http(world: World, batch_id: str) -> None:
 
 
 def test_no_token_is_asked_for(world: World) -> None:
-    """The caller's permission to invoke is the credential; it sees the batches of all owners."""
+    """The permission to invoke is the credential. It allows the batches of all owners."""
     batch_id = world.put_batch(owner=unique("owner"))
     assert batch_id == data(world.invoke({"batch_id": batch_id}))["batch_id"]
 
@@ -97,7 +97,7 @@ def test_foreign_and_missing_look_the_same(world: World, batch_id: str) -> None:
 
 @pytest.mark.parametrize("owner_id", [None, "", 5, 0, True, False, [], ["demo"], {}, {"S": "demo"}, 1.5])
 def test_owner_id_that_guards_nothing(world: World, batch_id: str, owner_id: object) -> None:
-    """Null, empty or no text: refused, for taking it as absent would open every tenant."""
+    """A null, empty or non-string value is refused: ignoring it would allow every tenant's batches."""
     answer = error(world.invoke({"batch_id": batch_id, "owner_id": owner_id}))
     assert "VALIDATION_ERROR" == answer["code"]
     assert ["owner_id"] == list(answer["details"])
@@ -105,14 +105,14 @@ def test_owner_id_that_guards_nothing(world: World, batch_id: str, owner_id: obj
 
 @pytest.mark.parametrize("key", ["owner", "ownerId", "OWNER_ID", "owner_id ", "", "foo", "token", "batchId"])
 def test_unknown_key(world: World, batch_id: str, key: str) -> None:
-    """Unlike over HTTP it is refused: it might be a guard, misspelt."""
+    """Refused, unlike over HTTP: it could be a mistyped `owner_id`."""
     answer = error(world.invoke({"batch_id": batch_id, key: "demo"}))
     assert "VALIDATION_ERROR" == answer["code"]
     assert [key] == list(answer["details"])
 
 
 def test_a_key_that_is_no_unicode(world: World, batch_id: str) -> None:
-    """JSON can hold half of a letter; an answer that is sent as UTF-8 can't name it."""
+    """JSON can contain a lone surrogate, which UTF-8 cannot encode."""
     for odd in ({"\ud800": 1}, {"batch_id": batch_id, "limit\udfff": 1}):
         answer = world.invoke(odd)
         assert "VALIDATION_ERROR" == error(answer)["code"]
@@ -153,7 +153,7 @@ def test_a_key_that_is_no_unicode(world: World, batch_id: str) -> None:
     ],
 )
 def test_bad_value(world: World, batch_id: str, name: str, value: object) -> None:
-    """The details name the key and nothing deeper."""
+    """The details name the top-level key only."""
     answer = error(world.invoke({"batch_id": batch_id} | {name: value}))
     assert "VALIDATION_ERROR" == answer["code"]
     assert 422 == answer["status"]
@@ -169,7 +169,7 @@ def test_batch_id_is_needed(world: World) -> None:
 
 @pytest.mark.parametrize("value", [[], ["batch"], "x", "", 3, 0, 1.5, None, True, False])
 def test_event_that_is_no_object(world: World, value: object) -> None:
-    """Whatever JSON it is, the answer is the envelope."""
+    """The answer to any JSON is the envelope."""
     answer = error(world.invoke(value))
     assert "VALIDATION_ERROR" == answer["code"]
     assert isinstance(answer["details"], dict)
@@ -189,7 +189,7 @@ def test_expired_batch(world: World) -> None:
 
 
 def test_trace_id_is_lambdas_request_id(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """There is no gateway to give one."""
+    """A direct call has no id from API Gateway."""
     monkeypatch.delenv("_X_AMZN_TRACE_ID", raising=False)
     context = Context()
     answer = error(world.invoke({"batch_id": unique("missing")}, context))
@@ -197,7 +197,7 @@ def test_trace_id_is_lambdas_request_id(world: World, monkeypatch: pytest.Monkey
 
 
 def test_event_of_the_gateway_is_never_direct(world: World, batch_id: str) -> None:
-    """A body or a key that asks like another Lambda is not one: the token is still asked for."""
+    """A proxy event that also looks like a direct call still needs a token."""
     request = event("GET", progress_path(batch_id), query={"batch_id": batch_id, "owner_id": "demo"})
     smuggled = request | {"batch_id": batch_id, "body": json.dumps({"batch_id": batch_id})}
     for each in (request, smuggled):
@@ -206,7 +206,7 @@ def test_event_of_the_gateway_is_never_direct(world: World, batch_id: str) -> No
 
 @pytest.mark.parametrize("part", ["requestContext", "httpMethod"])
 def test_half_an_event_of_the_gateway_is_direct(world: World, batch_id: str, part: str) -> None:
-    """Both of its marks make it the gateway's; with one alone the event is direct and has an unknown key."""
+    """With only one of `requestContext` and `httpMethod` the event is direct, and that key is unknown."""
     request = event("GET", progress_path(batch_id), world.key())
     answer = world.invoke({"batch_id": batch_id, part: request[part]})
     assert "statusCode" not in answer

@@ -111,7 +111,7 @@ def test_it_begins_and_ctrl_c_ends_it(local_api: LocalApi, block: str) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        start_new_session=True,  # so that all of it, and nothing else, gets what a terminal sends
+        start_new_session=True,  # so that Ctrl-C reaches this process group only
     ) as process:
         assert process.stdout
         assert process.stderr

@@ -1,4 +1,4 @@
-"""The one envelope of every error, and the order in which a request is checked."""
+"""The error envelope, and the order in which a request is checked."""
 
 import re
 import time
@@ -17,7 +17,7 @@ OTHER_METHODS = ["POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND
 
 
 def failures(world: World) -> dict[str, Answer]:
-    """Return an answer of each kind of failure."""
+    """Return one answer of each kind of failure."""
     return {
         "401": world.request("GET", progress_path(world.put_batch())),
         "404 batch": world.get(unique("missing")),
@@ -29,7 +29,7 @@ def failures(world: World) -> dict[str, Answer]:
 
 @pytest.mark.parametrize("kind", ["401", "404 batch", "404 route", "405", "422"])
 def test_envelope(world: World, kind: str) -> None:
-    """Exactly these fields in this order, of these types; the time is the answer's own."""
+    """Exactly these fields in this order with these types. The timestamp is current."""
     before = datetime.now(UTC) - timedelta(seconds=1)
 
     answer = failures(world)[kind]
@@ -46,7 +46,7 @@ def test_envelope(world: World, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["401", "404 batch", "404 route", "405", "422"])
 def test_headers_of_an_error(world: World, kind: str) -> None:
-    """Nothing of an error is kept, and nothing tagged."""
+    """Errors are not cached and have no ETag."""
     answer = failures(world)[kind]
     assert "no-store" == answer.headers["Cache-Control"]
     assert "application/json" == answer.headers["Content-Type"]
@@ -65,7 +65,7 @@ def test_batch_not_found(world: World) -> None:
 
 
 def without_ids_and_times(answer: Answer, batch_id: str) -> tuple[int, str, list[tuple[str, str]]]:
-    """Return all of an answer but what differs between any two."""
+    """Return an answer without what differs between any two answers."""
     text = answer.text.replace(batch_id, "…").replace(answer.error["trace_id"], "…")
     return (
         answer.status,
@@ -75,7 +75,7 @@ def without_ids_and_times(answer: Answer, batch_id: str) -> tuple[int, str, list
 
 
 def test_missing_foreign_and_expired_batches_look_the_same(world: World) -> None:
-    """Nobody learns by asking whether a batch of another exists: the answers differ in ids and times only."""
+    """The answers differ in ids and times only, so they do not reveal whether another owner's batch exists."""
     foreign = world.put_batch(owner=unique("owner"))
     expired = world.put_batch(expires_at=int(time.time()) - 1)
     orphaned = unique("batch")
@@ -124,7 +124,7 @@ def test_another_owner_is_never_named(world: World) -> None:
 )
 @pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "OPTIONS"])
 def test_unknown_route(world: World, path: str, method: str) -> None:
-    """Another path is not found by whatever method, and without asking for a token."""
+    """An unknown path is a 404 with any method and without a token."""
     answer = world.request(method, path)
     assert 404 == answer.status
     if method != "HEAD":
@@ -134,7 +134,7 @@ def test_unknown_route(world: World, path: str, method: str) -> None:
 @pytest.mark.parametrize("method", OTHER_METHODS)
 @pytest.mark.parametrize("path", ["/api/v1/scrape/batch/b/progress", "/v1/scrape/batch/b/progress"])
 def test_other_methods(world: World, method: str, path: str) -> None:
-    """A method is refused before a token is asked for, and the answer tells which ones there are."""
+    """The method is checked before the token, and `Allow` lists the permitted ones."""
     for headers in ([], world.key()):
         answer = world.request(method, path, headers)
         assert (405, "METHOD_NOT_ALLOWED") == answer.outcome
@@ -142,7 +142,7 @@ def test_other_methods(world: World, method: str, path: str) -> None:
 
 
 def test_order_of_checks(world: World) -> None:
-    """Route, method, token, parameters, batch: of several faults the first in this order is told."""
+    """Route, method, token, parameters, batch: the answer reports the first fault in this order."""
     bad = {"limit": "many"}
     missing = progress_path(unique("missing"))
     outcomes = [
@@ -176,7 +176,7 @@ def test_trace_id_is_the_x_ray_root(world: World, monkeypatch: pytest.MonkeyPatc
 
 
 def test_trace_id_without_x_ray_is_the_request_id(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """API Gateway's own id of the request, which the header gives as well."""
+    """API Gateway's request id, which is also in the header."""
     monkeypatch.delenv("_X_AMZN_TRACE_ID", raising=False)
 
     answer = world.get(unique("missing"))
@@ -196,7 +196,7 @@ def test_head_of_a_failure_has_its_status_and_no_body(world: World) -> None:
 
 
 def test_event_without_any_header(world: World) -> None:
-    """A test invocation from the console has null where a request has headers."""
+    """A test invocation from the console has null instead of headers."""
     request = event("GET", progress_path("some_batch")) | {"headers": None, "multiValueHeaders": None}
     assert (401, "AUTHENTICATION_REQUIRED") == Answer.read(world.invoke(request)).outcome
 

@@ -1,4 +1,4 @@
-"""When a batch will be done: never in the past, and once it is done, for ever the same."""
+"""The estimated completion: never in the past, and constant once the batch is finished."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -11,7 +11,7 @@ ENDED = ["completed", "failed", "cancelled"]
 
 
 def put_observed(world: World) -> str:
-    """Three jobs have ended just now, one runs and two wait."""
+    """Put three jobs that have just ended, one running and two pending."""
     batch_id = world.put_batch(parallel_jobs=2, timeout_per_url=30)
     world.put_jobs(
         batch_id,
@@ -28,14 +28,14 @@ def put_observed(world: World) -> str:
 
 
 def put_declared(world: World) -> str:
-    """One job runs, three wait, none has ended."""
+    """Put one running and three pending jobs."""
     batch_id = world.put_batch(total_urls=4, parallel_jobs=2, timeout_per_url=30, created_at=now(-3))
     world.put_jobs(batch_id, {"a": {"status": "processing", "started_at": now(-2)}, "b": {}, "c": {}})
     return batch_id
 
 
 def put_stalled(world: World) -> str:
-    """One job ended a day ago and nothing has moved since."""
+    """Put a batch whose last change was a day ago, when a job ended."""
     batch_id = world.put_batch(total_urls=4, parallel_jobs=2, timeout_per_url=30, created_at=now(-90_000))
     world.put_jobs(
         batch_id,
@@ -49,7 +49,7 @@ def put_stalled(world: World) -> str:
 
 
 def put_stalled_from_the_start(world: World) -> str:
-    """One job began a day ago, none has ended."""
+    """Put a batch whose only job started a day ago."""
     batch_id = world.put_batch(parallel_jobs=2, timeout_per_url=30, created_at=now(-90_000))
     world.put_jobs(batch_id, {"a": {"status": "processing", "started_at": now(-86_400)}, "b": {}})
     return batch_id
@@ -78,7 +78,7 @@ CASES = [
 
 @pytest.mark.parametrize(("put", "basis"), CASES)
 def test_estimate(world: World, put: Callable[[World], str], basis: str) -> None:
-    """What the forecast rests on, and an interval that holds it."""
+    """Its basis, and an interval around it."""
     data = world.get(put(world), include="estimate").data
 
     estimate = data["estimate"]
@@ -97,7 +97,7 @@ def test_forecast_is_never_in_the_past(world: World, put: Callable[[World], str]
 
 
 def test_forecast_of_a_lively_batch_is_near(world: World) -> None:
-    """Two waiting jobs of a few seconds each are not an hour's work."""
+    """Two pending jobs of a few seconds each take less than an hour."""
     estimated = moment(world.get(put_observed(world)).data["estimated_completion"])
     assert estimated < datetime.now(UTC) + timedelta(minutes=10)
 
@@ -112,7 +112,7 @@ def test_declared_urls_without_jobs_keep_a_batch_unfinished(world: World) -> Non
 
 @pytest.mark.parametrize("last", ENDED)
 def test_finished_batch_was_done_when_its_last_job_ended(world: World, last: str) -> None:
-    """However it ended, wherever it stands in the order; rounded down."""
+    """In whatever status and order; rounded down to the second."""
     batch_id = world.put_batch(created_at="2024-12-16T10:00:00.000Z")
     world.put_jobs(
         batch_id,
@@ -128,7 +128,7 @@ def test_finished_batch_was_done_when_its_last_job_ended(world: World, last: str
 
 @pytest.mark.parametrize("statuses", [ENDED, []])
 def test_finished_batch_without_any_end_was_done_when_created(world: World, statuses: list[str]) -> None:
-    """No job tells when it ended, or there is none."""
+    """No job has an end time, or there are no jobs."""
     batch_id = world.put_batch(created_at="2024-12-16T10:00:00.999Z")
     world.put_jobs(batch_id, statuses)
     assert "2024-12-16T10:00:00Z" == world.get(batch_id).data["estimated_completion"]
@@ -159,7 +159,7 @@ def test_creation_that_is_no_time_counts_as_not_recorded(world: World) -> None:
 
 
 def test_estimate_without_any_declaration(world: World) -> None:
-    """Nothing declared, nothing recorded, nothing begun: still a time that is not past."""
+    """Without any declaration, start or end the estimate is still in the future."""
     batch_id = world.put_batch(created_at=None)
     world.put_jobs(batch_id, ["pending", "processing"])
     before = datetime.now(UTC)
@@ -168,7 +168,7 @@ def test_estimate_without_any_declaration(world: World) -> None:
 
 
 def test_job_from_a_clock_that_runs_ahead(world: World) -> None:
-    """A worker's clock may be ahead of ours, and a job may end before it began."""
+    """A worker's clock may be ahead, and a job may end before its start."""
     batch_id = world.put_batch(total_urls=5)
     world.put_jobs(
         batch_id,

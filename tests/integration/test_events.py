@@ -1,4 +1,4 @@
-"""The events that newcomers try with `sam local invoke` do what their names say."""
+"""The events in events/ have the outcome that their names say."""
 
 import json
 from pathlib import Path
@@ -30,7 +30,7 @@ OUTCOMES = {
 
 @pytest.fixture(scope="module")
 def seeded(world: World) -> World:
-    """The example that `make run` has."""
+    """The example batch and tokens of `make run`."""
     world.put_token("demo-token", "demo")
     world.put_token("demo-expired-token", "demo", expires_at=1_700_000_000)
     world.put_batch(BATCH, owner="demo", total_urls=10)
@@ -59,7 +59,7 @@ def test_event_does_what_its_name_says(seeded: World, name: str) -> None:
 
 
 def test_the_changes_of_jobs_raise_the_revision_of_their_batch_once(seeded: World) -> None:
-    """Those of a batch that is gone are none."""
+    """Changes of a deleted batch's jobs are ignored."""
     event = json.loads((EVENTS / "revision/job_changes.json").read_text())
     key = {"batch_id": {"S": BATCH}, "sk": {"S": "BATCH"}}
 

@@ -1,4 +1,4 @@
-"""The published examples that need nothing but Python and curl, unchanged but for the base URL."""
+"""The vendor's published curl and Python examples, with only the base URL changed."""
 
 import json
 import os
@@ -27,7 +27,7 @@ print(f"Total items: {{data['total_items_extracted']}}")
 
 
 def run(*command: str) -> str:
-    """Run an example as its reader would, and return what it prints."""
+    """Run an example and return what it prints."""
     environment = os.environ | {"FREDDY_API_KEY": "demo-token"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=60)  # noqa: S603
     return done.stdout

@@ -12,7 +12,7 @@ def put_finished(world: World) -> str:
 
 
 def test_headers_of_a_finished_batch(world: World) -> None:
-    """Nothing tells when to ask again, for nothing will change."""
+    """It has no `Retry-After`, because it will not change."""
     answer = world.get(put_finished(world))
     assert ALWAYS == answer.names
     assert "application/json" == answer.headers["Content-Type"]
@@ -45,7 +45,7 @@ def test_tag_is_weak(world: World) -> None:
 
 
 def test_head_is_get_without_a_body(world: World) -> None:
-    """The same headers; those that differ from one GET to the next are there as well."""
+    """The same headers, including those that differ between two GETs."""
     path = progress_path(put_finished(world))
     for query in ({}, {"limit": "1"}, {"include": "details"}):
         get, head = (world.request(method, path, world.key(), query) for method in ("GET", "HEAD"))
@@ -65,7 +65,7 @@ def test_head_on_both_paths(world: World) -> None:
 
 
 def test_answer_of_a_plain_client_is_text(world: World) -> None:
-    """Who does not ask for a coding gets none, and API Gateway has nothing to decode."""
+    """Without `Accept-Encoding` the body is plain text, and API Gateway decodes nothing."""
     answer = world.get(put_finished(world))
     assert answer.coding is None
     assert not answer.payload.get("isBase64Encoded")

@@ -1,4 +1,4 @@
-"""Items that no writer should have written: none takes a batch down, and each bad attribute costs itself alone."""
+"""Malformed items: none fails a batch, and a bad attribute affects itself only."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -9,7 +9,7 @@ from tests.integration.world import Attribute, World, batch_item, event, moment,
 
 type Raw = dict[str, Any]
 
-# Every kind of value that DynamoDB has.
+# A value of every DynamoDB type.
 TEXT: Raw = {"S": "text"}
 NUMBER: Raw = {"N": "5"}
 BYTES: Raw = {"B": b"bytes"}
@@ -54,7 +54,7 @@ DEFAULTS = {"url": "", "status": "pending", "items_extracted": 0}
 
 
 def read(world: World, name: str, values: list[Raw | None]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Write jobs that are good but for one attribute, after a good one; return the data and those jobs."""
+    """Write a good job and jobs with one bad attribute each; return the data and the bad jobs."""
     batch_id = world.put_batch(total_urls=100)
     good: dict[str, Attribute] = {"url": "https://example.com/", "status": "completed", "items_extracted": 7}
     world.put_jobs(
@@ -75,7 +75,7 @@ def test_bad_url(world: World) -> None:
 
 
 def test_bad_status(world: World) -> None:
-    """A job of which nobody knows how it stands is one that may still come."""
+    """A job with a bad status counts as pending."""
     values = [None, *NO_TEXT, *({"S": text} for text in ("", "done", "COMPLETED", "completed ", " failed", "None"))]
     data, jobs = read(world, "status", values)
     expected = {"job_id": "bad", "url": "https://example.com/", "status": "pending", "items_extracted": 7}
@@ -85,7 +85,7 @@ def test_bad_status(world: World) -> None:
 
 
 def test_bad_number(world: World) -> None:
-    """Text that looks like a number is none; a negative or fractional one counts nothing."""
+    """A string that looks like a number, a negative number and a fraction all count as 0."""
     values = [None, *NO_NUMBER, *BAD_NUMBERS]
     data, jobs = read(world, "items_extracted", values)
     expected = {"job_id": "bad", "url": "https://example.com/", "status": "completed", "items_extracted": 0}
@@ -96,7 +96,7 @@ def test_bad_number(world: World) -> None:
 
 @pytest.mark.parametrize("number", HUGE_NUMBERS)
 def test_huge_number(world: World, number: str) -> None:
-    """Whatever DynamoDB can hold, two of them even, never takes the batch down."""
+    """The largest numbers that DynamoDB stores, and the sum of two, do not fail the batch."""
     batch_id = world.put_batch(total_urls=2)
     huge: Attribute = {"N": number}
     world.put_jobs(
@@ -147,7 +147,7 @@ def test_job_with_nothing_but_its_key(world: World) -> None:
 
 
 def test_job_with_nothing_right(world: World) -> None:
-    """Every attribute bad, and some that nobody knows."""
+    """All attributes are bad, and some are unknown."""
     batch_id = world.put_batch()
     names = ["url", "status", "items_extracted", "started_at", "finished_at", "error_code", "error_message", "foo"]
     world.put_job(batch_id, "bad", **{name: {"L": [{"M": {"S": {"NULL": True}}}]} for name in names})
@@ -167,7 +167,7 @@ def test_attributes_that_are_not_ours_are_passed_over(world: World) -> None:
     ["#", "A", "ATTEMPT#1", "BATCG", "BATCH#1", "BATCH ", "CONFIG", "JOA#", "JOB", "JOB$", "JOC", "job#1", "~", "é"],
 )
 def test_only_job_items_are_jobs(world: World, sk: str) -> None:
-    """Other items of the partition, before the batch's own and after, are neither counted nor shown."""
+    """Other items of the partition are not counted or shown, whether they sort before or after the batch item."""
     batch_id = world.put_batch(total_urls=1)
     world.put_job(batch_id, "a", status="completed")
     stray = {"batch_id": {"S": batch_id}, "sk": {"S": sk}, "status": {"S": "failed"}, "items_extracted": {"N": "9"}}
@@ -183,7 +183,7 @@ def test_only_job_items_are_jobs(world: World, sk: str) -> None:
 
 
 def test_items_before_the_batchs_own_may_fill_a_page(world: World) -> None:
-    """However much sorts before it, the batch is found and belongs to its owner."""
+    """The batch is found, with its owner, however many items sort before it."""
     batch_id = world.put_batch(total_urls=1)
     padding = {"padding": {"S": "x" * 300_000}}
     world.put_items({"batch_id": {"S": batch_id}, "sk": {"S": f"A{number}"}} | padding for number in range(8))
@@ -191,7 +191,7 @@ def test_items_before_the_batchs_own_may_fill_a_page(world: World) -> None:
 
 
 def test_items_of_a_partition_without_a_batch(world: World) -> None:
-    """Jobs alone make no batch, nor does an item that is almost one."""
+    """Jobs without a batch item, or with one of a similar key, are a 404."""
     batch_id = unique("batch")
     world.put_jobs(batch_id, ["completed"])
     world.put_item({"batch_id": {"S": batch_id}, "sk": {"S": "BATCH#"}, "owner_id": {"S": "demo"}})
@@ -200,7 +200,7 @@ def test_items_of_a_partition_without_a_batch(world: World) -> None:
 
 @pytest.mark.parametrize("job_id", ["", "a#b", "JOB#a", " ", "é", "\U0001f600", '"', "\\", "\x01", "a\u2028b"])
 def test_job_ids_of_every_form(world: World, job_id: str) -> None:
-    """All of the sort key that follows the first hash sign."""
+    """The job id is all of the sort key after the first `#`."""
     batch_id = world.put_batch()
     world.put_job(batch_id, job_id)
     assert [job_id] == [job["job_id"] for job in world.get(batch_id).data["jobs"]]
@@ -208,7 +208,7 @@ def test_job_ids_of_every_form(world: World, job_id: str) -> None:
 
 @pytest.mark.parametrize("name", BATCH_NUMBERS)
 def test_bad_attribute_of_the_batch(world: World, name: str) -> None:
-    """As if it were not there: the declared total is none, the batch does not expire."""
+    """It is ignored: there is no declared total, or no expiry."""
     batch_id = unique("batch")
     world.put_jobs(batch_id, ["completed", "processing"])
     for value in NO_NUMBER if name == "expires_at" else NO_NUMBER + BAD_NUMBERS:
@@ -223,7 +223,7 @@ def test_bad_attribute_of_the_batch(world: World, name: str) -> None:
 
 @pytest.mark.parametrize("name", BATCH_NUMBERS)
 def test_extreme_number_of_the_batch(world: World, name: str) -> None:
-    """Nothing to divide by, and more than a calendar holds: the sums stand, and the forecast is still a time."""
+    """Zero, and more seconds than a calendar has: the counts are right and the forecast is still a time."""
     batch_id = unique("batch")
     world.put_jobs(batch_id, {"a": {"status": "processing", "started_at": now(-3)}, "b": {}})
     for number in HUGE_NUMBERS if name == "expires_at" else ["0", *HUGE_NUMBERS]:
@@ -246,7 +246,7 @@ def test_bad_creation_of_the_batch(world: World) -> None:
 
 
 def test_bad_owner_of_the_batch(world: World) -> None:
-    """It is nobody's, so nobody's token shows it; a direct caller who narrows to no owner may see it."""
+    """No token can read it. A direct call without `owner_id` can."""
     batch_id = unique("batch")
     for value in [*NO_TEXT, {"S": ""}]:
         world.put_item(batch_item(batch_id, owner_id=value))
@@ -261,7 +261,7 @@ def test_direct_invocation_survives_malformed_items(world: World) -> None:
 
 
 def test_malformed_item_is_reported_by_its_key(world: World) -> None:
-    """In a log line and in a metric; neither holds the token that was sent."""
+    """In a log line and in a metric, neither of which contains the token."""
     batch_id = world.put_batch()
     world.put_jobs(batch_id, {"bad_one": {"status": "done"}, "good_one": {}})
 

@@ -1,4 +1,4 @@
-"""What alarms and dashboard hear is what is really said: names, namespaces and dimensions of metrics."""
+"""Alarms and dashboard use metrics that exist, by name, namespace and dimensions."""
 
 import json
 import re
@@ -15,9 +15,9 @@ from tests.integration.world import Context, World, event, progress_path
 
 TEMPLATE = read()
 RESOURCES: dict[str, Any] = TEMPLATE["Resources"]
-# By a direct call nobody lacks a token or takes the wrong path or method.
+# A direct call cannot lack a token or have a wrong path or method.
 DIRECT = {200, 404, 422, 500, 503}
-# What AWS's services report, as far as it is used here: metrics by namespace and dimensions.
+# The metrics of AWS's services that the template uses, by namespace and dimensions.
 SERVICES = {
     ("AWS/ApiGateway", frozenset({"ApiName", "Stage"})): {"Count", "4XXError", "5XXError", "Latency"},
     ("AWS/Lambda", frozenset({"FunctionName"})): {"Errors", "Throttles", "ConcurrentExecutions", "IteratorAge"},
@@ -30,7 +30,7 @@ SERVICES = {
     },
     ("AWS/SQS", frozenset({"QueueName"})): {"ApproximateNumberOfMessagesVisible"},
 }
-# What a dimension may be. The API's is its name: by its resource, alarm, deployment, alias and API would be a circle.
+# The permitted values of a dimension. The API's is its name: its resource would be a circular dependency.
 VALUES = {
     "ApiName": {"${AWS::StackName}"},
     "Stage": {"prod"},
@@ -44,7 +44,7 @@ VALUES = {
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric as it is named where it is said, or where it is heard."""
+    """A metric's identity where it is emitted or used."""
 
     namespace: str
     name: str
@@ -52,7 +52,7 @@ class Metric:
 
 
 def text(value: str | dict[str, Any]) -> str:
-    """Return a value of the template as `Fn::Sub` writes it."""
+    """Return a value of the template in the notation of `Fn::Sub`."""
     match value:
         case {"Ref": name}:
             return f"${{{name}}}"
@@ -96,7 +96,7 @@ THEIRS = [metric for metric in HEARD if not metric.namespace.startswith("BatchPr
 
 
 def said(log: str) -> dict[Metric, Any]:
-    """Return the metrics within what was logged, each with its value, as CloudWatch takes them out (EMF)."""
+    """Return the metrics and their values in a log, as CloudWatch extracts them (EMF)."""
     found: dict[Metric, Any] = {}
     for line in log.splitlines():
         if '"CloudWatchMetrics"' not in line:
@@ -112,13 +112,13 @@ def said(log: str) -> dict[Metric, Any]:
 
 
 def by_name(log: str) -> dict[str, Any]:
-    """Return the values alone, of one request."""
+    """Return the values of one request's metrics by name."""
     return {metric.name: value for metric, value in said(log).items()}
 
 
 @pytest.fixture
 def everything(world: World, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> set[Metric]:
-    """All that the functions say of requests of both kinds, good and bad; their names as in the template."""
+    """All metrics that the functions emit, for HTTP and direct requests, for successes and failures."""
     batch_id = world.put_batch()
     world.put_jobs(batch_id, {"a": {"status": "completed"}, "bad": {"status": "no such"}})
     monkeypatch.setenv("AWS_LAMBDA_FUNCTION_NAME", "${ProgressFunction}")
@@ -132,7 +132,7 @@ def everything(world: World, capsys: pytest.CaptureFixture[str], monkeypatch: py
 
 
 def test_every_metric_of_ours_that_is_heard_is_said(everything: set[Metric]) -> None:
-    """With just these dimensions; another set of them would be another metric, which nobody says."""
+    """With exactly these dimensions: another set of dimensions is another metric."""
     heard = {metric for metric in OURS if not metric.name.startswith("Status")}
     assert heard
     assert set() == heard - everything
@@ -140,7 +140,7 @@ def test_every_metric_of_ours_that_is_heard_is_said(everything: set[Metric]) -> 
 
 @pytest.mark.parametrize(("kind", "statuses"), [("http", {200, 304, *STATUS.values()}), ("direct", DIRECT)])
 def test_every_outcome_is_shown(everything: set[Metric], kind: str, statuses: set[int]) -> None:
-    """Each status that the function answers with, by the dimensions of those that it said here."""
+    """The dashboard has every status that the function answers with."""
     (example,) = (one for one in everything if one.name == "Status200" and ("kind", kind) in one.dimensions)
     assert {Metric("BatchProgress", f"Status{status}", example.dimensions) for status in statuses} == {
         metric for metric in OURS if metric.name.startswith("Status") and ("kind", kind) in metric.dimensions
@@ -149,7 +149,7 @@ def test_every_outcome_is_shown(everything: set[Metric], kind: str, statuses: se
 
 @pytest.mark.parametrize("metric", THEIRS, ids=lambda metric: f"{metric.namespace} {metric.name}")
 def test_a_metric_of_aws_is_one(metric: Metric) -> None:
-    """Of its namespace, by its dimensions, of a resource of this stack."""
+    """It has its namespace, its dimensions and a resource of this stack."""
     assert metric.name in SERVICES[metric.namespace, frozenset(name for name, _ in metric.dimensions)]
     assert all(value in VALUES[name] for name, value in metric.dimensions)
 
@@ -160,7 +160,7 @@ def test_the_api_has_the_name_that_its_metrics_are_heard_by() -> None:
 
 
 def test_throttled_requests_are_taken_from_the_access_log() -> None:
-    """By a field that it has, into the metric that is heard."""
+    """The filter uses a field of the access log, and the alarm uses the filter's metric."""
     found = RESOURCES["ApiThrottles"]["Properties"]
     (made,) = found["MetricTransformations"]
     assert {Metric(text(made["MetricNamespace"]), made["MetricName"], frozenset())} == set(FILTERED)
@@ -174,7 +174,7 @@ def test_throttled_requests_are_taken_from_the_access_log() -> None:
 
 
 def test_the_first_request_of_a_process_is_a_cold_start(world: World, capsys: pytest.CaptureFixture[str]) -> None:
-    """1, and 0 from then on: the sum is how many there were, the average their share."""
+    """1 for the first request and 0 for later ones: the sum is the number of cold starts, the average their share."""
     batch_id = world.put_batch()
     assert 1 == by_name(world.elsewhere(event("GET", progress_path(batch_id), world.key())).log)["ColdStart"][0]
     world.get(batch_id)
@@ -184,7 +184,7 @@ def test_the_first_request_of_a_process_is_a_cold_start(world: World, capsys: py
 
 
 def test_jobs_are_told_of_an_answer_alone(world: World, capsys: pytest.CaptureFixture[str]) -> None:
-    """Or else an average would be one of polls that got none: unchanged, refused, for the page."""
+    """Otherwise the average would include answers without jobs: 304s, errors, the page."""
     batch_id = world.put_batch()
     world.put_jobs(batch_id, ["pending"] * 3)
     capsys.readouterr()

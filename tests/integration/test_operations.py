@@ -1,4 +1,4 @@
-"""What docs/operations.md says of parameters, log lines and costs is so."""
+"""docs/operations.md agrees with the template, the log lines and the measured costs."""
 
 import json
 import re
@@ -12,10 +12,10 @@ from tests.integration.world import World, event, progress_path
 
 TEXT = OPERATIONS.read_text(encoding="utf-8")
 TEMPLATE = read()
-# The blocks that are in no language: queries.
+# The blocks without a language are queries.
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
 QUERIES = [block for language, block in BLOCKS if not language]
-# Of CloudWatch Logs Insights: what is no field.
+# Words of CloudWatch Logs Insights that are not fields.
 WORDS = {
     *("fields", "filter", "stats", "sort", "limit", "by", "as", "like", "or", "and", "desc"),
     *("count", "sum", "pct", "max", "bin", "latest"),
@@ -23,7 +23,7 @@ WORDS = {
 
 
 def rows(heading: str) -> list[list[str]]:
-    """Return the cells of the first table behind a heading."""
+    """Return the cells of the first table after a heading."""
     table = re.search(r"(?:^\|.*\n)+", TEXT.partition(f"\n## {heading}\n")[2], re.MULTILINE)
     assert table
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in table[0].splitlines()[2:]]
@@ -65,7 +65,7 @@ def test_every_log_group_that_is_named_is_there() -> None:
 
 
 def test_every_parameter_is_in_the_table() -> None:
-    """With its default; none that takes no value is said to have one."""
+    """With its default."""
     told: dict[str, str] = {}
     for names, defaults, _ in rows("Deploy"):
         parameters = re.findall(r"`(\w+)`", names)
@@ -82,7 +82,7 @@ def test_every_alarm_is_in_the_table() -> None:
 
 
 def numbers(page: str) -> tuple[Any, ...]:
-    """Return an alarm's threshold, how many periods of how many, and seconds of one."""
+    """Return an alarm's threshold, datapoints to alarm, evaluation periods and seconds of a period."""
     (alarm,) = (
         one["Properties"]
         for one in TEMPLATE["Resources"].values()

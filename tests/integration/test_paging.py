@@ -1,4 +1,4 @@
-"""Pages: what one holds, how the next is found, and that together they are the whole."""
+"""Pages: their content, the cursor to the next one, and that together they are complete."""
 
 from typing import Any
 from urllib.parse import parse_qsl
@@ -30,7 +30,7 @@ def put_five(world: World) -> str:
 
 
 def link_query(answer: Answer) -> list[tuple[str, str]]:
-    """Return the query of the one link, which is relative and leads to the next page."""
+    """Return the query of the only link, which is relative and leads to the next page."""
     assert 1 == len(answer.headers.getlist("Link"))
     link = answer.headers["Link"]
     assert link.startswith("<?")
@@ -51,7 +51,7 @@ def link_query(answer: Answer) -> list[tuple[str, str]]:
     ],
 )
 def test_pages(world: World, limit: str, expected: list[list[str]]) -> None:
-    """At most so many jobs to a page, in order, and no cursor on the page that has the last job."""
+    """At most `limit` jobs per page, in order. The page with the last job has no cursor."""
     batch_id = put_five(world)
     assert expected == [ids(data) for data in world.walk(batch_id, limit=limit)]
 
@@ -83,7 +83,7 @@ def test_limit_adds_one_field_and_no_other(world: World) -> None:
 
 
 def test_limit_zero_asks_for_the_counts_alone(world: World) -> None:
-    """No jobs, no next page, although there are jobs; and the counts of the whole."""
+    """No jobs and no next page, but the counts of the whole batch."""
     batch_id = put_five(world)
 
     answer = world.get(batch_id, limit="0")
@@ -102,7 +102,7 @@ def test_limit_on_a_batch_without_jobs(world: World) -> None:
 
 
 def test_links_lead_through_the_whole(world: World) -> None:
-    """Following the links is following the cursors: each names the cursor that the body does."""
+    """Each link has the cursor of the body."""
     batch_id = put_five(world)
     answer, seen = world.get(batch_id, limit="2"), []
     while answer.data["next_cursor"] is not None:
@@ -127,7 +127,7 @@ def test_link_keeps_the_other_parameters(world: World) -> None:
 
 
 def test_later_pages_carry_the_counts_of_the_first(world: World) -> None:
-    """Jobs that change on the way change no count or forecast of this walk: its pages agree."""
+    """Jobs that change during a walk do not change its counts and forecast."""
     batch_id = put_five(world)
     first = world.get(batch_id, limit="2").data
 
@@ -142,7 +142,7 @@ def test_later_pages_carry_the_counts_of_the_first(world: World) -> None:
 
 
 def test_later_pages_carry_the_counts_whatever_else_is_asked(world: World) -> None:
-    """A page that begins with another filter or limit is still of the same walk."""
+    """A later page with another filter or limit belongs to the same walk."""
     batch_id = put_five(world)
     first = world.get(batch_id, limit="1").data
     later = world.get(batch_id, status="completed", include="details", cursor=first["next_cursor"]).data
@@ -153,7 +153,7 @@ def test_later_pages_carry_the_counts_whatever_else_is_asked(world: World) -> No
 @pytest.mark.parametrize("limit", ["1", "2", "3"])
 @pytest.mark.parametrize("status", ["completed", "failed,processing", "cancelled", "pending"])
 def test_pages_of_a_filter(world: World, status: str, limit: str) -> None:
-    """Only such jobs, no more to a page than asked for, and together all of them."""
+    """Only matching jobs, at most `limit` per page, and together all of them."""
     batch_id = put_five(world)
     whole = world.get(batch_id, status=status).data
 
@@ -172,7 +172,7 @@ def test_include_on_a_later_page(world: World) -> None:
 
 
 def test_cursor_does_not_let_a_stranger_in(world: World) -> None:
-    """Whoever holds a cursor is still asked for a token, and still sees only their own."""
+    """A cursor does not replace a token, and another owner's batch stays a 404."""
     batch_id = put_five(world)
     cursor = world.get(batch_id, limit="1").data["next_cursor"]
     assert (404, "BATCH_NOT_FOUND") == world.get(batch_id, unique("owner"), cursor=cursor).outcome
@@ -186,7 +186,7 @@ def test_cursor_of_a_batch_that_has_gone(world: World) -> None:
 
 
 def test_cursor_of_another_batch(world: World) -> None:
-    """Refused before the other batch is looked for."""
+    """Refused without reading the other batch."""
     cursor = world.get(put_five(world), limit="1").data["next_cursor"]
     for batch_id in (put_five(world), unique("missing")):
         answer = world.get(batch_id, cursor=cursor)
@@ -195,7 +195,7 @@ def test_cursor_of_another_batch(world: World) -> None:
 
 
 def test_tampered_cursor(world: World) -> None:
-    """A character changed anywhere, one more or one less: what we did not make we do not take."""
+    """A changed, added or removed character anywhere is refused."""
     batch_id = put_five(world)
     cursor = world.get(batch_id, limit="1").data["next_cursor"]
     spots = range(0, len(cursor), max(1, len(cursor) // 20))
@@ -218,7 +218,7 @@ def test_cursor_that_never_was_one(world: World, cursor: str) -> None:
 
 
 def test_job_ids_that_are_hard_to_carry(world: World) -> None:
-    """A cursor holds whatever a sort key may hold."""
+    """A cursor can contain any sort key."""
     batch_id = world.put_batch()
     job_ids = sorted(["", " ", "#", 'a"b', "a\\b", "a&b=c", "é", "\u2028", "\U0001f600", "x" * 1000], key=str.encode)
     world.put_jobs(batch_id, {job_id: {} for job_id in job_ids})
@@ -226,7 +226,7 @@ def test_job_ids_that_are_hard_to_carry(world: World) -> None:
 
 
 def test_walk_over_pages_of_the_database(world: World) -> None:
-    """A page of ours may begin and end anywhere in those of DynamoDB."""
+    """A page of an answer may begin and end anywhere in DynamoDB's pages."""
     batch_id = world.put_batch()
     job_ids = [f"job_{number:02}" for number in range(14)]
     world.put_jobs(batch_id, {job_id: {"error_message": "x" * 200_000} for job_id in job_ids})

@@ -1,4 +1,4 @@
-"""Query parameters: every value that is refused, and what is passed over."""
+"""Query parameters: which values are refused, and what is ignored."""
 
 import pytest
 
@@ -76,7 +76,7 @@ def batch_id(world: World) -> str:
     ],
 )
 def test_bad_value(world: World, batch_id: str, name: str, value: str) -> None:
-    """Refused, and the details say which parameter and, in words, why."""
+    """The details name the parameter and the reason."""
     answer = world.ask(batch_id, {name: value})
     assert (422, "VALIDATION_ERROR") == answer.outcome
     details = answer.error["details"]
@@ -108,7 +108,7 @@ def test_bad_value(world: World, batch_id: str, name: str, value: str) -> None:
     ],
 )
 def test_bad_batch_id(world: World, bad: str) -> None:
-    """It is on the route, so it is a bad parameter rather than an unknown path."""
+    """A bad parameter, not an unknown path."""
     answer = world.get(bad)
     assert (422, "VALIDATION_ERROR") == answer.outcome
     assert ["batch_id"] == list(answer.error["details"])
@@ -138,7 +138,7 @@ def test_unknown_parameter_is_ignored(world: World, batch_id: str, query: dict[s
 
 
 def test_of_a_repeated_parameter_the_last_counts(world: World, batch_id: str) -> None:
-    """Whatever the earlier ones were."""
+    """Earlier values are ignored."""
     first = world.ask(batch_id, [("limit", "many"), ("limit", "3"), ("limit", "1")]).data
     assert 1 == len(first["jobs"])
     assert (422, "VALIDATION_ERROR") == world.ask(batch_id, [("limit", "1"), ("limit", "many")]).outcome

@@ -1,4 +1,4 @@
-"""What holds for any batch whatever."""
+"""Properties of any batch."""
 
 import string
 from datetime import UTC, datetime
@@ -76,7 +76,7 @@ batches = st.fixed_dictionaries(
 
 
 def put(world: World, batch: Raw, partition: dict[str, Raw], owner: str = "demo") -> str:
-    """Write a batch of these very items."""
+    """Write a batch with these items."""
     batch_id = unique("batch")
     own = {"batch_id": {"S": batch_id}, "sk": {"S": "BATCH"}, "owner_id": {"S": owner}} | batch
     world.put_items([own, *({"batch_id": {"S": batch_id}, "sk": {"S": sk}} | item for sk, item in partition.items())])
@@ -86,7 +86,7 @@ def put(world: World, batch: Raw, partition: dict[str, Raw], owner: str = "demo"
 @ANY_BATCH
 @given(batch=batches, partition=partitions)
 def test_counts_always_sum(world: World, batch: Raw, partition: dict[str, Raw]) -> None:
-    """Of whatever items: three counts that are the total, none negative, and every job there, in order."""
+    """Three counts that sum to the total, none negative, and every job, in order."""
     batch_id = put(world, batch, partition)
     before = datetime.now(UTC)
 
@@ -120,7 +120,7 @@ def test_counts_always_sum(world: World, batch: Raw, partition: dict[str, Raw]) 
 def test_pages_together_are_the_whole(
     world: World, partition: dict[str, Raw], limit: int, status: list[str], include: str
 ) -> None:
-    """Whatever the limit and the filter: every job once, in order, and the counts of all pages agree."""
+    """For any limit and filter: every job once, in order, and the same counts on all pages."""
     batch_id = put(world, {"total_urls": {"N": "5"}}, partition)
     query = ({"status": ",".join(status)} if status else {}) | ({"include": include} if include else {})
     whole = world.get(batch_id, **query).data
@@ -136,7 +136,7 @@ def test_pages_together_are_the_whole(
 @ANY_BATCH
 @given(batch=batches, partition=partitions)
 def test_foreign_batch_is_as_good_as_missing(world: World, batch: Raw, partition: dict[str, Raw]) -> None:
-    """Whatever a stranger's batch holds, asking tells nothing of it."""
+    """The answer does not depend on the content of another owner's batch."""
     foreign = put(world, batch, partition, owner="stranger")
     told = []
     for batch_id in (foreign, unique("batch")):
@@ -156,5 +156,5 @@ def test_event_that_is_no_object_is_answered(world: World, event: object) -> Non
 @ANY_BATCH
 @given(query=st.dictionaries(st.sampled_from(["limit", "status", "cursor", "include", "foo"]), texts, max_size=3))
 def test_any_query_is_answered_or_refused(world: World, query: dict[str, str]) -> None:
-    """Text that nobody thought of is a bad parameter and never a fault of ours."""
+    """Arbitrary text is a 422, never a 500."""
     assert world.ask(world.put_batch(), query).status in {200, 422}

@@ -1,4 +1,4 @@
-"""What workers record: every transition, twice, and cut short anywhere; at once it is a matter for a real engine."""
+"""The recorder: every transition, repeated calls, and crashes anywhere. tests/engines has concurrent writers."""
 
 import contextlib
 import pickle
@@ -42,7 +42,7 @@ def recorder(world: World) -> BatchRecorder:
 
 
 def stored(world: World, batch_id: str, sort_key: str) -> dict[str, Any]:
-    """Return an item as plain values, all of them text; empty when it is not there."""
+    """Return an item's values as strings; empty if it does not exist."""
     key = attributes({"batch_id": batch_id, "sk": sort_key})
     item = world.dynamodb.get_item(TableName=world.jobs_table, Key=key, ConsistentRead=True).get("Item", {})
     return {name: next(iter(value.values())) for name, value in item.items()}
@@ -56,7 +56,7 @@ def job(world: World, batch_id: str, job_id: str) -> dict[str, Any]:
 
 
 def test_create(world: World, recorder: BatchRecorder) -> None:
-    """The batch is there at once with all of its jobs pending; ids count up in the order of the URLs."""
+    """The batch has all of its jobs, all pending; ids are numbered in the order of the URLs."""
     batch_id, expiry = unique("batch"), int(time.time()) + 3600
 
     job_ids = recorder.create(batch_id, "demo", URLS, parallel_jobs=2, timeout_per_url=2.5, expires_at=expiry)
@@ -82,7 +82,7 @@ def test_create(world: World, recorder: BatchRecorder) -> None:
 
 
 def test_create_with_nothing_declared(world: World, recorder: BatchRecorder) -> None:
-    """Three workers and half a minute are the defaults; without an expiry nothing expires."""
+    """The defaults are three workers and 30 seconds, and no expiry."""
     batch_id = unique("batch")
     recorder.create(batch_id, "demo", URLS)
     batch = stored(world, batch_id, "BATCH")
@@ -109,7 +109,7 @@ def test_a_batch_of_nothing_is_finished(world: World, recorder: BatchRecorder) -
 
 
 def test_create_again_resets_nothing(world: World, recorder: BatchRecorder) -> None:
-    """A job that exists stays as it is, and so does when the batch was made and when it expires."""
+    """Existing jobs, the creation time and the expiry stay unchanged."""
     batch_id, expiry = unique("batch"), int(time.time()) + 3600
     recorder.create(batch_id, "demo", URLS, expires_at=expiry)
     recorder.complete(batch_id, "job_000001", 5)
@@ -138,7 +138,7 @@ def test_create_again_resets_nothing(world: World, recorder: BatchRecorder) -> N
 def test_another_batch_of_the_same_id_is_a_conflict(
     world: World, recorder: BatchRecorder, other: dict[str, Any]
 ) -> None:
-    """Another owner's, or one's own of other values: nothing is written, and nothing told of whose it is."""
+    """Another owner's, or one's own with other values: nothing is written, and the owner is not revealed."""
     batch_id, owner = unique("batch"), unique("owner")
     values: dict[str, Any] = {"owner_id": owner, "urls": URLS}
     recorder.create(batch_id, **values)
@@ -151,7 +151,7 @@ def test_another_batch_of_the_same_id_is_a_conflict(
 
 
 def test_create_completes_what_another_writer_began(world: World, recorder: BatchRecorder) -> None:
-    """Of a batch that was not made here no more is compared than its owner."""
+    """For a batch of another writer only the owner is compared."""
     batch_id = world.put_batch(owner="demo", total_urls=3)
     world.put_job(batch_id, "job_000002", status="completed", items_extracted=7)
     recorder.create(batch_id, "demo", URLS)
@@ -161,7 +161,7 @@ def test_create_completes_what_another_writer_began(world: World, recorder: Batc
 
 
 def test_jobs_that_an_expired_batch_left_are_not_taken_over(world: World, recorder: BatchRecorder) -> None:
-    """DynamoDB deletes a batch's items one by one: a new batch of that id would show a stranger's jobs."""
+    """DynamoDB deletes items one by one. A new batch with that id would show the old batch's jobs."""
     batch_id = unique("batch")
     world.put_job(batch_id, "job_000003", status="completed", expires_at=int(time.time()) - 1)
     with pytest.raises(BatchConflict):
@@ -171,7 +171,7 @@ def test_jobs_that_an_expired_batch_left_are_not_taken_over(world: World, record
 
 @pytest.mark.parametrize("left", [{}, {"expires_at": int(time.time()) + 3600}], ids=["for ever", "for an hour"])
 def test_jobs_that_have_not_expired_are_taken_over(world: World, recorder: BatchRecorder, left: dict[str, int]) -> None:
-    """Another writer's that has put jobs before their batch."""
+    """Another writer may put the jobs before the batch."""
     batch_id = unique("batch")
     world.put_job(batch_id, "job_000003", status="completed", **left)
     recorder.create(batch_id, "demo", URLS)
@@ -179,7 +179,7 @@ def test_jobs_that_have_not_expired_are_taken_over(world: World, recorder: Batch
 
 
 class Watched:
-    """A client that takes down its calls."""
+    """A client that records its calls."""
 
     def __init__(self, client: Any) -> None:  # noqa: ANN401  # botocore ships no types
         self._client = client
@@ -195,7 +195,7 @@ class Watched:
 
 
 def test_every_read_sees_what_was_just_written(world: World) -> None:
-    """Or a job of a batch made a second ago would be of no batch, and a rerun would write all jobs again."""
+    """Otherwise a job of a new batch would be unknown, and a rerun would write all jobs again."""
     client, batch_id = Watched(world.dynamodb), unique("batch")
     recorder = BatchRecorder(world.jobs_table, client)
     recorder.create(batch_id, "demo", URLS)
@@ -207,14 +207,14 @@ def test_every_read_sees_what_was_just_written(world: World) -> None:
 
 
 def test_its_own_client_gives_up_within_a_minute(world: World) -> None:
-    """Four tries, each with two seconds for a connection and ten for an answer."""
+    """Four attempts, each with 2 seconds to connect and 10 to read."""
     config = BatchRecorder(world.jobs_table)._client.meta.config
     assert (2, 10) == (config.connect_timeout, config.read_timeout)
     assert {"mode": "standard", "total_max_attempts": 4} == config.retries
 
 
 def test_more_than_a_page_of_jobs(recorder: BatchRecorder) -> None:
-    """A rerun and a cancellation read every page: a URL may have 2,048 characters, a page 1 MB."""
+    """A rerun and a cancellation read every page. A URL may have 2,048 characters, a page 1 MB."""
     batch_id = unique("batch")
     urls = [f"https://example.com/{number:0>2028}" for number in range(520)]
     recorder.create(batch_id, "demo", urls)
@@ -224,7 +224,7 @@ def test_more_than_a_page_of_jobs(recorder: BatchRecorder) -> None:
 
 
 class Overtaken:
-    """A client before whose first write somebody else does something."""
+    """A client that lets another writer act before its first write."""
 
     def __init__(self, client: Any, meanwhile: Callable[[], object]) -> None:  # noqa: ANN401  # botocore ships no types
         self._meanwhile: list[Callable[[], object]] = [meanwhile]
@@ -239,7 +239,7 @@ class Overtaken:
 
 @pytest.mark.parametrize("owner", ["demo", "somebody"])
 def test_somebody_else_makes_the_batch_first(world: World, recorder: BatchRecorder, owner: str) -> None:
-    """Between the look and the write: the same batch is made together, another one's is a conflict."""
+    """Between the read and the write: the same batch is completed, a different one is a conflict."""
     batch_id = unique("batch")
     client = Overtaken(world.dynamodb, lambda: recorder.create(batch_id, owner, URLS))
     overtaken = BatchRecorder(world.jobs_table, client)
@@ -252,11 +252,11 @@ def test_somebody_else_makes_the_batch_first(world: World, recorder: BatchRecord
 
 
 class Died(BaseException):
-    """The process is gone."""
+    """The process has died."""
 
 
 class Dying:
-    """A client whose process dies before its `calls`-th call, or after it, before the answer came."""
+    """A client whose process dies before its `calls`-th call, or after it but before the response."""
 
     def __init__(self, client: object, calls: int, *, answer_lost: bool, error: BaseException | None = None) -> None:
         self._client = client
@@ -282,7 +282,7 @@ class Dying:
 @pytest.mark.parametrize("answer_lost", [False, True])
 @pytest.mark.parametrize("calls", [1, 2, 3, 7, 12])
 def test_create_again_after_a_crash(world: World, recorder: BatchRecorder, calls: int, answer_lost: bool) -> None:  # noqa: FBT001
-    """Wherever it was cut short, a rerun makes the same batch; what workers did in between stays."""
+    """Wherever the first run died, a rerun makes the same batch and keeps what workers have recorded."""
     batch_id, urls = unique("batch"), [f"https://example.com/{number}" for number in range(10)]
     crashing = BatchRecorder(world.jobs_table, Dying(world.dynamodb, calls, answer_lost=answer_lost))
     with pytest.raises(Died):
@@ -299,7 +299,7 @@ def test_create_again_after_a_crash(world: World, recorder: BatchRecorder, calls
     assert (10, len(begun)) == (data["total_urls"], data["completed"])
 
 
-# What becomes of jobs
+# Transitions
 
 CALLS: dict[str, Call] = {
     "start": lambda recorder, *ids: recorder.start(*ids),
@@ -314,7 +314,7 @@ CALLS: dict[str, Call] = {
 }
 PROCESSING, COMPLETED, FAILED, CANCELLED = STATES[1:]
 SAME, ILLEGAL = "nothing happens", "illegal"
-# From each state: where each call leads, in the order of CALLS.
+# The state after each call from each state, in the order of CALLS.
 TRANSITIONS = {
     "pending": [PROCESSING] * 2 + [COMPLETED] * 2 + [FAILED] * 4 + [CANCELLED],
     "processing": [SAME] * 2 + [COMPLETED] * 2 + [FAILED] * 4 + [CANCELLED],
@@ -340,7 +340,7 @@ def transitions() -> Iterator[tuple[str, str, str]]:
 
 @pytest.fixture(scope="module")
 def batch_of_one_each(recorder: BatchRecorder) -> Callable[[str], tuple[str, str]]:
-    """Give a fresh job in a state."""
+    """Return a function that makes a job in a given state."""
     batch_id = unique("batch")
     job_ids = iter(recorder.create(batch_id, "demo", ["https://example.com"] * 100))
 
@@ -362,7 +362,7 @@ def test_every_transition(
     call: str,
     outcome: str,
 ) -> None:
-    """Each call from each state goes on, was done already and changes nothing, or is refused and changes nothing."""
+    """Each call from each state is a transition, a no-op, or a refusal that changes nothing."""
     ids = batch_of_one_each(state)
     before = job(world, *ids)
     if outcome == ILLEGAL:
@@ -379,13 +379,13 @@ def test_every_transition(
         assert before == after
         return
     assert outcome == after["status"]
-    # Twice is once.
+    # Calls are idempotent.
     CALLS[call](recorder, *ids)
     assert after == job(world, *ids)
 
 
 def test_what_is_recorded(world: World, recorder: BatchRecorder) -> None:
-    """Times as the tables keep them; a job that is begun anew has nothing left of its failure."""
+    """Times in the tables' format. A restarted job loses its error."""
     batch_id = unique("batch")
     (job_id,) = recorder.create(batch_id, "demo", URLS[:1])
     bare = job(world, batch_id, job_id)
@@ -428,7 +428,7 @@ def test_what_is_recorded(world: World, recorder: BatchRecorder) -> None:
 
 
 def test_errors_are_cut(world: World, recorder: BatchRecorder) -> None:
-    """To 1,024 characters, and a repeat with the same long text is the same."""
+    """To 1,024 characters. Repeating the call with the same long text is a no-op."""
     batch_id = unique("batch")
     (job_id,) = recorder.create(batch_id, "demo", URLS[:1])
     for _ in range(2):
@@ -445,7 +445,7 @@ def test_a_text_that_is_no_unicode_is_recorded_all_the_same(world: World, record
 
 
 def test_a_job_without_a_status_is_pending(world: World, recorder: BatchRecorder) -> None:
-    """As readers take it."""
+    """As for readers."""
     batch_id = world.put_batch()
     world.put_job(batch_id, "bare", status=None)
     recorder.start(batch_id, "bare")
@@ -453,7 +453,7 @@ def test_a_job_without_a_status_is_pending(world: World, recorder: BatchRecorder
 
 
 def test_a_job_without_a_count_has_found_nothing(world: World, recorder: BatchRecorder) -> None:
-    """Another writer's that ended so: the same end again is no other one."""
+    """A job that another writer ended without a count: the same end with 0 items is a no-op."""
     batch_id = world.put_batch()
     world.put_job(batch_id, "bare", status="completed")
     recorder.complete(batch_id, "bare", 0)
@@ -463,7 +463,7 @@ def test_a_job_without_a_count_has_found_nothing(world: World, recorder: BatchRe
 
 @pytest.mark.parametrize("call", CALLS)
 def test_unknown_batch_and_job(world: World, recorder: BatchRecorder, call: str) -> None:
-    """Neither is made by a call that names it."""
+    """A call that names an unknown batch or job creates neither."""
     missing, batch_id = unique("missing"), world.put_batch()
     with pytest.raises(BatchNotFound) as not_found:
         CALLS[call](recorder, missing, "job_000001")
@@ -475,7 +475,7 @@ def test_unknown_batch_and_job(world: World, recorder: BatchRecorder, call: str)
 
 
 def test_cancel_batch(world: World, recorder: BatchRecorder) -> None:
-    """What has ended stays, the rest is cancelled and counted; what else is stored beside the jobs is no job."""
+    """Ended jobs stay, the others are cancelled and counted. Other items are not jobs."""
     batch_id = world.put_batch()
     world.put_jobs(batch_id, STATES)
     world.put_item(attributes({"batch_id": batch_id, "sk": "BATCH_NOTES"}))
@@ -488,7 +488,7 @@ def test_cancel_batch(world: World, recorder: BatchRecorder) -> None:
 
 
 def test_cancel_batch_writes_nothing_for_what_has_ended(world: World) -> None:
-    """It looks first. A job without a state, another writer's, is pending."""
+    """It reads first. A job without a status counts as pending."""
     client, batch_id = Watched(world.dynamodb), world.put_batch(total_urls=6)
     world.put_jobs(batch_id, STATES)
     world.put_job(batch_id, "stateless", status=None)
@@ -506,7 +506,7 @@ def test_cancel_batch_that_is_not_there(world: World, recorder: BatchRecorder) -
         assert {"batch_id": batch_id} == raised.value.details
 
 
-# The block
+# The context manager
 
 
 def test_a_block_that_ends(world: World, recorder: BatchRecorder) -> None:
@@ -522,7 +522,7 @@ def test_a_block_that_ends(world: World, recorder: BatchRecorder) -> None:
 
 
 def test_a_block_that_raises(world: World, recorder: BatchRecorder) -> None:
-    """The job fails by the exception's class and text, with what was counted, and the exception goes on."""
+    """The job fails with the exception's class and text and its items so far, and the exception propagates."""
     batch_id = unique("batch")
     (job_id,) = recorder.create(batch_id, "demo", URLS[:1])
     with pytest.raises(ZeroDivisionError), recorder.job(batch_id, job_id) as running:  # noqa: PT012  # the block
@@ -540,7 +540,7 @@ def test_a_block_that_raises(world: World, recorder: BatchRecorder) -> None:
 
 
 def test_a_block_that_is_interrupted(world: World, recorder: BatchRecorder) -> None:
-    """Ctrl-C says nothing of the job: it stays taken, and whoever gets it next goes on."""
+    """Ctrl-C leaves the job `processing`; the next worker continues it."""
     batch_id = unique("batch")
     (job_id,) = recorder.create(batch_id, "demo", URLS[:1])
     with pytest.raises(KeyboardInterrupt), recorder.job(batch_id, job_id):
@@ -549,7 +549,7 @@ def test_a_block_that_is_interrupted(world: World, recorder: BatchRecorder) -> N
 
 
 def test_a_failure_that_cannot_be_recorded(world: World, recorder: BatchRecorder) -> None:
-    """The block's own exception comes first, with a note."""
+    """The block's own exception propagates, with a note."""
     batch_id = unique("batch")
     (job_id,) = recorder.create(batch_id, "demo", URLS[:1])
     with pytest.raises(ZeroDivisionError) as raised, recorder.job(batch_id, job_id):  # noqa: PT012  # the block
@@ -562,7 +562,7 @@ def test_a_failure_that_cannot_be_recorded(world: World, recorder: BatchRecorder
 
 
 def test_a_job_that_is_cancelled_at_work(recorder: BatchRecorder) -> None:
-    """Its worker learns so at the end."""
+    """The worker gets `IllegalTransition` at the end of the block."""
     batch_id = unique("batch")
     (job_id,) = recorder.create(batch_id, "demo", URLS[:1])
     with pytest.raises(IllegalTransition, match="from cancelled to completed"), recorder.job(batch_id, job_id):
@@ -605,7 +605,7 @@ BAD_BATCHES: dict[str, dict[str, Any]] = {
     "for ever": {"timeout_per_url": float("inf")},
     "a text for a time": {"timeout_per_url": "30"},
     "an expiry in milliseconds": {"expires_at": 1_734_345_000_000},
-    "an expiry of no time zone": {"expires_at": datetime(2999, 1, 1)},  # noqa: DTZ001  # that is what is bad
+    "an expiry of no time zone": {"expires_at": datetime(2999, 1, 1)},  # noqa: DTZ001  # the bad argument
     "an expiry in words": {"expires_at": "tomorrow"},
     "an expiry from now": {"expires_at": timedelta(days=1)},
 }
@@ -664,7 +664,7 @@ def test_the_longest_of_everything_is_taken(world: World, recorder: BatchRecorde
 
 
 def test_dynamodb_away(world: World) -> None:
-    """Every call tells so in the domain's own words, after the retries."""
+    """Every call raises `ServiceUnavailable` after the retries."""
     config = Config(connect_timeout=1, retries={"mode": "standard", "total_max_attempts": 2})
     away = botocore.session.Session().create_client("dynamodb", endpoint_url="http://127.0.0.1:9", config=config)
     recorder = BatchRecorder(world.jobs_table, away)
@@ -682,7 +682,7 @@ def told(code: str, status: int = 400) -> ClientError:
 
 @pytest.mark.parametrize("answer_lost", [False, True])
 def test_a_fault_half_way_is_healed_by_a_repeat(world: World, answer_lost: bool) -> None:  # noqa: FBT001
-    """A lost answer of a write that happened, as well as a write that did not happen."""
+    """A lost response to a write, and a write that did not happen."""
     batch_id = unique("batch")
 
     def failing(calls: int) -> BatchRecorder:
@@ -709,7 +709,7 @@ def test_a_fault_half_way_is_healed_by_a_repeat(world: World, answer_lost: bool)
 
 
 def test_what_will_not_pass_is_not_hidden(world: World) -> None:
-    """A missing table or permission is a fault of the deployment: botocore's own words say most."""
+    """A missing table or permission is a deployment error: botocore's exception propagates."""
     with pytest.raises(ClientError):
         BatchRecorder("no-such-table", world.dynamodb).start("batch", "job")
 
@@ -725,16 +725,16 @@ def test_an_own_client_is_made_where_none_is_given(world: World) -> None:
     [IllegalTransition("b", "j", "completed", "failed"), JobNotFound("b", "j"), BatchConflict("b"), BatchNotFound("b")],
 )
 def test_an_error_crosses_from_one_process_to_another(error: BatchProgressError) -> None:
-    """A pool of processes hands it over by pickling; one that cannot be made anew would break the pool."""
+    """A process pool pickles exceptions. One that cannot be unpickled would break the pool."""
     copy = pickle.loads(pickle.dumps(error))  # noqa: S301  # our own
     assert (type(error), str(error), error.details) == (type(copy), str(copy), copy.details)
 
 
-# A model of it all
+# A model of the table
 
 
 class Model(RuleBasedStateMachine):
-    """Any calls in any order: the table is always what the model says."""
+    """Makes any calls in any order. The table always agrees with the model."""
 
     jobs = st.integers(1, 3).map(lambda number: f"job_{number:06}")
     counts = st.integers(0, 2)
@@ -812,7 +812,7 @@ class Model(RuleBasedStateMachine):
 
 def test_any_calls_in_any_order(world: World) -> None:
     run_state_machine_as_test(
-        lambda: Model(world),  # type: ignore[arg-type]  # any way to make one will do
+        lambda: Model(world),  # type: ignore[arg-type]  # any way to construct one
         settings=settings(
             max_examples=12,
             stateful_step_count=20,

@@ -1,4 +1,4 @@
-"""docs/recording.md: its examples as they stand, but for the table's name."""
+"""The examples in docs/recording.md, with only the table's name changed."""
 
 import json
 import os
@@ -21,11 +21,11 @@ PAGE = (ROOT / "docs/recording.md").read_text()
 
 
 class ScrapeFailed(Exception):
-    """What the examples' scraper raises."""
+    """Raised by the examples' scraper."""
 
 
 def scrape(url: str) -> list[str]:
-    """Find three things, but on a page that is gone."""
+    """Return three items; fail for a URL with `gone` in it."""
     if "gone" in url:
         raise ScrapeFailed("The page is gone.")
     return ["a", "b", "c"]
@@ -52,7 +52,7 @@ def message(number: int, job_id: str, url: str, batch_id: str) -> dict[str, Any]
 
 
 def test_lambda_on_sqs(world: World) -> None:
-    """What goes wrong comes again and is begun anew; what has ended is let go."""
+    """A failed job's message is delivered again and restarts the job. A message for an ended job is deleted."""
     batch_id, urls = unique("batch"), ["https://example.com/1", "https://example.com/gone", "https://example.com/3"]
     recorder = BatchRecorder(world.jobs_table, world.dynamodb)
     job_ids = recorder.create(batch_id, "demo", urls)
@@ -72,7 +72,7 @@ def test_lambda_on_sqs(world: World) -> None:
 
 
 def test_plain_process(world: World) -> None:
-    """It may be run again."""
+    """It can be run twice."""
     batch_id = unique("batch")
     text = blocks("In a plain process", "python")[0]
     text = text.replace("jobs-table", world.jobs_table).replace("batch_2024_12_16", batch_id)
@@ -84,7 +84,7 @@ def test_plain_process(world: World) -> None:
 
 
 def test_another_language(world: World) -> None:
-    """The requests in their order make a batch whose one job is done; then each is refused, and nothing is reset."""
+    """The requests make a batch with one completed job. Sent again, each is refused and nothing is reset."""
     batch_id = unique("batch")
     operations = {"PutItem": world.dynamodb.put_item, "UpdateItem": world.dynamodb.update_item}
     texts = blocks("In another language", "json")
@@ -99,7 +99,7 @@ def test_another_language(world: World) -> None:
     data = world.get(batch_id).data
     assert (1, 1, 25) == tuple(data[name] for name in ("total_urls", "completed", "total_items_extracted"))
     assert "2024-12-17T10:30:09Z" == data["estimated_completion"]
-    # The recorder takes it from there: what has been recorded so is the same to it.
+    # The recorder sees the same state: its call is a no-op.
     BatchRecorder(world.jobs_table, world.dynamodb).complete(batch_id, "job_000001", 25)
 
 
@@ -113,7 +113,7 @@ for service in ("dynamodb", "sqs", "s3"):
 
 @pytest.mark.parametrize("told", [False, True])
 def test_boto3_beside_the_layer(tmp_path: Path, told: bool) -> None:  # noqa: FBT001
-    """The layer's botocore knows DynamoDB alone; of other services it needs to be told where they are described."""
+    """The layer's botocore describes DynamoDB only. AWS_DATA_PATH tells it where other services are described."""
     whole = Path(botocore.__file__).parent
     shutil.copytree(whole, tmp_path / "botocore", ignore=shutil.ignore_patterns("__pycache__"))
     subprocess.run([sys.executable, ROOT / "layers/batch_progress/trim.py", tmp_path], check=True)  # noqa: S603  # the layer's

@@ -1,4 +1,4 @@
-"""Changes of jobs, from the table's stream to the tag: counted at least once, whatever the stream does."""
+"""Changes of jobs, from the table's stream to the ETag: each is counted at least once."""
 
 import itertools
 import json
@@ -19,7 +19,7 @@ _numbers = itertools.count(1)
 
 
 def record(batch_id: str, sk: str = "JOB#a", *, name: str = "MODIFY") -> dict[str, Any]:
-    """Return a record as the stream of a table whose view is keys only has it."""
+    """Return a record of a KEYS_ONLY stream."""
     return {
         "eventID": unique("event"),
         "eventName": name,
@@ -43,7 +43,7 @@ def number(one: dict[str, Any]) -> str:
 
 
 def deliver(records: Sequence[object], timeout: float = 30) -> list[str]:
-    """Hand records to the function as Lambda does; return the sequence numbers that it reports as failed."""
+    """Deliver records to the function as Lambda does; return the sequence numbers reported as failed."""
     answer = json.loads(json.dumps(app.handler({"Records": list(records)}, Context(timeout))))
     assert ["batchItemFailures"] == list(answer)
     assert all(["itemIdentifier"] == list(failure) for failure in answer["batchItemFailures"])
@@ -69,7 +69,7 @@ def again(world: World, batch_id: str, tag: str) -> Answer:
 
 @pytest.fixture(autouse=True)
 def _settled(world: World) -> Iterator[None]:
-    """The function reads its settings once; here each test gets those of its own world."""
+    """The function caches its settings; clear them for this world."""
     app._revisions.cache_clear()
     assert world
     yield
@@ -77,7 +77,7 @@ def _settled(world: World) -> Iterator[None]:
 
 
 class Broken(Revisions):
-    """Revisions of which some batches can't be counted."""
+    """Revisions that fail for some batches."""
 
     def __init__(self, world: World, errors: dict[str, Exception]) -> None:
         super().__init__(dynamodb.client(), world.jobs_table)
@@ -114,7 +114,7 @@ def test_a_job_that_comes_or_goes_is_a_change_too(world: World, name: str) -> No
 
 @pytest.mark.parametrize("sk", ["BATCH", "JOB", "job#a", "META#JOB#a", "JOC#a"])
 def test_what_is_no_job_is_not_counted(world: World, sk: str) -> None:
-    """Least of all the batch's own item, which every count changes: the function would wake itself for ever."""
+    """Especially the batch item, which every count changes: the function would invoke itself in an endless loop."""
     batch_id = world.put_batch()
     assert [] == deliver([record(batch_id, sk)])
     assert 0 == revision(world, batch_id)
@@ -129,7 +129,7 @@ def test_the_rest_of_the_batch_stays_as_it_is(world: World) -> None:
 
 
 def test_a_batch_that_is_gone_does_not_rise_again(world: World) -> None:
-    """Its jobs expire after it and come through the stream; a stub would be an item for ever."""
+    """Its jobs expire later and come through the stream. A new batch item would never expire."""
     gone = unique("gone")
     assert [] == deliver([record(gone, name="REMOVE")])
     assert item(world, gone) is None
@@ -150,7 +150,7 @@ def test_nothing_to_do() -> None:
 
 
 def test_a_failure_is_the_last_record_of_its_batch(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The lowest number that is reported is where Lambda goes on: behind it lies each batch that failed."""
+    """Lambda retries from the lowest number reported, so every failed batch is retried."""
     bad, worse, good = (unique(name) for name in ("bad", "worse", "good"))
     world.put_batch(good)
     breaking(monkeypatch, world, **{bad: RuntimeError("x"), worse: RuntimeError("y")})
@@ -173,14 +173,14 @@ def test_what_failed_is_counted_when_it_comes_again(world: World, monkeypatch: p
 
 
 def test_a_batch_that_never_takes_a_count_holds_nothing_up(world: World) -> None:
-    """A revision of the wrong type is the writer's fault, and trying again would not mend it."""
+    """A retry cannot repair a `revision` of the wrong type."""
     odd, fine = world.put_batch(revision={"S": "seven"}), world.put_batch()
     assert [] == deliver([record(odd), record(fine)])
     assert 1 == revision(world, fine)
 
 
 def test_a_fault_of_ours_is_kept_as_evidence(monkeypatch: pytest.MonkeyPatch, world: World) -> None:
-    """A missing table or permission is reported, so that the records end up in the queue rather than nowhere."""
+    """After a missing table or permission the records are reported as failed and end up in the queue."""
     batch_id = world.put_batch()
     missing = Revisions(dynamodb.client(), "NoSuchTable")
     monkeypatch.setattr(app, "_revisions", lambda: missing)
@@ -191,7 +191,7 @@ def test_a_fault_of_ours_is_kept_as_evidence(monkeypatch: pytest.MonkeyPatch, wo
 
 
 def test_time_that_runs_out_is_reported(world: World) -> None:
-    """Before Lambda ends the function, which would count as a failure of every record."""
+    """Before the timeout, which would fail every record."""
     batch_id = world.put_batch()
     one = record(batch_id)
     assert [number(one)] == deliver([one], timeout=0.5)
@@ -214,7 +214,7 @@ def test_time_that_runs_out_is_reported(world: World) -> None:
     ],
 )
 def test_a_malformed_record_is_passed_over(world: World, odd: object, caplog: pytest.LogCaptureFixture) -> None:
-    """With a line in the log; those around it are counted and the shard goes on."""
+    """It is logged and skipped. The other records are counted."""
     first, last = world.put_batch(), world.put_batch()
     assert [] == deliver([record(first), odd, record(last)])
     assert (1, 1) == (revision(world, first), revision(world, last))
@@ -225,7 +225,7 @@ def test_a_malformed_record_is_passed_over(world: World, odd: object, caplog: py
 
 
 def test_a_change_shows_in_the_next_poll(world: World) -> None:
-    """304 until the change has come through the stream, then 200 with another tag."""
+    """304 until the stream has delivered the change, then 200 with another tag."""
     batch_id = world.put_batch(total_urls=100, parallel_jobs=2, timeout_per_url=30)
     world.put_jobs(batch_id, ["completed", "pending"])
     before = world.get(batch_id)
@@ -241,7 +241,7 @@ def test_a_change_shows_in_the_next_poll(world: World) -> None:
 
 
 def test_a_batch_never_counted_is_at_revision_0(world: World) -> None:
-    """Its tag holds when a 0 is written, and no longer when it is counted."""
+    """Its tag holds if a 0 is written, and not after the first count."""
     batch_id, created = unique("batch"), now(-60)
     world.put_item(batch_item(batch_id, created_at=created))
     world.put_jobs(batch_id, ["completed"])
@@ -254,7 +254,7 @@ def test_a_batch_never_counted_is_at_revision_0(world: World) -> None:
 
 @pytest.mark.parametrize("age", [0, 30, 59])
 def test_a_dead_stream_makes_a_poll_a_minute_late(world: World, monkeypatch: pytest.MonkeyPatch, age: int) -> None:
-    """A change that nobody counts is in every answer to a tag that is a minute old, and to one sent without a tag."""
+    """An uncounted change is in every answer without a tag or with a tag older than a minute."""
     batch_id = world.put_batch()
     world.put_jobs(batch_id, ["completed", "failed"])
     tag = world.get(batch_id).headers["ETag"]
@@ -269,7 +269,7 @@ def test_a_dead_stream_makes_a_poll_a_minute_late(world: World, monkeypatch: pyt
 
 
 def test_polling_without_end_never_keeps_a_stale_answer(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A 304 does not make its tag younger: whoever polls every second is answered in full once a minute."""
+    """A 304 does not renew its tag: a client that polls every second gets a full answer once a minute."""
     batch_id = world.put_batch()
     world.put_jobs(batch_id, ["completed", "failed"])
     tag = world.get(batch_id).headers["ETag"]
@@ -301,7 +301,7 @@ def test_a_forecast_that_has_passed_is_answered_anew(world: World, monkeypatch: 
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_whatever_the_stream_does_each_change_ends_every_tag_before_it(world: World, data: st.DataObject) -> None:
-    """Deliveries in any order, cut anywhere, repeated: after each, no tag holds that was made before it."""
+    """Deliveries in any order, partial or repeated: after each, no earlier tag holds."""
     batches = [world.put_batch() for _ in range(2)]
     for batch_id in batches:
         world.put_jobs(batch_id, ["completed", "failed"])

@@ -38,7 +38,7 @@ def ask_async(
 
 
 def session_token(local_api: LocalApi) -> str:
-    """Return a JWT of the local issuer, as its users get one."""
+    """Return a JWT of the local issuer."""
     command = [str(COMMAND), "token", "jwt", "--owner", "demo", "--local", local_api.address.rpartition(":")[2]]
     done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603  # the project's own command
     return done.stdout.strip()
@@ -50,7 +50,7 @@ both = pytest.mark.parametrize("ask", [ask, ask_async])
 @both
 @pytest.mark.parametrize("credentials", [{}, {"token": "demo-token"}])
 def test_it_gets_the_batch(local_api: LocalApi, ask: Ask, credentials: dict[str, str]) -> None:
-    """With the key alone, and with a key and a session token."""
+    """With an API key alone, and with a session token beside it."""
     answer = ask(local_api, **credentials)
     assert answer["success"] is True
     assert ("batch_xyz789", 10, 7, 1, 2, 245) == tuple(
@@ -70,7 +70,7 @@ def test_it_gets_the_batch(local_api: LocalApi, ask: Ask, credentials: dict[str,
     ],
 )
 def test_a_refusal_carries_the_envelope(local_api: LocalApi, ask: Ask, credentials: dict[str, str], code: str) -> None:
-    """A 401 is the SDK's general error; a bad session token is not rescued by the good key beside it."""
+    """A 401 is the SDK's general error, also for a bad session token beside a good key."""
     with pytest.raises(ApiError) as raised:
         ask(local_api, **credentials)
     assert ApiError is raised.type
@@ -83,7 +83,7 @@ def test_a_refusal_carries_the_envelope(local_api: LocalApi, ask: Ask, credentia
 
 @both
 def test_a_session_token_beside_the_key(local_api: LocalApi, ask: Ask) -> None:
-    """As the SDK sends both: the JWT alone decides whose batches are seen."""
+    """The SDK sends both. The JWT alone decides whose batches are visible."""
     token = session_token(local_api)
     assert 10 == ask(local_api, "batch_session", token=token)["data"]["total_urls"]
     for credentials, batch_id in (({"token": token}, "batch_xyz789"), ({}, "batch_session")):

@@ -50,7 +50,7 @@ def test_the_example_batch_is_there(local_api: LocalApi) -> None:
 
 def test_the_printed_curl_works_as_it_stands(local_api: LocalApi) -> None:
     line = next(line for line in local_api.screen.read_text().splitlines() if line.startswith("  curl "))
-    done = subprocess.run(shlex.split(line), capture_output=True, check=True)  # noqa: S603  # our own screen's line
+    done = subprocess.run(shlex.split(line), capture_output=True, check=True)  # noqa: S603  # a line of our own screen
     assert b'"batch_id":"batch_xyz789"' in done.stdout.replace(b" ", b"")
 
 

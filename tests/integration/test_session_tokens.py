@@ -1,4 +1,4 @@
-"""Session tokens: JWTs of a real HTTP issuer, good ones and every bad one that is known, through the whole function."""
+"""Session tokens through the whole function: valid JWTs of an HTTP issuer, and every known kind of invalid one."""
 
 import hashlib
 import hmac
@@ -39,7 +39,7 @@ from tests.integration.world import Answer, World, event, progress_path, unique
 
 @pytest.fixture
 def issuer(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[Issuer]:
-    """An issuer that the function trusts, and has asked nothing yet."""
+    """An issuer that the function trusts. Nothing is cached."""
     del world  # its environment comes first
     with issuing() as running:
         for name, value in running.environment().items():
@@ -50,14 +50,14 @@ def issuer(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[Issuer]:
 
 
 def forget() -> None:
-    """Be a process that has read no settings and has no keys."""
+    """Clear cached settings and keys."""
     for cached in (settings, app._sessions, app._tokens):
         cached.cache_clear()
 
 
 @pytest.fixture
 def batch_id(world: World, issuer: Issuer) -> str:
-    """A batch of the one whom the issuer calls `demo`."""
+    """A batch of the issuer's subject `demo`."""
     return world.put_batch(owner=session_owner(issuer.address, "demo"))
 
 
@@ -83,13 +83,13 @@ def test_a_good_token_of_each_algorithm(world: World, issuer: Issuer, batch_id: 
 
 
 def test_the_issuer_is_asked_once_for_many_requests(world: World, issuer: Issuer, batch_id: str) -> None:
-    """Nothing is fetched for a request: the keys are kept."""
+    """The keys are cached."""
     assert [GOOD] * 10 == [outcome(world, batch_id, issuer.token()) for _ in range(10)]
     assert [DISCOVERY, KEYS] == issuer.asked
 
 
 def test_a_session_token_is_not_looked_up(world: World, issuer: Issuer, batch_id: str) -> None:
-    """It is good whatever the tokens table says, and an opaque one of the same text is never asked for."""
+    """The tokens table is not read, whether the JWT is valid or not."""
     token = issuer.token()
     world.put_token(token, owner=unique("owner"))
     assert GOOD == outcome(world, batch_id, token)
@@ -99,7 +99,7 @@ def test_a_session_token_is_not_looked_up(world: World, issuer: Issuer, batch_id
 
 
 def test_other_tokens_go_the_opaque_way(world: World, issuer: Issuer) -> None:
-    """By bearer, by key, with one dot and with three; the issuer has no part in it."""
+    """As bearer token and as API key, with one dot and with three. The issuer is not asked."""
     batch_id = world.put_batch()
     for token in (unique("token"), f"one.{unique('two')}", f"a.b.c.{unique('d')}"):
         world.put_token(token)
@@ -110,23 +110,23 @@ def test_other_tokens_go_the_opaque_way(world: World, issuer: Issuer) -> None:
 
 
 def test_a_session_token_as_a_key_is_none(world: World, issuer: Issuer, batch_id: str) -> None:
-    """The key's header carries opaque tokens."""
+    """`X-API-Key` accepts opaque tokens only."""
     answer = world.request("GET", progress_path(batch_id), [("X-API-Key", issuer.token())])
     assert (401, "INVALID_API_KEY") == (answer.status, answer.error["code"])
 
 
 def test_the_session_token_decides_beside_a_key(world: World, issuer: Issuer, batch_id: str) -> None:
-    """As the official SDK sends both: a bad one is not rescued by a good key, nor a good one spoilt by a bad key."""
+    """The official SDK sends both. The API key is ignored, whether it is valid or not."""
     key = ("X-API-Key", world.put_token())
     assert 200 == ask(world, batch_id, issuer.token(), ("X-API-Key", "unknown-key")).status
     assert 401 == ask(world, world.put_batch(), issuer.token(aud="other"), key).status
 
 
-# Whose it is
+# Owners
 
 
 def test_an_owner_of_a_session_is_no_opaque_owner_of_the_same_name(world: World, issuer: Issuer, batch_id: str) -> None:
-    """Neither sees a batch of the other: not byte for byte, not by name."""
+    """Neither sees the other's batches."""
     opaque = world.put_batch(owner="demo")
     assert (404, "BATCH_NOT_FOUND") == outcome(world, opaque, issuer.token(sub="demo"))
     assert 404 == world.get(batch_id, "demo").status
@@ -135,13 +135,13 @@ def test_an_owner_of_a_session_is_no_opaque_owner_of_the_same_name(world: World,
 def test_an_opaque_owner_who_calls_itself_as_a_session_owner_is_refused(
     world: World, issuer: Issuer, batch_id: str
 ) -> None:
-    """Where clients choose their names, one could choose another's."""
+    """Where clients choose their names, one could choose a session owner's."""
     token = world.put_token(owner=session_owner(issuer.address, "demo"))
     assert INVALID == outcome(world, batch_id, token)
 
 
 def test_a_key_issued_for_a_session_owner_opens_the_same_batches(world: World, issuer: Issuer, batch_id: str) -> None:
-    """On purpose, by naming the issuer in its item: one client, a key for its scripts and sessions for its people."""
+    """Its item names the issuer: one client can use an API key in scripts and sessions for people."""
     key = world.put_token(owner="demo", issuer=issuer.address)
     assert 200 == world.request("GET", progress_path(batch_id), [("X-API-Key", key)]).status
     assert 404 == world.request("GET", progress_path(world.put_batch()), [("X-API-Key", key)]).status
@@ -151,14 +151,14 @@ def test_a_key_issued_for_a_session_owner_opens_the_same_batches(world: World, i
 
 @pytest.mark.parametrize("subject", ["other", "Demo", "demo ", "demo#", "\ud800", "\x00", "d\u00e9mo", "x" * 1_024])
 def test_each_subject_sees_their_own(world: World, issuer: Issuer, batch_id: str, subject: str) -> None:
-    """Whatever a provider calls its users: even half a letter, which no table can hold."""
+    """For any subject, even a lone surrogate, which no table can store."""
     assert (404, "BATCH_NOT_FOUND") == outcome(world, batch_id, issuer.token(sub=subject))
 
 
 def test_another_claim_may_name_the_owner(
     world: World, issuer: Issuer, monkeypatch: pytest.MonkeyPatch, batch_id: str
 ) -> None:
-    """The subject has no part in it then, whatever it is."""
+    """The subject is then ignored."""
     monkeypatch.setenv("BATCH_PROGRESS_TOKEN_OWNER_CLAIM", "https://example.com/organisation")
     forget()
     organisation: dict[str, Any] = {"https://example.com/organisation": "demo"}
@@ -169,7 +169,7 @@ def test_another_claim_may_name_the_owner(
 
 @pytest.mark.parametrize("subject", [None, "", 7, True, ["demo"], {"id": "demo"}, "x" * 1025])
 def test_no_subject(world: World, issuer: Issuer, batch_id: str, subject: object) -> None:
-    """Missing, empty, or nothing that could be a name."""
+    """Missing, empty, or not a string."""
     answer = ask(world, batch_id, issuer.token(sub=subject))
     assert (401, "TOKEN_MISSING_SUBJECT") == (answer.status, answer.error["code"])
     assert re.match(r'Bearer realm="[^"]*", ?error="invalid_token"', answer.headers["WWW-Authenticate"])
@@ -185,14 +185,14 @@ def test_the_audience_is_one_of_several(world: World, issuer: Issuer, batch_id: 
 
 @pytest.mark.parametrize("audience", [None, "", "other", AUDIENCE.upper(), f"{AUDIENCE}/", [], ["other"], [7], 7, {}])
 def test_another_audience(world: World, issuer: Issuer, batch_id: str, audience: object) -> None:
-    """Compared as it is, and never absent."""
+    """It must be present and match exactly."""
     assert INVALID == outcome(world, batch_id, issuer.token(aud=audience))
 
 
 def test_several_audiences_of_a_deployment(
     world: World, issuer: Issuer, monkeypatch: pytest.MonkeyPatch, batch_id: str
 ) -> None:
-    """Divided by commas: a user pool may have several clients."""
+    """Separated by commas: a user pool may have several clients."""
     monkeypatch.setenv("BATCH_PROGRESS_TOKEN_AUDIENCE", "web, mobile")
     forget()
     outcomes = [outcome(world, batch_id, issuer.token(aud=audience)) for audience in ("web", "mobile", "web, mobile")]
@@ -200,7 +200,7 @@ def test_several_audiences_of_a_deployment(
 
 
 def test_an_access_token_of_cognito(world: World, issuer: Issuer, batch_id: str) -> None:
-    """It says whom it is for in `client_id` alone; beside an `aud` that claim says nothing."""
+    """Its audience is `client_id`, which counts only without `aud`."""
     of_cognito: dict[str, Any] = {"aud": None, "token_use": "access"}
     assert GOOD == outcome(world, batch_id, issuer.token(**of_cognito, client_id=AUDIENCE))
     assert INVALID == outcome(world, batch_id, issuer.token(**of_cognito, client_id="other"))
@@ -209,7 +209,7 @@ def test_an_access_token_of_cognito(world: World, issuer: Issuer, batch_id: str)
 
 @pytest.mark.parametrize("spelling", ["{}/", "{}#", "other{}", "", "https://other.example.com", None, 7])
 def test_another_issuer(world: World, issuer: Issuer, batch_id: str, spelling: str | int | None) -> None:
-    """Compared as it is, slash and all."""
+    """It must match exactly, including a trailing slash."""
     name = spelling.format(issuer.address) if isinstance(spelling, str) else spelling
     assert INVALID == outcome(world, batch_id, issuer.token(iss=name))
 
@@ -223,18 +223,18 @@ def test_another_issuer(world: World, issuer: Issuer, batch_id: str, spelling: s
         ({"nbf": 50}, GOOD),
         ({"nbf": 70}, INVALID),
         ({"nbf": -600}, GOOD),
-        ({"iat": 600}, GOOD),  # when it was issued is for the issuer to know
+        ({"iat": 600}, GOOD),  # `iat` is not checked
     ],
 )
 def test_times(world: World, issuer: Issuer, batch_id: str, claims: dict[str, int], expected: tuple[int, str]) -> None:
-    """Clocks may differ by a minute."""
+    """Clocks may differ by up to 60 seconds."""
     moments: dict[str, Any] = {name: int(time.time()) + seconds for name, seconds in claims.items()}
     assert expected == outcome(world, batch_id, issuer.token(**moments))
 
 
 @pytest.mark.parametrize("expiry", [None, "soon", [], {}, float("nan"), float("inf")])
 def test_a_token_for_ever(world: World, issuer: Issuer, batch_id: str, expiry: object) -> None:
-    """One that says no time at which it ends is none."""
+    """A token without a valid `exp` is refused."""
     assert INVALID == outcome(world, batch_id, issuer.token(exp=expiry))
 
 
@@ -250,7 +250,7 @@ def test_expiry_is_checked_on_every_request(
 
 
 def test_a_token_that_is_long(world: World, issuer: Issuer, batch_id: str) -> None:
-    """Up to 8,192 characters; longer ones are refused before anything of them is read."""
+    """Up to 8,192 characters. A longer one is refused without parsing it."""
     fits = issuer.token(groups="x" * 5_500)
     assert 7_500 < len(fits) <= 8_192
     assert GOOD == outcome(world, batch_id, fits)
@@ -263,7 +263,7 @@ def test_a_token_that_is_long(world: World, issuer: Issuer, batch_id: str) -> No
 
 
 def test_a_token_without_a_signature(world: World, issuer: Issuer, batch_id: str) -> None:
-    """`alg: none` in every spelling, with nothing or something where the signature was."""
+    """`alg: none` in every spelling, with and without a signature."""
     for name in ("none", "None", "NONE", ""):
         for signature in (b"", b"x"):
             assert INVALID == outcome(world, batch_id, unsigned({"alg": name}, issuer.claims(), signature))
@@ -272,7 +272,7 @@ def test_a_token_without_a_signature(world: World, issuer: Issuer, batch_id: str
 
 
 def test_a_token_signed_with_the_public_key_as_a_secret(world: World, issuer: Issuer, batch_id: str) -> None:
-    """The best known attack: HS256 over what everybody can fetch, in each form in which it comes."""
+    """The best known attack: HS256 with the published key as its secret, in each format of the key."""
     public = issuer.keys[0].private.public_key()
     forms = [
         public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo),
@@ -288,7 +288,7 @@ def test_a_token_signed_with_the_public_key_as_a_secret(world: World, issuer: Is
 
 @pytest.mark.parametrize("algorithm", ["RS384", "RS512", "PS256", "HS512", "ES384", "rs256", 7, None, ["RS256"]])
 def test_another_algorithm(world: World, issuer: Issuer, batch_id: str, algorithm: object) -> None:
-    """Three are taken, whatever the library knows; one is not read as another."""
+    """Only three algorithms are accepted, and a key only with its own."""
     _, claims, signature = issuer.token().split(".")
     header = encoded(json.dumps({"alg": algorithm, "kid": issuer.keys[0].kid}).encode())
     assert INVALID == outcome(world, batch_id, f"{header}.{claims}.{signature}")
@@ -307,7 +307,7 @@ def test_another_key_under_a_known_id(world: World, issuer: Issuer, batch_id: st
 
 
 def test_claims_that_were_changed(world: World, issuer: Issuer, batch_id: str) -> None:
-    """Every part is signed: not a letter of it may differ."""
+    """A change of any part invalidates the signature."""
     header, claims, signature = issuer.token().split(".")
     changed = encoded(json.dumps(issuer.claims(sub="root")).encode())
     assert INVALID == outcome(world, batch_id, f"{header}.{changed}.{signature}")
@@ -328,7 +328,7 @@ def test_claims_that_were_changed(world: World, issuer: Issuer, batch_id: str) -
     ],
 )
 def test_a_key_id_is_only_compared(world: World, issuer: Issuer, batch_id: str, kid: str) -> None:
-    """It is no path, no address and no query, and whoever signs by an unknown one is nobody."""
+    """It is never used as a path, URL or query. A token with an unknown key id is refused."""
     assert INVALID == outcome(world, batch_id, issuer.token(header={"kid": kid}))
     assert {DISCOVERY, KEYS} == set(issuer.asked)
 
@@ -340,7 +340,7 @@ def test_a_key_id_that_is_no_text(world: World, issuer: Issuer, batch_id: str, k
 
 
 def test_keys_that_a_token_brings_along(world: World, issuer: Issuer, batch_id: str) -> None:
-    """`jku`, `x5u`, `jwk` and `x5c` are not looked at: neither do they help a forged token, nor spoil a good one."""
+    """`jku`, `x5u`, `jwk` and `x5c` are ignored, in forged and in valid tokens."""
     with issuing() as attacker:
         forged = SigningKey.make("ES256")
         attacker.keys = [forged]
@@ -357,7 +357,7 @@ def test_keys_that_a_token_brings_along(world: World, issuer: Issuer, batch_id: 
 
 
 def test_a_critical_extension_that_is_not_known(world: World, issuer: Issuer, batch_id: str) -> None:
-    """RFC 7515, section 4.1.11: who does not understand it must refuse."""
+    """RFC 7515, section 4.1.11: an unknown critical extension must be refused."""
     headers: list[dict[str, Any]] = [{"crit": ["exp"], "exp": 1}, {"crit": ["b64"], "b64": False}, {"crit": "b64"}]
     for header in [*headers, {"crit": []}]:
         token = unsigned({"alg": "RS256", "kid": issuer.keys[0].kid} | header, issuer.claims(), b"x" * 256)
@@ -377,7 +377,7 @@ def test_a_critical_extension_that_is_not_known(world: World, issuer: Issuer, ba
     ],
 )
 def test_types(world: World, issuer: Issuer, batch_id: str, typ: object, expected: tuple[int, str]) -> None:
-    """A JWT made for another purpose is no session token, whoever signed it (RFC 8725, section 3.11)."""
+    """A JWT for another purpose is refused, although its signature is valid (RFC 8725, section 3.11)."""
     if typ == 7:
         assert expected == outcome(world, batch_id, unsigned({"alg": "RS256", "typ": 7}, issuer.claims(), b"x" * 256))
     else:
@@ -403,13 +403,13 @@ def test_types(world: World, issuer: Issuer, batch_id: str, typ: object, expecte
     ],
 )
 def test_what_only_has_two_dots(world: World, issuer: Issuer, batch_id: str, token: str) -> None:
-    """Nothing that can be sent makes the function fail."""
+    """A 401, never a 500."""
     assert INVALID == outcome(world, batch_id, token)
     del issuer
 
 
 def test_claims_that_are_no_object(world: World, issuer: Issuer, batch_id: str) -> None:
-    """Signed all the same: an issuer may sign other things by the same key."""
+    """Their signature is valid: an issuer may sign other payloads with the same key."""
     key = issuer.keys[0]
     for payload in (b"[]", b"null", b"7", b"", b"\xff", b"[" * 4_000):
         assert INVALID == outcome(world, batch_id, signed(key, payload, {"kid": key.kid}))
@@ -435,7 +435,7 @@ HEADER_NAMES = st.sampled_from(["alg", "kid", "typ", "crit", "b64", "jku", "x5u"
 def test_whatever_a_token_says_it_gets_an_answer(
     issuer: Issuer, header: dict[str, Any], claims: dict[str, Any], *, signs: bool
 ) -> None:
-    """Any JSON in any header and any claim, well signed or not: a refusal or an owner, and nothing else ever."""
+    """Any JSON in any header parameter and claim, signed or not, is either refused or has an owner."""
     sessions = app._sessions()
     key = issuer.keys[1]
     names = {"alg": key.algorithm, "kid": key.kid} | header
@@ -454,7 +454,7 @@ def test_whatever_a_token_says_it_gets_an_answer(
 
 
 def test_new_keys_in_mid_flight(world: World, issuer: Issuer, batch_id: str) -> None:
-    """The first token of a new key makes it look again; those of an old one stay good while that is published."""
+    """A token with a new key makes the function fetch the keys. Old keys stay valid while they are published."""
     old, new = issuer.keys[0], SigningKey.make("RS256")
     assert GOOD == outcome(world, batch_id, issuer.token(old))
     issuer.keys = [old, new]
@@ -463,7 +463,7 @@ def test_new_keys_in_mid_flight(world: World, issuer: Issuer, batch_id: str) -> 
 
 
 def test_unknown_keys_make_it_ask_once_a_minute(world: World, issuer: Issuer, batch_id: str) -> None:
-    """A flood of made-up ids is no flood for the issuer, and no obstacle for the others."""
+    """A flood of unknown key ids does not become a flood of requests, and valid tokens are accepted meanwhile."""
     assert GOOD == outcome(world, batch_id, issuer.token())
     for number in range(20):
         assert INVALID == outcome(world, batch_id, issuer.token(header={"kid": f"made-up-{number}"}))
@@ -497,7 +497,7 @@ def test_a_key_that_was_taken_back_is_refused_within_the_hour(issuer: Issuer) ->
 
 
 def test_keys_are_used_for_as_long_as_the_issuer_is_away(issuer: Issuer, caplog: pytest.LogCaptureFixture) -> None:
-    """An hour, a day: and the log says so once a minute at most."""
+    """For an hour, for a day. It is logged at most once a minute."""
     keys = jwks.IssuerKeys(issuer.address)
     now, key = time.time(), issuer.keys[0]
     keys.find(key.kid, key.algorithm, now)
@@ -523,7 +523,7 @@ def test_a_clock_that_was_set_back_does_not_stop_it_from_asking(issuer: Issuer) 
 
 
 def test_a_token_without_a_key_id(world: World, issuer: Issuer, batch_id: str) -> None:
-    """Good where only one key fits: with several, which one is not for us to guess."""
+    """Accepted if exactly one key fits."""
     token = issuer.token(header={"kid": None})
     assert GOOD == outcome(world, batch_id, token)
     issuer.keys = [*issuer.keys, SigningKey.make("RS256")]
@@ -532,7 +532,7 @@ def test_a_token_without_a_key_id(world: World, issuer: Issuer, batch_id: str) -
 
 
 def test_keys_that_are_not_for_signatures_or_not_understood(world: World, issuer: Issuer, batch_id: str) -> None:
-    """Providers publish others beside them; none of them disturbs, none of them verifies."""
+    """Providers publish such keys, too. They are ignored."""
     encrypting = SigningKey.make("RS256", use="enc")
     issuer.extra_keys = [
         {"kty": "oct", "k": "c2VjcmV0", "kid": "secret", "alg": "HS256"},
@@ -549,7 +549,7 @@ def test_keys_that_are_not_for_signatures_or_not_understood(world: World, issuer
 
 
 def test_a_key_that_is_too_short(world: World, issuer: Issuer, batch_id: str) -> None:
-    """An RSA key of 1,024 bits vouches for nobody (RFC 7518, section 3.3)."""
+    """An RSA key of 1,024 bits is not accepted (RFC 7518, section 3.3)."""
     short = SigningKey.make("RS256", bits=1024)
     issuer.keys = [short]
     with pytest.warns(match="1024 bits"):
@@ -557,7 +557,7 @@ def test_a_key_that_is_too_short(world: World, issuer: Issuer, batch_id: str) ->
     assert INVALID == outcome(world, batch_id, token)
 
 
-# The issuer on a bad day
+# A failing issuer
 
 
 def unavailable(world: World, batch_id: str, token: str) -> None:
@@ -638,13 +638,13 @@ def test_an_issuer_that_is_not_there(world: World, issuer: Issuer, monkeypatch: 
 
 
 def test_an_issuer_that_calls_itself_otherwise(world: World, issuer: Issuer, batch_id: str) -> None:
-    """OpenID Connect Discovery 1.0, section 4.3: its own document must name it, letter for letter."""
+    """OpenID Connect Discovery 1.0, section 4.3: the document must name the issuer exactly."""
     issuer.discovery["issuer"] = f"{issuer.address}/"
     unavailable(world, batch_id, issuer.token())
 
 
 def test_a_redirect_is_not_followed(world: World, issuer: Issuer, batch_id: str) -> None:
-    """Keys come from where the issuer is, or from where its own document says."""
+    """Keys come from the issuer, or from the URL in its own document."""
     with issuing() as other:
         issuer.status, issuer.headers = 302, {"Location": other.address + DISCOVERY}
         unavailable(world, batch_id, issuer.token())
@@ -660,7 +660,7 @@ def test_keys_at_an_odd_address(world: World, issuer: Issuer, batch_id: str, add
 def test_what_went_wrong_is_in_the_log_and_no_token(
     world: World, issuer: Issuer, batch_id: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Whoever is called at night reads why; a token is in no log, whatever becomes of it."""
+    """The log has the reason and no token."""
     issuer.status = 500
     token = issuer.token()
     with caplog.at_level(logging.DEBUG):
@@ -676,7 +676,7 @@ def test_what_went_wrong_is_in_the_log_and_no_token(
 
 
 def test_without_an_issuer_three_parts_are_an_opaque_token(world: World) -> None:
-    """Off when empty: then a token with two dots is looked up as any other."""
+    """Without the setting, a token with two dots is looked up as an opaque one."""
     forget()
     token = world.put_token(f"one.two.{unique('three')}")
     assert GOOD == outcome(world, world.put_batch(), token)
@@ -694,7 +694,7 @@ print("answer:" + json.dumps(sorted(dear & set(sys.modules))))
 
 @pytest.mark.parametrize("scheme", ["key", "bearer", "session"])
 def test_cryptography_is_imported_for_a_session_token_alone(world: World, issuer: Issuer, scheme: str) -> None:
-    """Who asks by a key pays nothing for it at a cold start."""
+    """A cold start without a session token does not import it."""
     token = world.put_token()
     header = {
         "key": ("X-API-Key", token),

@@ -1,4 +1,4 @@
-"""A Lambda answers with 6 MB at most: what is longer ends early and says where to go on."""
+"""A Lambda response has at most 6 MB: a longer answer ends early, with a cursor."""
 
 import json
 import random
@@ -10,12 +10,12 @@ from tests.integration.world import SIX_MEGABYTES, World, now
 
 
 def size(payload: object) -> int:
-    """Return how many bytes the runtime would send."""
+    """Return the bytes of the runtime's payload."""
     return len(json.dumps(payload, ensure_ascii=False).encode())
 
 
 def put_urls(world: World, urls: list[str]) -> str:
-    """Write a finished batch of long URLs."""
+    """Write a finished batch with long URLs."""
     batch_id = world.put_batch()
     for number, url in enumerate(urls):
         world.put_job(batch_id, f"job_{number:02}", url=url, status="completed", items_extracted=1, finished_at=now(-9))
@@ -24,13 +24,13 @@ def put_urls(world: World, urls: list[str]) -> str:
 
 @pytest.fixture(scope="module")
 def repetitive(world: World) -> str:
-    """Six and a half megabytes that compress to next to nothing."""
+    """6.5 MB that compress very well."""
     return put_urls(world, ["x" * 300_000] * 22)
 
 
 @pytest.fixture(scope="module")
 def dense(world: World) -> str:
-    """Seven megabytes that compress to no less, base64 included."""
+    """7 MB that are no smaller once compressed and base64-encoded."""
     source = random.Random(0)  # noqa: S311  # no secret
     return put_urls(
         world, ["".join(source.choices(string.ascii_letters + string.digits, k=300_000)) for _ in range(24)]
@@ -39,7 +39,7 @@ def dense(world: World) -> str:
 
 @pytest.mark.parametrize("accepted", ["identity", "gzip"])
 def test_answer_that_would_be_too_large_ends_early(world: World, dense: str, accepted: str) -> None:
-    """The counts stay those of the whole, and following the cursors brings every job once."""
+    """The counts are those of the whole batch. The cursors lead to every job once."""
     query: dict[str, str] = {}
     seen: list[str] = []
     for _ in range(24):
@@ -69,7 +69,7 @@ def test_who_asks_for_counts_alone_is_not_cut(world: World, repetitive: str) -> 
 
 
 def test_limit_may_be_cut_short(world: World, repetitive: str) -> None:
-    """A page of fewer jobs than asked for is one that was cut, and goes on as any does."""
+    """A page that was cut has fewer jobs than `limit` and a cursor like any other."""
     answer = world.get(repetitive, limit="1000")
     assert size(answer.payload) <= SIX_MEGABYTES
     assert 0 < len(answer.data["jobs"]) < 22
@@ -80,7 +80,7 @@ def test_limit_may_be_cut_short(world: World, repetitive: str) -> None:
 
 @pytest.mark.parametrize("character", ['"', "\x01", "\U0001f600"])
 def test_characters_that_grow_on_the_way(world: World, character: str) -> None:
-    """A quote is one byte in the table, two in the body and four in the payload; the payload is what counts."""
+    """A quote is one byte in the table, two in the body and four in the payload. The payload is limited."""
     length = 240_000 // len(character.encode())
     batch_id = put_urls(world, [character * length] * 12)
     answer = world.get(batch_id)
@@ -91,7 +91,7 @@ def test_characters_that_grow_on_the_way(world: World, character: str) -> None:
 
 
 def test_direct_answer_is_cut_too(world: World, repetitive: str) -> None:
-    """Nothing compresses it, and it goes on by the cursor alone."""
+    """It is not compressed and continues with the cursor."""
     first = world.invoke({"batch_id": repetitive})
     assert size(first) <= SIX_MEGABYTES
     second = world.invoke({"batch_id": repetitive, "cursor": first["data"]["next_cursor"]})

@@ -17,7 +17,7 @@ from functions.progress import app as function
 from tests.integration.server import LocalApi
 from tests.integration.world import World, attributes, now, progress_path, unique
 
-# Its environment names the table.
+# The commands find the table by the world's environment.
 pytestmark = pytest.mark.usefixtures("world")
 
 CONFLICT = "ConditionalCheckFailedException"
@@ -29,7 +29,7 @@ STACK = """\
 
 
 def token(*arguments: str, stdin: str | None = None) -> Result:
-    """Run `batch-progress token` with the table of the world's environment."""
+    """Run `batch-progress token` on the world's table."""
     return CliRunner().invoke(app, ["token", *arguments], input=stdin)
 
 
@@ -45,8 +45,8 @@ def hash_of(secret: str) -> str:
 
 
 def outcome(world: World, secret: str, batch_id: str) -> tuple[int, str | None]:
-    """Ask the function with a token; return the status, and the code of an error."""
-    function._tokens.cache_clear()  # what was read within the last 30 seconds counts as much as in the cloud
+    """Send a request with a token; return the status and the error code."""
+    function._tokens.cache_clear()  # the function caches tokens for 30 seconds
     answer = world.request("GET", progress_path(batch_id), [("X-API-Key", secret)])
     return answer.status, None if answer.status == 200 else answer.error["code"]
 
@@ -59,7 +59,7 @@ def test_a_token_works_at_once_for_its_owners_batches_alone(world: World) -> Non
 
 
 def test_the_token_alone_is_on_stdout_and_nowhere_else(world: World) -> None:
-    """So that `token=$(batch-progress token issue …)` has it; the table has its hash."""
+    """So `token=$(batch-progress token issue …)` works. The table has the token's hash."""
     done = token("issue", "--owner", "alice", "--label", "her laptop", "--expires-in", "30d")
     secret = done.stdout.removesuffix("\n")
     assert 46 == len(secret)
@@ -93,7 +93,7 @@ def test_an_owner_that_a_table_should_not_have_is_refused(owner: str) -> None:
 
 @pytest.mark.parametrize("way", ["token", "standard input", "dash", "hash", "prefix"])
 def test_a_revoked_token_is_refused(world: World, way: str) -> None:
-    """However it is named; a shell's history need not see it."""
+    """Named in any way; on standard input it stays out of the shell's history."""
     batch_id, secret = world.put_batch(), issued("--owner", "demo")
     done = {
         "token": lambda: token("revoke", secret),
@@ -107,7 +107,7 @@ def test_a_revoked_token_is_refused(world: World, way: str) -> None:
 
 
 def test_revoking_again_changes_nothing(world: World) -> None:
-    """The first time stands."""
+    """The first time of revocation stays."""
     secret = issued("--owner", "demo")
     token("revoke", secret)
     key = attributes({"token_hash": hash_of(secret)})
@@ -137,7 +137,7 @@ def test_a_prefix_of_several_hashes_revokes_none(world: World) -> None:
 
 
 def test_a_token_that_looks_like_a_hash_is_a_token(world: World) -> None:
-    """It was issued by hand, perhaps; another one's hash begins so."""
+    """It may have been made by hand. Another token's hash begins with it."""
     secret = "abcdef0123456789"
     world.put_token(secret)
     world.dynamodb.put_item(
@@ -161,7 +161,7 @@ def test_the_list_shows_everything_but_tokens() -> None:
 
 
 def test_the_list_is_of_every_page_and_shows_hostile_labels_as_text(world: World) -> None:
-    """A scan's page is 1 MB; others may have written labels."""
+    """A page of a scan is 1 MB. Other writers may have written the labels."""
     owner = unique("owner")
     for _ in range(4):
         world.put_token(owner=owner, label="\x1b]0;owned\x07" + "x" * 350_000, expires_at={"S": "soon"})
@@ -171,7 +171,7 @@ def test_the_list_is_of_every_page_and_shows_hostile_labels_as_text(world: World
 
 
 class Stack(BaseHTTPRequestHandler):
-    """CloudFormation, as far as its one stack goes."""
+    """A CloudFormation with one stack."""
 
     body = ""
 
@@ -181,12 +181,12 @@ class Stack(BaseHTTPRequestHandler):
         self.wfile.write(self.body.encode())
 
     def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002  # its name there
-        """Nothing."""
+        """Log nothing."""
 
 
 @pytest.fixture
 def cloudformation(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Stack]]:
-    """A stand-in for CloudFormation, and an environment that names no table."""
+    """A fake CloudFormation, and an environment without the table's name."""
     monkeypatch.delenv("BATCH_PROGRESS_TOKENS_TABLE")
     with HTTPServer(("127.0.0.1", 0), Stack) as server:
         monkeypatch.setenv("AWS_ENDPOINT_URL_CLOUDFORMATION", f"http://127.0.0.1:{server.server_port}")
@@ -217,7 +217,7 @@ def test_a_missing_table_is_one_line() -> None:
 
 
 def test_on_the_local_server_it_takes_no_more_than_its_port(local_api: LocalApi) -> None:
-    """It answers DynamoDB's requests there; the token works at its API, and the demo's is in the list."""
+    """The port also answers DynamoDB's requests. The token works, and the list has the demo token."""
     port = local_api.address.rpartition(":")[2]
     secret = issued("--owner", "demo", "--local", port)
     ask = f"{local_api.address}{progress_path('batch_xyz789')}"
@@ -227,7 +227,7 @@ def test_on_the_local_server_it_takes_no_more_than_its_port(local_api: LocalApi)
 
 
 def test_a_token_is_never_written_over(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Were the same one drawn twice, the second owner would take the first one's place."""
+    """If the same token were generated twice, the second owner would replace the first."""
     monkeypatch.setattr("secrets.token_urlsafe", lambda _: "same")
     world.put_token("bp_same", owner="alice", created_at=now())
     done = token("issue", "--owner", "bob")
@@ -239,7 +239,7 @@ def test_a_token_is_never_written_over(world: World, monkeypatch: pytest.MonkeyP
 
 
 def test_a_key_may_be_issued_for_the_owner_of_sessions(world: World) -> None:
-    """By the issuer's name for them; it opens what their session tokens open, and the list says whose it is."""
+    """`--issuer` makes an API key for the same batches as the owner's session tokens."""
     issuer = "https://issuer.example.com/"
     batch_id = world.put_batch(owner=session_owner(issuer, "alice"))
     secret = issued("--owner", "alice", "--issuer", issuer)
@@ -256,14 +256,14 @@ def test_an_issuer_that_is_none_is_one_line(issuer: str) -> None:
 
 
 def test_an_owner_called_as_one_of_sessions_is_refused() -> None:
-    """The function would refuse its token: it may have been chosen to look like somebody else's."""
+    """The function would refuse its token: the name could imitate a session owner."""
     done = token("issue", "--owner", "https://issuer.example.com#alice")
     assert (2, "") == (done.exit_code, done.stdout)
     assert "--issuer" in done.stderr
 
 
 def test_the_local_issuer_signs_for_whoever_is_named(local_api: LocalApi) -> None:
-    """The token alone is on stdout, is good for the span asked for and opens the batch that is there for it."""
+    """Only the token is on stdout. It lasts as long as requested and can read `batch_session`."""
     done = session(local_api, "--owner", "demo", "--expires-in", "90s")
     claims = jwt.decode(done.stdout.strip(), options={"verify_signature": False})
     assert ("demo", 90) == (claims["sub"], claims["exp"] - claims["iat"])
@@ -291,11 +291,11 @@ def test_what_the_local_issuer_cannot_do_is_one_line(local_api: LocalApi, argume
 
 
 def test_another_server_at_that_port_is_one_line() -> None:
-    """Whatever it answers."""
+    """For any response."""
 
     class Other(BaseHTTPRequestHandler):
         def log_message(self, *_: object) -> None:
-            """Nothing."""
+            """Log nothing."""
 
     with HTTPServer(("127.0.0.1", 0), Other) as other:
         thread = threading.Thread(target=other.handle_request)
@@ -325,5 +325,5 @@ def test_what_the_local_issuer_does_not_take(
 
 
 def session(api: LocalApi, *arguments: str) -> Result:
-    """Run `token jwt` for a local server, unless the arguments name another."""
+    """Run `token jwt` for the local server, unless the arguments name another one."""
     return token("jwt", "--local", api.address.rpartition(":")[2], *arguments)

@@ -1,4 +1,4 @@
-"""Tokens that nobody has issued, by the hundred thousand; and headers that try to be two things."""
+"""Floods of unknown tokens, and headers that are ambiguous."""
 
 import tracemalloc
 from typing import Any
@@ -13,12 +13,12 @@ from batch_progress.tokens import Credential, Scheme, TokenStore
 from tests.integration.world import World, event, progress_path, unique
 
 FLOOD = 100_000
-# The contract's: a revoked token is refused everywhere within this time.
+# By the contract a revoked token is refused within this time.
 REMEMBERED_SECONDS = 30
 
 
 class Table(Client):
-    """A tokens table that knows every token or none, and counts how often it is read."""
+    """A tokens table that has every token or none, and counts its reads."""
 
     def __init__(self, *, knows: bool) -> None:
         self.reads = 0
@@ -43,7 +43,7 @@ def refused(tokens: TokenStore, token: str, now: float) -> bool:
 
 
 def grown(tokens: TokenStore, numbers: range) -> tuple[int, int]:
-    """Show a token of each number; return how many are refused, and by how many bytes memory grew."""
+    """Look up a token for each number; return how many are refused and how many bytes memory grew."""
     tracemalloc.start()
     try:
         count = sum(refused(tokens, f"a-token-{number}", 0) for number in numbers)
@@ -53,7 +53,7 @@ def grown(tokens: TokenStore, numbers: range) -> tuple[int, int]:
 
 
 def test_a_flood_of_unknown_tokens_costs_a_read_each_and_no_memory() -> None:
-    """Nothing is kept of what is not known, so that there is nothing to fill."""
+    """Unknown tokens are not cached."""
     table = Table(knows=False)
     count, grew = grown(TokenStore(table, "tokens"), range(FLOOD))
     assert FLOOD == count == table.reads
@@ -61,7 +61,7 @@ def test_a_flood_of_unknown_tokens_costs_a_read_each_and_no_memory() -> None:
 
 
 def test_a_flood_of_known_tokens_costs_bounded_memory() -> None:
-    """An owner with many tokens pushes out others' and fills nothing."""
+    """An owner with many tokens evicts others' tokens, but the cache does not grow."""
     table = Table(knows=True)
     tokens = TokenStore(table, "tokens")
     for numbers in (range(5_000), range(5_000, 15_000)):
@@ -79,7 +79,7 @@ def test_a_flood_of_malformed_tokens_costs_no_read() -> None:
 
 
 def test_a_known_token_outlives_a_flood() -> None:
-    """Unknown ones don't push it out: it is read once in its time."""
+    """Unknown tokens do not evict it: it is read once."""
     known, unknown = Table(knows=True), Table(knows=False)
     tokens = TokenStore(known, "tokens")
     assert not refused(tokens, "good-token", 0)
@@ -90,7 +90,7 @@ def test_a_known_token_outlives_a_flood() -> None:
 
 
 def test_a_revoked_token_is_refused_within_its_time() -> None:
-    """It is looked up anew once the 30 seconds are over, however often it is shown meanwhile."""
+    """It is read again after 30 seconds, however often it is used meanwhile."""
     table = Table(knows=True)
     tokens = TokenStore(table, "tokens")
     assert not refused(tokens, "good-token", 0)
@@ -101,7 +101,7 @@ def test_a_revoked_token_is_refused_within_its_time() -> None:
 
 
 def test_a_token_issued_a_second_ago_works_at_once(world: World) -> None:
-    """However often it was refused before: that it was unknown is not remembered."""
+    """Although it was refused before: an unknown token is not cached."""
     batch_id, token = world.put_batch(), unique("token")
     request = event("GET", progress_path(batch_id), [("X-API-Key", token)])
     assert [401] * 3 == [world.invoke(request)["statusCode"] for _ in range(3)]
@@ -114,7 +114,7 @@ def test_a_token_issued_a_second_ago_works_at_once(world: World) -> None:
 
 @pytest.fixture
 def reads(world: World, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The operations that the function sends to DynamoDB."""
+    """The operations that the function has sent to DynamoDB."""
     del world  # the function asks its tables
     sent: list[str] = []
     send = Client._attempt
@@ -152,7 +152,7 @@ SMUGGLED = {
 def test_a_smuggled_token_is_refused_without_a_read(
     world: World, reads: list[str], way: str, name: str, before: str
 ) -> None:
-    """Whatever two readers of a header could see two things in."""
+    """Values that two parsers could read differently."""
     batch_id, token = world.put_batch(), world.put_token()
     values = [(name, value.replace("{token}", before + token)) for value in SMUGGLED[way]]
     answer = world.request("GET", progress_path(batch_id), values)

@@ -1,4 +1,4 @@
-"""Who may ask: every way to be refused, and the few to be let in."""
+"""Credentials: every way to be refused, and the ways to be accepted."""
 
 import re
 import time
@@ -12,7 +12,7 @@ type Header = tuple[str, str]
 
 
 def ask(world: World, batch_id: str, *headers: Header) -> Answer:
-    """Ask with these headers and no other credentials."""
+    """Send a request with these headers and no other credentials."""
     return world.request("GET", progress_path(batch_id), headers)
 
 
@@ -39,7 +39,7 @@ def token(world: World) -> str:
 
 
 def test_no_credentials(world: World, batch_id: str) -> None:
-    """The challenge names a realm and, where nothing was tried, no error (RFC 6750, section 3)."""
+    """The challenge has a realm and, without credentials, no error (RFC 6750, section 3)."""
     answer = ask(world, batch_id)
     assert (401, "AUTHENTICATION_REQUIRED") == answer.outcome
     assert re.fullmatch(r'Bearer realm="[^"]*"', answer.headers["WWW-Authenticate"])
@@ -64,7 +64,7 @@ def test_token_itself_knows_case(world: World, batch_id: str) -> None:
 
 
 def refusals(world: World) -> list[tuple[str, str, str]]:
-    """Return a token of each kind that is refused, with its code by bearer and by key."""
+    """Return refused tokens of each kind, with their codes as bearer token and as API key."""
     revoked = "2024-12-16T10:30:02.123Z"
     return [
         (unique("unknown"), "TOKEN_INVALID", "INVALID_API_KEY"),
@@ -77,7 +77,7 @@ def refusals(world: World) -> list[tuple[str, str, str]]:
 
 
 def test_refused_by_bearer(world: World, batch_id: str) -> None:
-    """Unknown and malformed alike; revoked wins over expired, and does not tell it was once good."""
+    """Unknown, malformed and revoked look alike, so a revoked token does not reveal that it was valid."""
     for token, code, _ in refusals(world):
         answer = ask(world, batch_id, bearer(token))
         assert (401, code) == answer.outcome
@@ -86,7 +86,7 @@ def test_refused_by_bearer(world: World, batch_id: str) -> None:
 
 
 def test_refused_by_key(world: World, batch_id: str) -> None:
-    """A key's holder learns that it was deactivated; the challenge is the same."""
+    """The code reveals that a key was deactivated. The challenge is the same."""
     for token, _, code in refusals(world):
         answer = ask(world, batch_id, key(token))
         assert (401, code) == answer.outcome
@@ -94,7 +94,7 @@ def test_refused_by_key(world: World, batch_id: str) -> None:
 
 
 def test_refused_again_the_same(world: World, batch_id: str) -> None:
-    """A look-up that is remembered is refused as one that is not."""
+    """The second refusal, from the cache, is the same."""
     for token, _, code in refusals(world):
         assert [(401, code)] * 2 == [ask(world, batch_id, key(token)).outcome for _ in range(2)]
 
@@ -119,7 +119,7 @@ def test_expiry_ahead_is_no_obstacle(world: World, batch_id: str) -> None:
     "value", ["Bearer", "bearer", "Basic dXNlcjpwYXNz", "Token abcdefghijkl", "Digest abcdefghijkl", "abcdefghijkl"]
 )
 def test_another_scheme_or_bearer_alone(world: World, batch_id: str, value: str) -> None:
-    """Something was tried, so it is an invalid token and not a missing one."""
+    """The request has credentials, so the token is invalid rather than missing."""
     answer = ask(world, batch_id, ("Authorization", value))
     assert (401, "TOKEN_INVALID") == answer.outcome
     assert 'error="invalid_token"' in answer.headers["WWW-Authenticate"]
@@ -131,7 +131,7 @@ def test_a_good_token_of_another_scheme_is_refused(world: World, batch_id: str, 
 
 
 def test_authorization_alone_decides(world: World, batch_id: str, token: str) -> None:
-    """With both headers there the key is not looked at: it neither rescues nor spoils."""
+    """With both headers the API key is ignored, valid or not."""
     unknown, expired = unique("unknown"), world.put_token(expires_at=long_ago())
     assert 200 == ask(world, batch_id, bearer(token), key(unknown)).status
     assert 200 == ask(world, batch_id, bearer(token), key("bad key")).status
@@ -154,7 +154,7 @@ def test_header_twice_with_the_same_value(world: World, batch_id: str, token: st
 
 
 def test_header_twice_with_different_values(world: World, batch_id: str, token: str) -> None:
-    """Two values, of which each might be good, are refused whichever comes last."""
+    """Two different values are refused in either order."""
     other = world.put_token()
     for first, second in ((token, other), (other, token), (token, "bad"), ("bad", token)):
         assert (401, "TOKEN_INVALID") == ask(world, batch_id, bearer(first), bearer(second)).outcome
@@ -162,7 +162,7 @@ def test_header_twice_with_different_values(world: World, batch_id: str, token: 
 
 
 def test_header_twice_in_different_spellings(world: World, batch_id: str, token: str) -> None:
-    """Names know no case, so these are one header given twice."""
+    """Header names are case-insensitive: this is one header sent twice."""
     other = world.put_token()
     twice = ask(world, batch_id, ("Authorization", f"Bearer {token}"), ("authorization", f"Bearer {other}"))
     assert (401, "TOKEN_INVALID") == twice.outcome
@@ -183,7 +183,7 @@ def test_header_twice_in_different_spellings(world: World, batch_id: str, token:
     ],
 )
 def test_every_b64token_is_looked_up(world: World, batch_id: str, token: str) -> None:
-    """8 to 512 characters of RFC 6750's grammar, padding at the end included; there is no format of ours."""
+    """8 to 512 characters of RFC 6750's grammar, including padding. There is no further format."""
     world.put_token(token)
     assert 200 == ask(world, batch_id, bearer(token)).status
     assert 200 == ask(world, batch_id, key(token)).status
@@ -211,14 +211,14 @@ def test_every_b64token_is_looked_up(world: World, batch_id: str, token: str) ->
     ],
 )
 def test_anything_else_is_refused_without_a_look_up(world: World, batch_id: str, token: str) -> None:
-    """Even where it stands in the table."""
+    """Even if it is in the table."""
     world.put_token(token)
     assert (401, "TOKEN_INVALID") == ask(world, batch_id, bearer(token)).outcome
     assert (401, "INVALID_API_KEY") == ask(world, batch_id, key(token)).outcome
 
 
 def test_the_hash_of_a_token_is_no_token(world: World, batch_id: str, token: str) -> None:
-    """Who reads the table can't use what it says."""
+    """A hash from the table cannot be used as a token."""
     del token
     hashes = [item["token_hash"]["S"] for item in world.dynamodb.scan(TableName=world.tokens_table)["Items"]]
     assert hashes

@@ -1,4 +1,4 @@
-"""A small world to ask questions in: real tables, and API Gateway played in front of the handler."""
+"""Real tables, the handler, and API Gateway's part in front of it."""
 
 import base64
 import gzip
@@ -23,11 +23,11 @@ from local_cloud.proxy_event import proxy_event
 from local_cloud.template import timeout_seconds
 
 type Pairs = Mapping[str, str] | Sequence[tuple[str, str]]
-type Attribute = str | int | dict[str, Any] | None  # text, number, DynamoDB's own JSON, or left out
+type Attribute = str | int | dict[str, Any] | None  # string, number, DynamoDB's JSON, or absent
 
 TIMEOUT = timeout_seconds("ProgressFunction")
 REALISTIC = (("Host", "api.example.com"), ("User-Agent", "tests"), ("X-Forwarded-Proto", "https"))
-# The payload of a Lambda's answer, as the service counts it.
+# Lambda's limit on a response payload.
 SIX_MEGABYTES = 6 * 1024 * 1024
 BATCH_WRITE_LIMIT = 25
 
@@ -41,24 +41,24 @@ print("answer:" + json.dumps(handler(json.load(sys.stdin), Context(60))))
 
 
 def now(seconds: float = 0) -> str:
-    """Return the time `seconds` from now as the tables write it: RFC 3339, UTC, milliseconds."""
+    """Return the time `seconds` from now in the tables' format: RFC 3339, UTC, milliseconds."""
     moment = datetime.now(UTC) + timedelta(seconds=seconds)
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def moment(text: str) -> datetime:
-    """Read a time of an answer, which has whole seconds and a Z and nothing else."""
+    """Parse a time of an answer, which must have whole seconds and a Z."""
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", text, re.ASCII), text
     return datetime.fromisoformat(text)
 
 
 def unique(prefix: str) -> str:
-    """Return an id that nobody else uses."""
+    """Return a unique id."""
     return f"{prefix}_{uuid.uuid4().hex[:12]}"
 
 
 def attributes(values: Mapping[str, Attribute]) -> dict[str, Any]:
-    """Return plain values as DynamoDB's JSON; what is such JSON already stays as it is."""
+    """Return values as DynamoDB's JSON. Values that already are such JSON stay unchanged."""
     kinds: dict[str, Any] = {}
     for name, value in values.items():
         if isinstance(value, dict):
@@ -71,12 +71,12 @@ def attributes(values: Mapping[str, Attribute]) -> dict[str, Any]:
 
 
 def batch_item(batch_id: str, **values: Attribute) -> dict[str, Any]:
-    """Return a batch's own item in DynamoDB's JSON: `owner_id` is `demo` unless `values` say otherwise."""
+    """Return a batch item in DynamoDB's JSON; `owner_id` is `demo` by default."""
     return attributes({"batch_id": batch_id, "sk": "BATCH", "owner_id": "demo"} | values)
 
 
 class Context(LambdaContext):
-    """Lambda's context; the function's own timeout unless a test gives another."""
+    """Lambda's context, by default with the function's timeout."""
 
     def __init__(self, timeout: float = TIMEOUT) -> None:
         super().__init__(timeout)
@@ -84,7 +84,7 @@ class Context(LambdaContext):
 
 @dataclass(frozen=True)
 class Answer:
-    """An HTTP answer as a client receives it, and the payload it was made of."""
+    """An HTTP response as a client receives it, with the function's payload."""
 
     status: int
     headers: Headers
@@ -94,7 +94,7 @@ class Answer:
 
     @classmethod
     def read(cls, payload: dict[str, Any]) -> "Answer":
-        """Read what the handler returned as API Gateway does."""
+        """Read a handler's payload as API Gateway does."""
         headers = Headers()
         multiple = payload.get("multiValueHeaders") or {}
         single = {name: [value] for name, value in (payload.get("headers") or {}).items() if name not in multiple}
@@ -114,7 +114,7 @@ class Answer:
 
     @property
     def data(self) -> dict[str, Any]:
-        """The data of a success, which this must be."""
+        """The data; the answer must be a 200."""
         assert 200 == self.status, self.text
         body = self.json
         assert ["success", "data"] == list(body)
@@ -123,7 +123,7 @@ class Answer:
 
     @property
     def error(self) -> dict[str, Any]:
-        """The error of a failure, which this must be, in the one envelope."""
+        """The error; the answer must be an error envelope."""
         body = self.json
         assert ["success", "error"] == list(body)
         assert body["success"] is False
@@ -133,7 +133,7 @@ class Answer:
 
     @property
     def outcome(self) -> tuple[int, str]:
-        """Status and code, which together say what went wrong."""
+        """The status and the error code."""
         return self.status, self.error["code"]
 
     @property
@@ -144,7 +144,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Run:
-    """One event's answer from a process of its own, and all that the process wrote."""
+    """The answer to one event from a process of its own, and the process's output."""
 
     payload: dict[str, Any]
     log: str
@@ -156,27 +156,27 @@ class Run:
 
 @dataclass(frozen=True)
 class World:
-    """The tables, and the function in front of them."""
+    """The tables and the function."""
 
     dynamodb: Any
     jobs_table: str
     tokens_table: str
-    tokens: dict[str, str] = field(default_factory=dict)  # a good one by owner
+    tokens: dict[str, str] = field(default_factory=dict)  # a valid token by owner
 
-    # What is there
+    # Items
 
     def put_batch(self, batch_id: str | None = None, *, owner: str = "demo", **values: Attribute) -> str:
-        """Write a batch's own item, created a minute ago unless `created_at` says otherwise, and return its id."""
+        """Write a batch item, by default created a minute ago, and return the batch id."""
         batch_id = batch_id or unique("batch")
         self.put_item(batch_item(batch_id, **{"owner_id": owner, "created_at": now(-60)} | values))
         return batch_id
 
     def put_job(self, batch_id: str, job_id: str, /, **values: Attribute) -> None:
-        """Write one job: pending and with a URL unless `values` say otherwise."""
+        """Write one job, by default pending and with a URL."""
         self.put_jobs(batch_id, {job_id: values})
 
     def put_jobs(self, batch_id: str, jobs: Mapping[str, Mapping[str, Attribute]] | Iterable[str]) -> None:
-        """Write many jobs: by id, or one of each status given, in the order of their ids."""
+        """Write jobs, given by id or as a list of statuses."""
         if not isinstance(jobs, Mapping):
             jobs = {f"job_{number:06}": {"status": status} for number, status in enumerate(jobs, 1)}
         self.put_items(
@@ -197,18 +197,18 @@ class World:
         self.dynamodb.put_item(TableName=self.jobs_table, Item=item)
 
     def put_items(self, items: Iterable[dict[str, Any]], *, at_once: int = BATCH_WRITE_LIMIT) -> None:
-        """Write items of the jobs table, in DynamoDB's JSON, no two of one key."""
+        """Write items of the jobs table, in DynamoDB's JSON, with different keys."""
         for some in itertools.batched(items, at_once, strict=False):
             left = {self.jobs_table: [{"PutRequest": {"Item": item}} for item in some]}
             while left:
                 left = self.dynamodb.batch_write_item(RequestItems=left)["UnprocessedItems"]
 
     def delete_batch(self, batch_id: str) -> None:
-        """Take away a batch's own item and leave its jobs."""
+        """Delete a batch item but not its jobs."""
         self.dynamodb.delete_item(TableName=self.jobs_table, Key=attributes({"batch_id": batch_id, "sk": "BATCH"}))
 
     def put_token(self, token: str | None = None, owner: str = "demo", **values: Attribute) -> str:
-        """Let a token in, with `expires_at` and `revoked_at` as given, and return it."""
+        """Write a token and return it; `values` may have `expires_at` and `revoked_at`."""
         token = token or unique("token")
         item = {
             "token_hash": hashlib.sha256(token.encode()).hexdigest(),
@@ -219,29 +219,29 @@ class World:
         self.dynamodb.put_item(TableName=self.tokens_table, Item=attributes(item | values))
         return token
 
-    # What is asked
+    # Requests
 
     def get(self, batch_id: str, /, owner: str = "demo", **query: str) -> Answer:
-        """Ask for a batch with a good token of its owner."""
+        """Request a batch with a valid token of its owner."""
         return self.ask(batch_id, query, owner=owner)
 
     def ask(self, batch_id: str, query: Pairs = (), *, headers: Pairs = (), owner: str = "demo") -> Answer:
-        """Ask for a batch with a good token, a query that may repeat parameters, and more headers."""
+        """Request a batch with a valid token, a query that may repeat parameters, and further headers."""
         return self.request("GET", progress_path(batch_id), [*self.key(owner), *pairs(headers)], query)
 
     def key(self, owner: str = "demo") -> list[tuple[str, str]]:
-        """Return the header that proves one to be `owner`."""
+        """Return a header with a valid token of an owner."""
         if owner not in self.tokens:
             self.tokens[owner] = self.put_token(owner=owner)
         return [("X-API-Key", self.tokens[owner])]
 
     def request(self, method: str, path: str, headers: Pairs = (), query: Pairs = ()) -> Answer:
-        """Ask as an HTTP client does, through API Gateway."""
+        """Send a request through API Gateway."""
         payload = self.invoke(event(method, path, headers, query))
         return Answer.read(payload)
 
     def walk(self, batch_id: str, **query: str) -> Iterator[dict[str, Any]]:
-        """Ask for page after page until there is no next one, and yield the data of each."""
+        """Request page after page until the last one; yield the data of each."""
         data = self.get(batch_id, **query).data
         yield data
         while data["next_cursor"] is not None:
@@ -249,14 +249,14 @@ class World:
             yield data
 
     def invoke(self, event: object, context: Context | None = None) -> dict[str, Any]:
-        """Ask as another Lambda does: any JSON in, a plain object out."""
-        # An embedded engine can be slow; the deadline has tests of its own.
+        """Invoke the function with any JSON; return its answer."""
+        # Long enough for a slow engine; tests/integration/test_faults.py tests the deadline.
         answer = json.loads(json.dumps(app.handler(event, context or Context(60))))
         assert isinstance(answer, dict)
         return answer
 
     def elsewhere(self, event: object, **environment: str | None) -> "Run":
-        """Ask a function in its own process, whose environment differs by `environment`; `None` means unset."""
+        """Invoke the function in a new process with changes to the environment; `None` unsets a variable."""
         variables: dict[str, str | None] = {**os.environ, **environment}
         done = subprocess.run(  # noqa: S603  # this interpreter, and the text above
             [sys.executable, "-c", ONE_EVENT],
@@ -273,7 +273,7 @@ class World:
 
 
 def pairs(values: Pairs) -> list[tuple[str, str]]:
-    """Return names and values as pairs, repeated names included."""
+    """Return names and values as pairs; names may repeat."""
     return list(values.items() if isinstance(values, Mapping) else values)
 
 
@@ -283,5 +283,5 @@ def progress_path(batch_id: str) -> str:
 
 
 def event(method: str, path: str, headers: Pairs = (), query: Pairs = ()) -> dict[str, Any]:
-    """Return the event that a REST API makes of a request."""
+    """Return a REST API's proxy event."""
     return proxy_event(method, path, [*REALISTIC, *pairs(headers)], pairs(query))

@@ -1,7 +1,7 @@
-"""What `sam local start-api` does with a request, up to the container: its own server, its own events.
+"""The server of `sam local start-api` and its events, without the container.
 
-Runs in the SAM command line's environment: `python sam_start_api.py TEMPLATE`. Prints its port, and
-answers every request with the event that it made of it, in a header, since a HEAD has no body.
+Runs in the SAM command line's environment: `python sam_start_api.py TEMPLATE`. Prints its port and
+answers every request with its event in a header, because HEAD has no body.
 """
 
 import base64
@@ -17,7 +17,7 @@ from samcli.local.apigw.local_apigw_service import LocalApigwService  # type: ig
 
 
 class Echo:
-    """Stands in for the container: the answer is the event."""
+    """Replaces the container and returns the event."""
 
     def is_debugging(self) -> bool:
         return False

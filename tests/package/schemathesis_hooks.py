@@ -1,7 +1,6 @@
-"""What the OpenAPI document cannot say: a cursor is good only for the batch that it was made for.
+"""A rule that OpenAPI cannot express: a cursor is valid for its own batch only.
 
-A made-up one is rightly refused, so where schemathesis means to send only good values, it is left out. Cursors
-that are meant to be bad stay in.
+A made-up cursor is refused, so cases with only valid values must not have one. Cases with invalid values keep theirs.
 """
 
 from typing import Any
@@ -12,6 +11,6 @@ from schemathesis import Case, GenerationMode, HookContext
 
 @schemathesis.hook
 def filter_case(_: HookContext, case: Case[Any]) -> bool:
-    """Leave out a made-up cursor among good values."""
+    """Skip cases with a made-up cursor among valid values."""
     meant_good = case.meta is not None and case.meta.generation.mode == GenerationMode.POSITIVE
     return not (meant_good and "cursor" in (case.query or {}))

@@ -1,4 +1,4 @@
-"""The published JavaScript example, unchanged but for the base URL, on the axios of the package registry."""
+"""The vendor's published JavaScript example with axios, with only the base URL changed."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""What `sam build` leaves is what Lambda runs: here with nothing else on the path."""
+"""The build runs with nothing else on the path."""
 
 import importlib.util
 import inspect
@@ -30,7 +30,7 @@ OTHER = {"arm64": "x86_64", "x86_64": "arm64"}[HOST]
 pytestmark = pytest.mark.timeout(300)  # the first test waits for two builds
 MACHINES = {"arm64": 183, "x86_64": 62}  # ELF's e_machine
 
-# Stands in for the runtime; the answer is the last line, for the function logs to the same stream.
+# Replaces the runtime. The function logs to stdout, too, so the answer is the last line.
 INVOKE = f"""{inspect.getsource(lambda_context)}
 import json, sys
 from importlib import import_module
@@ -38,7 +38,7 @@ handler = import_module(sys.argv[1]).handler
 print(json.dumps([handler(json.load(sys.stdin), LambdaContext({timeout_seconds("ProgressFunction")})),
     sorted(module.__file__ for module in list(sys.modules.values()) if getattr(module, "__file__", None))]))
 """
-# Versions of the function that SAM publishes, for a hash of the layer's content and the parameters on the command line.
+# Prints the function versions that SAM publishes for a layer hash and parameters.
 VERSIONS = """
 import json, os, sys
 os.environ["AWS_DEFAULT_REGION"] = "eu-central-1"
@@ -56,7 +56,7 @@ print(json.dumps(versions))
 
 
 def sam_build(to: Path, arch: str, told: str | None = None) -> subprocess.CompletedProcess[str]:
-    """Build the stack for `arch`; `told` is what the caller's ARCH says."""
+    """Build the stack for `arch`; `told` is the caller's ARCH."""
     environment = {name: value for name, value in os.environ.items() if name not in {"ARCH", "MAKEFLAGS", "MFLAGS"}}
     environment |= {"SAM_CLI_TELEMETRY": "0", "PATH": f"{ROOT}/.venv/bin:{os.environ['PATH']}"}
     if told:
@@ -67,7 +67,7 @@ def sam_build(to: Path, arch: str, told: str | None = None) -> subprocess.Comple
 
 @pytest.fixture(scope="session")
 def builds(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The stack as built for each architecture, without a container."""
+    """The stack built for each architecture, without a container."""
     found = {}
     for arch in (HOST, OTHER):
         found[arch] = tmp_path_factory.mktemp(arch) / "build"
@@ -78,13 +78,13 @@ def builds(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="session")
 def layer(builds: dict[str, Path]) -> Path:
-    """The layer's folder of packages, for this machine."""
+    """The layer's package folder for this machine."""
     return builds[HOST] / "BatchProgressLayer/python"
 
 
 @pytest.fixture(scope="session")
 def engine() -> Iterator[str]:
-    """A DynamoDB with the tables of the template and a small batch of the demo owner."""
+    """A DynamoDB with the template's tables and a small batch of the owner `demo`."""
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
@@ -111,13 +111,13 @@ def engine() -> Iterator[str]:
 
 
 def invoke(build: Path, engine: str, event: str) -> tuple[dict[str, Any], list[str]]:
-    """Answer one of `events/` as Lambda would; return the answer and the files of all modules that were loaded."""
+    """Send one of `events/` to the function; return the answer and the files of all loaded modules."""
     tables = {"BATCH_PROGRESS_JOBS_TABLE": "JobsTable", "BATCH_PROGRESS_TOKENS_TABLE": "TokensTable"}
     return run("Progress", build, engine, (ROOT / "events" / f"{event}.json").read_text(), tables)
 
 
 def run(function: str, build: Path, engine: str, event: str, settings: dict[str, str]) -> tuple[Any, list[str]]:
-    """Run a function as Lambda would; return the answer and the files of all modules that were loaded."""
+    """Run a function as Lambda does; return the answer and the files of all loaded modules."""
     environment = {
         "PYTHONPATH": f"{build}/{function}Function:{build}/BatchProgressLayer/python",
         "AWS_ENDPOINT_URL_DYNAMODB": engine,
@@ -127,7 +127,7 @@ def run(function: str, build: Path, engine: str, event: str, settings: dict[str,
         "AWS_SECRET_ACCESS_KEY": "none",
         **settings,
     }
-    # -S: without the site-packages of the interpreter that runs it.
+    # -S: without this interpreter's site-packages.
     done = subprocess.run(  # noqa: S603
         [sys.executable, "-S", "-s", "-c", INVOKE, f"functions.{function.lower()}.app"],
         input=event,
@@ -146,7 +146,7 @@ def run(function: str, build: Path, engine: str, event: str, settings: dict[str,
     ("event", "status"), [("bearer", 200), ("key", 200), ("none", 401), ("expired", 401), ("unknown_batch", 404)]
 )
 def test_the_built_function_answers_http(builds: dict[str, Path], engine: str, event: str, status: int) -> None:
-    """With the built layer and nothing else."""
+    """With the built layer only."""
     answer, _ = invoke(builds[HOST], engine, event)
     assert status == answer["statusCode"]
     assert (status == 200) == json.loads(answer["body"])["success"]
@@ -162,13 +162,13 @@ def test_the_built_function_has_the_page(builds: dict[str, Path], engine: str) -
 
 
 def test_the_built_function_answers_a_direct_call(builds: dict[str, Path], engine: str) -> None:
-    """As a plain object, with the whole batch."""
+    """A plain object with the whole batch."""
     answer, _ = invoke(builds[HOST], engine, "direct")
     assert (2, 1, 0, 1) == tuple(answer["data"][field] for field in ("total_urls", "completed", "failed", "pending"))
 
 
 def test_the_built_revision_function_counts(builds: dict[str, Path], engine: str) -> None:
-    """With the one setting that it has."""
+    """With its only setting."""
     keys = {"batch_id": {"S": "batch_xyz789"}, "sk": {"S": "JOB#job_1"}}
     event = {
         "Records": [{"eventName": "MODIFY", "dynamodb": {"Keys": keys, "SequenceNumber": "100000000000000000001"}}]
@@ -209,7 +209,7 @@ def test_byte_code_is_valid_whatever_a_file_s_time_is(layer: Path) -> None:
 
 
 def test_botocore_keeps_the_one_service_that_is_used(layer: Path) -> None:
-    """And what lies beside the services: endpoints, partitions, retries, default modes."""
+    """It also keeps endpoints, partitions, retries and default modes."""
     assert {
         "_retry.json",
         "dynamodb",
@@ -221,7 +221,7 @@ def test_botocore_keeps_the_one_service_that_is_used(layer: Path) -> None:
 
 @pytest.mark.parametrize("arch", MACHINES)
 def test_the_layer_is_of_the_architecture_asked_for(builds: dict[str, Path], arch: str) -> None:
-    """Every compiled module is for that machine and this Python, on whatever machine it was built."""
+    """Every compiled module is for that machine and this Python, whatever machine built it."""
     compiled = list(builds[arch].rglob("*.so"))
     assert compiled
     assert {MACHINES[arch]} == {int.from_bytes(file.read_bytes()[18:20], "little") for file in compiled}
@@ -229,7 +229,7 @@ def test_the_layer_is_of_the_architecture_asked_for(builds: dict[str, Path], arc
 
 
 def test_the_same_layer_comes_out_of_every_build(builds: dict[str, Path], tmp_path: Path) -> None:
-    """SAM uploads by content: a build that differed would publish a version for nothing."""
+    """SAM uploads by content: a build that differs would publish a needless version."""
     again = tmp_path / "again"
     assert sam_build(again, HOST).returncode == 0
 
@@ -241,7 +241,7 @@ def test_the_same_layer_comes_out_of_every_build(builds: dict[str, Path], tmp_pa
 
 
 def test_a_layer_of_another_architecture_than_the_template_s_is_refused(tmp_path: Path) -> None:
-    """In one line that says how to build it."""
+    """The error is one line that says how to build it."""
     done = sam_build(tmp_path / "build", HOST, told=OTHER)
     assert done.returncode != 0
     remedy = f"build with: sam build --parameter-overrides Arch={OTHER}"
@@ -251,7 +251,7 @@ def test_a_layer_of_another_architecture_than_the_template_s_is_refused(tmp_path
 
 
 def versions(layer: str) -> dict[str, Any]:
-    """What SAM publishes for that content of the layer."""
+    """Return the versions that SAM publishes for a layer with this content."""
     command = [str(SAM.with_name("python")), "-c", VERSIONS, layer]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)  # noqa: S603
     published: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
@@ -259,6 +259,6 @@ def versions(layer: str) -> dict[str, Any]:
 
 
 def test_a_change_of_the_layer_alone_publishes_a_new_version() -> None:
-    """The code is there: without it the alias would stay at the old one for ever."""
+    """The layer has the code. Otherwise the alias would stay at the old version."""
     assert versions("one") == versions("one")
     assert versions("one").keys().isdisjoint(versions("two"))

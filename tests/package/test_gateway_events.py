@@ -1,4 +1,4 @@
-"""The local gateway's events, held against those that `sam local start-api` makes of the same requests."""
+"""The local gateway's events compared with those of `sam local start-api`."""
 
 import base64
 import http.client
@@ -29,7 +29,7 @@ type Headers = list[tuple[str, str]]
 
 @pytest.fixture(scope="module")
 def sam() -> Iterator[int]:
-    """The port of the SAM command line's own server."""
+    """The port of SAM's server."""
     subprocess.run([sys.executable, "scripts/setup.py", "sam"], cwd=ROOT, check=True)  # the project's own
     command = [ROOT / ".venv-sam/bin/python", Path(__file__).with_name("sam_start_api.py"), TEMPLATE]
     with subprocess.Popen(  # noqa: S603  # the same
@@ -51,7 +51,7 @@ def sam() -> Iterator[int]:
 
 @pytest.fixture(scope="module")
 def ours() -> Iterator[int]:
-    """The port of the local gateway, with a handler that answers with the event."""
+    """The port of the local gateway with a handler that returns the event."""
 
     def echo(event: dict[str, object]) -> object:
         return {"statusCode": 200, "headers": {"X-Event": base64.b64encode(json.dumps(event).encode()).decode()}}
@@ -66,7 +66,7 @@ def ours() -> Iterator[int]:
 
 
 def event(port: int, method: str, target: str, headers: Headers, body: bytes) -> dict[str, Any]:
-    """Send a request as it is written and return the event that was made of it."""
+    """Send a raw request and return its event."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     connection.putrequest(method, target, skip_host=True, skip_accept_encoding=True)
     for name, value in [("Host", "127.0.0.1"), *headers]:
@@ -79,22 +79,22 @@ def event(port: int, method: str, target: str, headers: Headers, body: bytes) ->
 
 
 def like_sam(event: dict[str, Any]) -> dict[str, Any]:
-    """Return our event with SAM's departures from the service; each is named here and nowhere else."""
+    """Return our event changed as SAM differs from the service. This lists every difference."""
     several: dict[str, list[str]] = {}
     for name, values in event["multiValueHeaders"].items():
-        # Its server, by WSGI's rules, joins a header that was sent twice and forgets how it was spelt.
+        # Its WSGI server joins repeated headers and loses their case.
         several[name.title()] = [",".join(values)]
     parameters = event["pathParameters"] or {}
     context = event["requestContext"]
     return event | {
-        # It decodes paths, which the service hands on as they were sent.
+        # It decodes paths; the service does not.
         "path": unquote(event["path"]),
         "pathParameters": {name: unquote(value) for name, value in parameters.items()} or None,
         "headers": {name: values[-1] for name, values in several.items()},
         "multiValueHeaders": several,
         "requestContext": context
         | {
-            # It gives the resource here, where the service gives the stage and the path.
+            # It has the resource here; the service has the stage and the path.
             "path": context["resourcePath"],
             "identity": context["identity"] | {"userAgent": "Custom User Agent String"},
         },
@@ -102,7 +102,7 @@ def like_sam(event: dict[str, Any]) -> dict[str, Any]:
 
 
 def settled(event: dict[str, Any]) -> dict[str, Any]:
-    """Return an event without what differs from request to request and from port to port."""
+    """Return an event without the parts that differ between requests and ports."""
     event["requestContext"] = {name: value for name, value in event["requestContext"].items() if name not in VOLATILE}
     assert event["headers"].pop("X-Forwarded-Port").isdigit()
     assert event["multiValueHeaders"].pop("X-Forwarded-Port")
@@ -139,14 +139,14 @@ def settled(event: dict[str, Any]) -> dict[str, Any]:
 def test_the_same_event(
     sam: int, ours: int, method: str, target: str, headers: Headers, body: bytes
 ) -> None:  # a request has that many parts
-    """One request, one event, but for what SAM does otherwise than the service."""
+    """The same request makes the same event, except for SAM's differences from the service."""
     expected = event(sam, method, target, headers, body)
     actual = event(ours, method, target, headers, body)
     assert settled(expected) == settled(like_sam(actual))
 
 
 def test_an_encoded_slash_stays_in_its_segment(sam: int, ours: int) -> None:
-    """SAM decodes before it looks for the resource, so that the segment falls in two; the service does not."""
+    """SAM decodes the path before it matches the resource, which splits the segment. The service does not."""
     target = "/v1/scrape/batch/a%2Fb/progress"
     assert "/{proxy+}" == event(sam, "GET", target, [], b"")["resource"]
     made = event(ours, "GET", target, [], b"")

@@ -1,4 +1,4 @@
-"""The running API keeps to its OpenAPI document."""
+"""The running API conforms to its OpenAPI document."""
 
 import os
 import subprocess
@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.mark.timeout(900)  # some 40 ms a case
 def test_the_running_api_keeps_to_its_document() -> None:
-    """2,000 cases and more, good and bad, meet no answer that the document does not describe."""
+    """Over 2,000 cases, valid and invalid, get no response that the document does not describe."""
     with running() as api:
         done = subprocess.run(  # noqa: S603  # the project's own tool
             [

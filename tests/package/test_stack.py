@@ -1,4 +1,4 @@
-"""The stack as CloudFormation gets it, under every choice that its parameters give; and that a finding is one."""
+"""The expanded stack under every choice of its parameters, and that a linter's finding fails the build."""
 
 import json
 import os
@@ -16,7 +16,7 @@ import pytest
 from local_cloud.template import read
 
 ROOT = Path(__file__).resolve().parents[2]
-pytestmark = pytest.mark.timeout(300)  # checkov takes seconds by itself, and every tool on a busy machine
+pytestmark = pytest.mark.timeout(300)  # checkov is slow, and so is every tool on a busy machine
 KEY = "arn:aws:kms:eu-central-1:123456789012:key/0b1c2d3e-0000-4000-8000-000000000000"
 TOPIC = "arn:aws:sns:eu-central-1:123456789012:alarms"
 CHOICES = {
@@ -33,7 +33,7 @@ type Stack = dict[str, dict[str, Any]]
 
 @cache
 def expanded(preference: str) -> str:
-    """Return what SAM makes of the template; of the parameters it asks for this one alone."""
+    """Return the template expanded by SAM, which reads this parameter only."""
     python, script = str(ROOT / ".venv-sam/bin/python"), "scripts/expand.py"
     command = [python, script, "template.yaml", f"DeploymentPreference={preference}"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)  # noqa: S603
@@ -41,7 +41,7 @@ def expanded(preference: str) -> str:
 
 
 def deployed(**chosen: str) -> Stack:
-    """Return the resources that there are with these parameters, conditions decided and references left."""
+    """Return the resources with these parameters: conditions are evaluated, references are not."""
     template = json.loads(expanded(chosen.get("DeploymentPreference", "AllAtOnce")))
     parameters = {name: str(one.get("Default", "")) for name, one in template["Parameters"].items()} | chosen
 
@@ -78,7 +78,7 @@ def deployed(**chosen: str) -> Stack:
 
 
 def references(value: Any) -> Iterator[str]:  # noqa: ANN401  # the same
-    """Yield the names of what a value refers to."""
+    """Yield the names that a value refers to."""
     match value:
         case {"Ref": str(name)}:
             yield name
@@ -98,7 +98,7 @@ def references(value: Any) -> Iterator[str]:  # noqa: ANN401  # the same
 
 
 def waits_for(stack: Stack) -> dict[str, set[str]]:
-    """Return what must be there before each resource is."""
+    """Return the dependencies of each resource."""
     graph = {name: {one for one in references(resource) if one in stack} for name, resource in stack.items()}
     for name, resource in stack.items():
         depends = resource.get("DependsOn", [])
@@ -107,7 +107,7 @@ def waits_for(stack: Stack) -> dict[str, set[str]]:
 
 
 def before(stack: Stack, name: str) -> set[str]:
-    """Return all that must be there before a resource is, and what that waits for."""
+    """Return a resource's dependencies, including indirect ones."""
     graph, found, left = waits_for(stack), set[str](), {name}
     while left:
         found |= left
@@ -125,7 +125,7 @@ EVERY_CHOICE = [dict(zip(CHOICES, values, strict=True)) for values in product(*C
 
 @pytest.mark.parametrize("chosen", EVERY_CHOICE, ids=lambda chosen: " ".join(one[:20] for one in chosen.values()))
 def test_a_first_deployment_finds_all_that_it_needs(chosen: dict[str, str]) -> None:
-    """Whatever is chosen: nothing refers to what is not there, and nothing waits in a circle."""
+    """With any parameters: no reference to a missing resource, and no circular dependency."""
     stack = deployed(**chosen)
     known = {*stack, *json.loads(expanded("AllAtOnce"))["Parameters"]}
     dangling = {
@@ -140,7 +140,7 @@ def test_a_first_deployment_finds_all_that_it_needs(chosen: dict[str, str]) -> N
 
 @pytest.mark.parametrize("function", ["ProgressFunction", "RevisionFunction"])
 def test_the_tests_read_globals_as_sam_does(function: str) -> None:
-    """`read` merges them for the other tests and the local cloud."""
+    """`read` merges `Globals` for the other tests and the local cloud."""
     ours = read()["Resources"][function]["Properties"]
     made = of(json.loads(expanded("AllAtOnce"))["Resources"], "AWS::Lambda::Function")[function]
     same = ("Runtime", "Architectures", "Layers", "KmsKeyArn", "LoggingConfig", "Environment", "Timeout", "MemorySize")
@@ -150,13 +150,13 @@ def test_the_tests_read_globals_as_sam_does(function: str) -> None:
 
 
 def test_the_stage_waits_for_the_role_that_writes_its_log() -> None:
-    """A fresh account has none, and refuses a stage with an access log until it has."""
+    """A new account has no such role and refuses a stage with an access log."""
     assert "ApiLogAccount" in before(deployed(), "ApiprodStage")
     assert "ApiLogAccount" not in deployed(ManageApiLogRole="false")
 
 
 def test_by_default_there_is_no_alarm_and_no_key() -> None:
-    """Nobody would hear the alarms; encryption is by AWS's own keys."""
+    """Without a topic alarms notify nobody; encryption uses AWS's own keys."""
     stack = deployed()
     assert {} == of(stack, "AWS::CloudWatch::Alarm")
     assert {} == of(stack, "AWS::CodeDeploy::DeploymentGroup")
@@ -173,7 +173,7 @@ def test_a_topic_is_told_of_every_alarm() -> None:
 
 
 def test_a_canary_is_undone_by_alarms_that_are_there_before_it() -> None:
-    """With no topic too; the one that hears the new version alone has been told of it when traffic begins to shift."""
+    """Also without a topic. The alarm on the new version exists before traffic shifts."""
     stack = deployed(DeploymentPreference="Canary10Percent5Minutes")
     alarms = of(stack, "AWS::CloudWatch::Alarm")
     assert alarms
@@ -190,7 +190,7 @@ def test_a_canary_is_undone_by_alarms_that_are_there_before_it() -> None:
 
 
 def test_a_key_of_one_s_own_encrypts_all_that_is_kept() -> None:
-    """Tables, queue, logs, settings; both functions may use it."""
+    """Tables, queue, logs and environment variables. Both functions may use the key."""
     stack, key = deployed(KmsKeyArn=KEY), {"Ref": "KmsKeyArn"}
     assert all(
         {"SSEEnabled": True, "SSEType": "KMS", "KMSMasterKeyId": key} == table["SSESpecification"]
@@ -208,7 +208,7 @@ def test_a_key_of_one_s_own_encrypts_all_that_is_kept() -> None:
 
 @pytest.mark.parametrize(("chosen", "reserved"), [("0", None), ("50", {"Ref": "ReservedConcurrency"})])
 def test_concurrency_is_reserved_where_it_is_asked_for(chosen: str, reserved: object) -> None:
-    """Never by default: of an account's first ten nothing may be reserved, and 0 would switch the function off."""
+    """Not by default: a new account's ten cannot be reserved, and 0 would switch the function off."""
     functions = of(deployed(ReservedConcurrency=chosen), "AWS::Lambda::Function")
     assert reserved == functions["ProgressFunction"].get("ReservedConcurrentExecutions")
     assert "ReservedConcurrentExecutions" not in functions["RevisionFunction"]
@@ -219,14 +219,14 @@ def test_concurrency_is_reserved_where_it_is_asked_for(chosen: str, reserved: ob
     ["Arch", "MemorySize", "WatchPage", "KmsKeyArn", "TokenIssuer", "TokenAudience", "TokenOwnerClaim"],
 )
 def test_a_parameter_that_changes_the_function_publishes_a_version(parameter: str) -> None:
-    """SAM looks at no parameter's value; CloudFormation replaces a version whose description changes."""
+    """SAM ignores parameter values. CloudFormation replaces a version if its description changes."""
     versions = of(deployed(KmsKeyArn=KEY), "AWS::Lambda::Version")
     (version,) = (one for name, one in versions.items() if name.startswith("ProgressFunction"))
     assert parameter in set(references(version["Description"]))
 
 
 def test_a_version_has_a_description_that_fits() -> None:
-    """Lambda takes 256 characters, whatever the parameters are."""
+    """At most Lambda's 256 characters, with any parameters."""
     longest = {
         name: max([str(one["Default"]), *map(str, one.get("AllowedValues", ()))], key=len).ljust(
             one.get("MaxLength", len(str(one.get("MaxValue", ""))))
@@ -239,7 +239,7 @@ def test_a_version_has_a_description_that_fits() -> None:
         assert len(re.sub(r"\$\{(\w+)\}", lambda name: longest[name[1]], text)) <= 256
 
 
-# What the linters find fails the build
+# A linter's finding fails the build
 
 BREAKS = {
     "cfn-lint": ("RetentionInDays: !Ref LogRetentionDays", "RetentionInDays: some", "E3012|E3030|E1021"),
@@ -250,7 +250,7 @@ BREAKS = {
 
 @pytest.mark.parametrize("tool", BREAKS)
 def test_a_finding_fails_the_build(tool: str, tmp_path: Path) -> None:
-    """`make check-template` is of the template that CI has; here of one with something to find."""
+    """CI's template has no findings, so this one has."""
     old, new, finding = BREAKS[tool]
     source = (ROOT / "template.yaml").read_text(encoding="utf-8")
     assert old in source

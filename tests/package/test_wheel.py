@@ -1,4 +1,4 @@
-"""The wheel: what `pip install .` brings, with the extra `cli` and without."""
+"""The wheel: what `pip install .` installs, with and without the extra `cli`."""
 
 import shutil
 import subprocess
@@ -20,7 +20,7 @@ OPENAPI = (
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel as the build backend makes it."""
+    """The wheel made by the build backend."""
     to = tmp_path_factory.mktemp("wheel")
     command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(to)]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)  # noqa: S603  # the project's own tool
@@ -41,7 +41,7 @@ def installed(wheel: Path, to: Path, *options: str, extra: str = "") -> Path:
 
 
 def run(command: Path, *arguments: str) -> tuple[int, str, str]:
-    """Run the command outside the checkout; return its exit status and what it printed."""
+    """Run the command outside the checkout; return its exit status and output."""
     environment = {"PATH": "/usr/bin:/bin", "COLUMNS": "120", "NO_COLOR": "1"}
     done = subprocess.run(  # noqa: S603  # the command that was just installed
         [command, *arguments], cwd=command.parent, env=environment, capture_output=True, text=True, check=False
@@ -50,20 +50,20 @@ def run(command: Path, *arguments: str) -> tuple[int, str, str]:
 
 
 def test_it_brings_two_packages_and_nothing_else(wheel: Path) -> None:
-    """No `functions`, no `local_cloud`, no `tests`: names that others use too."""
+    """No `functions`, `local_cloud` or `tests`: other packages use such names."""
     names = {name.partition("/")[0] for name in zipfile.ZipFile(wheel).namelist()}
     assert {"batch_progress", "batch_progress_cli", f"batch_progress-{PROJECT['version']}.dist-info"} == names
 
 
 def test_without_the_extra_the_command_says_what_to_install(wheel: Path, tmp_path: Path) -> None:
-    """A worker needs `batch_progress` alone."""
+    """A worker needs `batch_progress` only."""
     command = installed(wheel, tmp_path / "environment", "--no-deps")
     said = 'batch-progress: not installed: httpx, rich, typer; run: pip install "batch-progress[cli]"\n'
     assert (2, "", said) == run(command, "--version")
 
 
 def test_with_the_extra_the_command_works(wheel: Path, tmp_path: Path) -> None:
-    """Beside it are only the packages that the project declares, in the versions that it is tested with."""
+    """With the declared packages only, in the tested versions."""
     command = installed(
         wheel, tmp_path / "environment", "--constraint", str(ROOT / "requirements/dev.txt"), extra="[cli]"
     )

@@ -1,4 +1,4 @@
-"""The functions as `make build` left them, in containers, on what `make run` holds for them."""
+"""The built functions in containers, on the tables of `make run`."""
 
 import contextlib
 import json
@@ -20,22 +20,22 @@ from tests.sam_local.image import ARCHITECTURE
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs/containers.md"
-STARTS_WITHIN = 120
+STARTS_WITHIN = 240
 
 type Invoke = Callable[[str], Any]
 
 
 def command(beginning: str) -> str:
-    """Return the one command of the documents that begins so, for this machine."""
+    """Return the documents' only command with this beginning, for this machine."""
     blocks = re.findall(r"^```sh\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
     (found,) = (block.strip() for block in blocks if block.startswith(beginning))
-    # These stand for the reader's own bridge and machine.
+    # The documents have an example's bridge and architecture.
     return str(found).replace("172.17.0.1", BRIDGE).replace("x86_64", ARCHITECTURE)
 
 
 @pytest.fixture(scope="session")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """A newcomer's, but that nothing comes from the network: neither images nor what a build installs."""
+    """An environment in which nothing comes from the network: neither images nor packages."""
     home = tmp_path_factory.mktemp("sam")
     without_build = home / "sam"
     without_build.write_text(f'#!/bin/sh\n[ "$1" = build ] || exec {ROOT}/.venv-sam/bin/sam "$@"\n')
@@ -46,7 +46,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         "SAM_LAYER_CACHE_BASEDIR": str(home / "layers"),
         "SAM_SKIP_PULL_IMAGE": "1",
     }
-    # Compiling SAM anew for each command would take a third of the time.
+    # Compiling SAM for each command would take a third of the time.
     others = ("AWS_", "MAKE", "MFLAGS", "PYTHONDONTWRITEBYTECODE")
     theirs = {name: value for name, value in os.environ.items() if not name.startswith(others)}
     return theirs | ours
@@ -54,16 +54,16 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 @contextlib.contextmanager
 def at_work(block: str, environment: dict[str, str], until: Callable[[str], bool]) -> Iterator[None]:
-    """Run a command that goes on, from when it says or does what it must until the block ends; Ctrl-C ends it."""
+    """Run a command until the block ends, which begins once the command is ready. Ctrl-C ends it."""
     with (
-        tempfile.NamedTemporaryFile() as screen,  # a pipe that nobody reads would stop it
+        tempfile.NamedTemporaryFile() as screen,  # a full pipe would block it
         subprocess.Popen(  # noqa: S603  # the documents' own
             ["/bin/sh", "-ec", block],
             cwd=ROOT,
             env=environment,
             stdout=screen,
             stderr=subprocess.STDOUT,
-            start_new_session=True,  # so that all of it, and nothing else, gets what a terminal sends
+            start_new_session=True,  # so that Ctrl-C reaches this process group only
         ) as process,
     ):
         printed = Path(screen.name)
@@ -81,7 +81,7 @@ def at_work(block: str, environment: dict[str, str], until: Callable[[str], bool
 
 
 def listens(port: int) -> bool:
-    """Tell whether something takes connections at a port of this machine."""
+    """Tell whether a port of this machine accepts connections."""
     with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
         return True
     return False
@@ -89,14 +89,14 @@ def listens(port: int) -> bool:
 
 @pytest.fixture(scope="session", autouse=True)
 def held(environment: dict[str, str]) -> Iterator[str]:
-    """The address of what `make run` started."""
+    """The address of `make run`."""
     with at_work(command("make run"), environment, lambda screen: "Ctrl-C ends it." in screen):
         yield f"http://{BRIDGE}:3000"
 
 
 @pytest.fixture(scope="session")
 def invoke(environment: dict[str, str]) -> Invoke:
-    """Invoke a function as a `sam local invoke` says; return what it answers."""
+    """Run a `sam local invoke`; return the function's answer."""
 
     def run(block: str) -> Any:  # noqa: ANN401  # whatever JSON it is
         done = subprocess.run(  # noqa: S603  # the documents' own

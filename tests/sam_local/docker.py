@@ -1,8 +1,8 @@
-"""A Docker for `sam local`, apart from any other on this machine, installed when first asked for.
+"""A Docker for `sam local`, separate from any other on this machine, installed when first used.
 
-`python -m tests.sam_local.docker COMMAND …` starts it in namespaces of its own, gives it the stand-in of
-tests/sam_local/image.py, runs the command beside it, ends both, and exits as the command did. In there is no network
-but the loopback and Docker's bridge; nothing of the machine's network, mounts or Docker is touched. It needs root.
+`python -m tests.sam_local.docker COMMAND …` starts it in new namespaces, loads the image of tests/sam_local/image.py,
+runs the command, stops both, and exits with the command's status. The namespaces have only loopback and Docker's
+bridge. The machine's network, mounts and Docker stay untouched. It needs root.
 """
 
 import contextlib
@@ -22,20 +22,20 @@ from tests.sam_local import image
 
 BRIDGE: Final = "172.30.77.1"
 STARTS_WITHIN: Final = 60.0
-# command: Debian's package that brings it
+# command: Debian's package that contains it
 NEEDS: Final = {"dockerd": "docker.io", "busybox": "busybox-static"}
-# Where a machine's Docker has its sockets and its settings.
+# The paths of the machine's own Docker.
 OTHERS: Final = ("/run", "/etc/docker")
-# Whatever is started in there ends with the first process.
+# All processes in the namespaces end with the first.
 UNSHARE: Final = ("unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
 
 
 class DockerFailed(Exception):
-    """Docker cannot run here; the message says why, for the terminal."""
+    """Docker cannot run here; the message says why."""
 
 
 def bring() -> None:
-    """Install what is missing, and see that namespaces can be made.
+    """Install what is missing, and check that namespaces can be made.
 
     Raises:
         DockerFailed: Not root, or something is missing that cannot be installed.
@@ -52,7 +52,7 @@ def bring() -> None:
 
 
 def _run(step: str, *command: str) -> None:
-    # RUNLEVEL: what Debian's packages go by before they start a service; the machine is to get none.
+    # RUNLEVEL=1 keeps Debian's packages from starting a service.
     environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
     try:
         done = subprocess.run(  # noqa: S603  # the commands above
@@ -67,7 +67,7 @@ def _run(step: str, *command: str) -> None:
 
 @contextlib.contextmanager
 def dockerd(home: Path) -> Iterator[str]:
-    """Run Docker with all that it keeps under `home` until the block ends; give its address.
+    """Run Docker with its data under `home` until the block ends; yield its address.
 
     Raises:
         DockerFailed: It does not start.
@@ -98,7 +98,7 @@ def dockerd(home: Path) -> Iterator[str]:
 
 
 def _wait(daemon: "subprocess.Popen[bytes]", socket: Path, log: Path) -> None:
-    """Return once it answers."""
+    """Wait until it answers."""
     deadline = time.monotonic() + STARTS_WITHIN
     while True:
         if socket.exists():
@@ -116,34 +116,34 @@ def _client(socket: Path) -> httpx.Client:
 
 
 def load(socket: Path) -> None:
-    """Give Docker the image that stands in for AWS's, under its name.
+    """Load the image that replaces AWS's, under the same name.
 
     Raises:
-        DockerFailed: Docker does not take it.
+        DockerFailed: Docker refuses it.
     """
     with tempfile.TemporaryFile() as archive, _client(socket) as client:
         image.write(archive)
         archive.seek(0)
         source = {"fromSrc": "-", "repo": image.REPOSITORY, "tag": image.TAG, "changes": image.CONFIGURATION}
         answer = client.post("/images/create", params=source, content=archive)
-        # It says what goes wrong on the way in the body of a 200.
+        # Errors during the load are in the body of a 200.
         if answer.is_error or "error" in answer.text:
             raise DockerFailed(f"loading the image failed: {answer.text.strip()}")
 
 
 def inside(home: Path, command: list[str]) -> int:
-    """In the new namespaces: run a command beside Docker, and return its exit status."""
+    """In the new namespaces: run a command while Docker runs; return its exit status."""
     with dockerd(home) as address:
         load(home / "socket")
         return subprocess.run(command, env=os.environ | {"DOCKER_HOST": address}, check=False).returncode  # noqa: S603  # the user's own
 
 
 def main() -> int:
-    """Run the command line's command beside Docker and return its exit status."""
+    """Run the given command while Docker runs; return its exit status."""
     if sys.argv[1:2] == ["--inside"]:
         return inside(Path(sys.argv[2]), sys.argv[3:])
     bring()
-    # Short, as a socket's path has to be.
+    # A socket's path has to be short.
     with tempfile.TemporaryDirectory(prefix="docker-", dir="/tmp") as home:  # a folder of its own
         again = [*UNSHARE, sys.executable, "-m", "tests.sam_local.docker", "--inside", home, *sys.argv[1:]]
         return subprocess.run(again, check=False).returncode  # noqa: S603  # the same

@@ -1,8 +1,8 @@
-"""An image that stands in for AWS's `public.ecr.aws/lambda/python:3.13`, for a machine without a registry of images.
+"""An image that replaces AWS's `public.ecr.aws/lambda/python:3.13` on a machine without an image registry.
 
-Made of what is on this machine: busybox for the shell, this interpreter's CPython under `/var/lang`, the shared
-libraries that it loads, and in `/var/runtime` AWS's own runtime client with the program that starts it. Unlike AWS's
-it has no boto3, so that what the layer forgets is missing here; and its C library is this machine's, not Amazon's.
+It consists of this machine's files: busybox for the shell, this interpreter's CPython under `/var/lang`, the shared
+libraries that it loads, and AWS's runtime client with its start program in `/var/runtime`. Unlike AWS's image it has no
+boto3, so a package that the layer lacks is missing. Its C library is this machine's, not Amazon's.
 """
 
 import io
@@ -34,7 +34,7 @@ exec /var/lang/bin/python3.13 -m awslambdaric "$_HANDLER"
 """
 # Large, or of another interpreter.
 LEFT_OUT: Final = re.compile(r"test|idlelib|site-packages|dist-packages|ensurepip|config-.*|_tkinter\..*")
-# What Amazon Linux has and compiled packages count on, beside what the interpreter itself loads.
+# Libraries of Amazon Linux that compiled packages need and the interpreter does not load.
 LIBRARIES: Final = ("libdl.so.2", "libgcc_s.so.1", "libm.so.6", "libpthread.so.0", "librt.so.1", "libstdc++.so.6")
 
 
@@ -61,7 +61,7 @@ def write(to: BinaryIO) -> None:
 
 
 def _libraries(programs: Iterable[Path]) -> set[Path]:
-    """Return the shared libraries that programs load, and the loader, by the paths that this machine has them at."""
+    """Return the paths of the shared libraries that programs load, and of the loader."""
     listed = subprocess.run(["ldd", *programs], capture_output=True, text=True, check=False).stdout  # noqa: S603, S607
     found = {Path(path) for path in re.findall(r"(?:=> |^\t)(/\S+) \(0x", listed, re.MULTILINE)}
     (libc,) = (path for path in found if path.name == "libc.so.6")

@@ -11,7 +11,7 @@ from tests.integration.world import Answer
 from tests.sam_local.conftest import Invoke, command
 from tests.sam_local.image import ARCHITECTURE
 
-pytestmark = pytest.mark.timeout(300)  # the first one waits for images to be built
+pytestmark = pytest.mark.timeout(300)  # the first test waits for images to be built
 
 COUNTS = {
     "batch_id": seed.BATCH,
@@ -29,7 +29,7 @@ REQUEST = "0c1c44e1-1d54-42d8-ba45-cee2037fb46f"
 
 
 def sam(event: str) -> str:
-    """Return what `make invoke` runs for an event, for this machine."""
+    """Return the command of `make invoke` for an event, for this machine."""
     command = f"sam local invoke ProgressFunction -e events/{event}.json"
     return f".venv-sam/bin/{command} --parameter-overrides Arch={ARCHITECTURE}"
 
@@ -64,7 +64,7 @@ def test_an_error_is_the_envelope(invoke: Invoke) -> None:
 
 
 def revision(held: str) -> int:
-    """Return how often the example batch is known to have changed."""
+    """Return the revision of the example batch."""
     dynamodb = boto3.client(
         "dynamodb", "eu-central-1", endpoint_url=held, aws_access_key_id="none", aws_secret_access_key="none"
     )
@@ -73,7 +73,7 @@ def revision(held: str) -> int:
 
 
 def test_changes_of_jobs_raise_the_revision_of_their_batch_once(invoke: Invoke, held: str) -> None:
-    """However many they are; those of a batch that is gone are none. As docs/containers.md says."""
+    """The command of docs/containers.md. Changes of a deleted batch's jobs are ignored."""
     before = revision(held)
     assert {"batchItemFailures": []} == invoke(command("make invoke FUNCTION=RevisionFunction"))
     assert before + 1 == revision(held)

@@ -1,8 +1,8 @@
-"""The API by the real `sam local start-api`: HTTP in, containers behind it.
+"""The API by `sam local start-api`, with the functions in containers.
 
-It plays API Gateway only as far as the routes go. It ignores `GatewayResponses`, so what the gateway refuses is tried
-elsewhere; it joins a header that is sent twice, so two that differ are not seen here; it decodes paths, throttles
-nothing, writes no access log and asks for no permission.
+It imitates only API Gateway's routes. It ignores `GatewayResponses`, so other tests cover the gateway's own errors. It
+joins repeated headers, so two different values cannot be tested. It decodes paths, throttles nothing, writes no access
+log and checks no permission.
 """
 
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ import pytest
 from tests.sam_local.conftest import at_work, command, listens
 from tests.sam_local.test_invoke import check_data
 
-pytestmark = pytest.mark.timeout(300)  # the first one waits for an image to be built
+pytestmark = pytest.mark.timeout(300)  # the first test waits for an image to be built
 
 PORT = 3080
 PATH = "/api/v1/scrape/batch/batch_xyz789/progress"
@@ -43,14 +43,14 @@ def test_either_path_takes_either_credential(client: httpx.Client, path: str, he
 
 
 def test_a_compressed_answer_arrives_as_it_was_compressed(client: httpx.Client) -> None:
-    """Binary through the gateway, as its media types say, and not as base64 text."""
+    """As binary, by the API's binary media types, not as base64 text."""
     answer = client.get(PATH, headers=KEY | {"Accept-Encoding": "gzip"})
     assert (200, "gzip") == (answer.status_code, answer.headers["Content-Encoding"])
     check_data(answer.json())
 
 
 def test_an_unchanged_poll_is_not_sent_again(client: httpx.Client) -> None:
-    """And its tag stays."""
+    """Its ETag stays the same."""
     tag = client.get(PATH, headers=KEY).headers["ETag"]
     again = client.get(PATH, headers=KEY | {"If-None-Match": tag})
     assert (304, b"", tag) == (again.status_code, again.content, again.headers["ETag"])
@@ -80,7 +80,7 @@ def test_head_is_get_without_a_body(client: httpx.Client) -> None:
 def test_an_error_is_the_envelope_with_its_status(
     client: httpx.Client, method: str, path: str, headers: dict[str, str], status: int, code: str
 ) -> None:
-    """With what belongs to it: how to authenticate, which methods there are; and no cache keeps it."""
+    """With `WWW-Authenticate`, `Allow` and `Cache-Control` where they belong."""
     answer = client.request(method, path, headers=headers)
     assert (status, code) == (answer.status_code, answer.json()["error"]["code"])
     assert "no-store" == answer.headers["Cache-Control"]
@@ -89,7 +89,7 @@ def test_an_error_is_the_envelope_with_its_status(
 
 
 def test_the_page_that_watches_a_batch_is_served(client: httpx.Client) -> None:
-    """From a file of the function that is no module."""
+    """From a file of the function that is not a module."""
     answer = client.get("/watch/batch_xyz789")
     assert (200, True) == (answer.status_code, answer.headers["Content-Type"].startswith("text/html"))
     assert "<title>Batch progress" in answer.text

@@ -1,4 +1,4 @@
-"""The functions by the real `sam local start-lambda`, asked as another Lambda asks: with boto3's `invoke`."""
+"""The functions by `sam local start-lambda`, invoked with boto3 as another Lambda does."""
 
 import json
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ import pytest
 from tests.sam_local.conftest import ROOT, at_work, command, listens
 from tests.sam_local.test_invoke import COUNTS, check_data
 
-pytestmark = pytest.mark.timeout(300)  # the first one waits for an image to be built
+pytestmark = pytest.mark.timeout(300)  # the first test waits for an image to be built
 
 PORT = 3081
 
@@ -29,7 +29,7 @@ def functions(environment: dict[str, str]) -> Iterator[Any]:
 
 
 def ask(functions: Any, event: dict[str, Any], function: str = "ProgressFunction") -> Any:  # noqa: ANN401  # boto has no types
-    """Invoke a function and return its answer, which must be no crash."""
+    """Invoke a function and return its answer; it must not crash."""
     answer = functions.invoke(FunctionName=function, Payload=json.dumps(event))
     assert (200, None) == (answer["StatusCode"], answer.get("FunctionError"))
     return json.load(answer["Payload"])
@@ -40,7 +40,7 @@ def test_a_direct_call_is_answered_without_http_round_it(functions: Any) -> None
 
 
 def test_the_example_of_the_readme(functions: Any) -> None:  # noqa: ANN401  # the same
-    """Counts alone, with what is behind the estimate."""
+    """Counts and the estimate's details, without jobs."""
     data = ask(functions, {"batch_id": "batch_xyz789", "limit": 0, "include": ["estimate"]})["data"]
     assert COUNTS == {name: data[name] for name in COUNTS}
     assert ([], None, 0.8) == (data["jobs"], data["next_cursor"], data["estimate"]["confidence"])
@@ -56,12 +56,12 @@ def test_the_example_of_the_readme(functions: Any) -> None:  # noqa: ANN401  # t
     ],
 )
 def test_a_direct_error_is_an_answer(functions: Any, event: dict[str, Any], status: int, code: str) -> None:  # noqa: ANN401  # the same
-    """Not a crash of the function."""
+    """The function does not crash."""
     error = ask(functions, event)["error"]
     assert (status, code) == (error["status"], error["code"])
 
 
 def test_the_function_behind_the_stream_answers(functions: Any) -> None:  # noqa: ANN401  # the same
-    """As the stream calls it, with nothing left to deliver again."""
+    """It reports no failed records."""
     event = json.loads((ROOT / "events/revision/job_changes.json").read_text())
     assert {"batchItemFailures": []} == ask(functions, event, "RevisionFunction")

@@ -1,4 +1,4 @@
-"""The command line itself: help, and the one line that every failure is."""
+"""The command line: help, and failures in one line."""
 
 import subprocess
 import sys
@@ -36,7 +36,7 @@ def test_help_names_what_there_is(arguments: list[str], named: list[str]) -> Non
 
 
 def test_help_loads_nothing_slow() -> None:
-    """Asking how to use it takes no AWS client, no server and no function."""
+    """Help imports no AWS client, no server and no function."""
     done = subprocess.run(  # noqa: S603  # this interpreter, and the text above
         [sys.executable, "-c", NOTHING_SLOW], capture_output=True, text=True, check=True, timeout=60
     )
@@ -87,7 +87,7 @@ def test_the_version_is_that_of_the_package() -> None:
 def test_without_a_package_of_the_extra_it_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Without a traceback, also where only one is missing."""
+    """Without a traceback, also if only one package is missing."""
     found = util.find_spec
     monkeypatch.setattr("batch_progress_cli.__main__.find_spec", lambda name: None if name == "rich" else found(name))
     with pytest.raises(SystemExit, match="2"):

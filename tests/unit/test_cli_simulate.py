@@ -1,4 +1,4 @@
-"""The workload that simulated workers do."""
+"""The workload of simulated workers."""
 
 import threading
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ from batch_progress_cli.simulation import Crew, Task, Workload, plan
 
 @dataclass
 class Recorder:
-    """Takes down what is recorded."""
+    """Records its calls."""
 
     calls: list[tuple[Any, ...]] = field(default_factory=list)
     broken: str = ""
@@ -45,7 +45,7 @@ def test_no_failures_unless_asked_for() -> None:
 
 
 def test_a_page_over_the_timeout_is_given_up() -> None:
-    """It fails with a reason, at the timeout, and yields nothing."""
+    """It fails at the timeout, with a reason and no items."""
     task = plan(Workload(jobs=1, median=10, spread=0, timeout=2), 1)[0]
     assert (2, 0, ("TIMEOUT", "The page did not answer within 2 seconds.")) == (task.seconds, task.items, task.failure)
 

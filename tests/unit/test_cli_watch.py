@@ -1,4 +1,4 @@
-"""Watching, apart from any network: what is asked, shown and answered with which status."""
+"""`watch` without a network: its requests, its output and its exit status."""
 
 import io
 import json
@@ -20,7 +20,7 @@ HOSTILE = "\x1b]0;owned\x07\x1b[2J[bold red]x[/]\u202e\n\x9b1m"
 
 
 def progress(completed: int, failed: int = 0, total: int = 4, basis: str = "observed", **values: Any) -> Progress:  # noqa: ANN401  # a job's texts
-    """Return a state of the API."""
+    """Return a batch's progress."""
     jobs = [
         Failure(f"job_{number}", **({"url": "https://example.com"} | values), finished_at=str(number))
         for number in range(failed)
@@ -31,14 +31,14 @@ def progress(completed: int, failed: int = 0, total: int = 4, basis: str = "obse
 
 
 def payload(state: Progress) -> dict[str, Any]:
-    """Return what the API sends."""
+    """Return the API's response body."""
     import msgspec  # noqa: PLC0415
 
     return {"success": True, "data": msgspec.to_builtins(state)}
 
 
 class Notes:
-    """A view that takes down what it is told, and does not wait."""
+    """A view that records its calls and does not wait."""
 
     def __init__(self) -> None:
         self.shown: list[State] = []
@@ -59,14 +59,14 @@ type Answers = Callable[[httpx.Request], httpx.Response]
 
 
 def api(answers: Answers) -> Api:
-    """Return an API whose answers are made by a function."""
+    """Return an API client whose responses come from a function."""
     made = Api("http://api.example.com/prod/", "batch_a", "demo-token")
     made._client = httpx.Client(headers=made._client.headers, transport=httpx.MockTransport(answers))
     return made
 
 
 def told(*answers: httpx.Response | Exception, patience: float = 300) -> tuple[int, Notes, list[httpx.Request]]:
-    """Watch through a row of answers; return the status, what was shown, and what was asked."""
+    """Watch through a series of responses; return the exit status, the view and the requests."""
     notes, asked, left = Notes(), [], list(answers)
 
     def answer(request: httpx.Request) -> httpx.Response:
@@ -101,7 +101,7 @@ def test_an_empty_batch_is_complete() -> None:
 
 
 def test_it_asks_with_the_last_tag_and_the_token() -> None:
-    """The address keeps a stage's prefix; the token goes as the documented header."""
+    """The URL keeps the stage's prefix, and the token is in the documented header."""
     _, notes, asked = told(ok(progress(1), ETag='W/"1"'), httpx.Response(304), ok(progress(4)))
     assert [None, 'W/"1"', 'W/"1"'] == [request.headers.get("If-None-Match") for request in asked]
     assert "/prod/api/v1/scrape/batch/batch_a/progress" == asked[0].url.path
@@ -113,12 +113,12 @@ def test_it_asks_with_the_last_tag_and_the_token() -> None:
     ("header", "expected"), [("7", 7), ("0", 1), ("999", 60), ("-1", 5), ("soon", 5), ("", 5), ("1" * 30, 5)]
 )
 def test_it_waits_as_long_as_the_api_asks_for(header: str, expected: float) -> None:
-    """Within a minute; what is no number of seconds is not obeyed."""
+    """At most a minute. An invalid `Retry-After` is ignored."""
     assert [expected] == told(ok(progress(1), **{"Retry-After": header}), ok(progress(4)))[1].waits
 
 
 def test_faults_are_survived() -> None:
-    """Of the network, of a gateway, of whatever answers with something else; each is told, and that it is over."""
+    """Faults of the network, of a gateway and of other servers. Each is shown, and so is its end."""
     status, notes, _ = told(
         httpx.ConnectError("refused"),
         httpx.ReadTimeout("slow"),
@@ -138,7 +138,7 @@ def test_a_throttled_client_waits_as_long_as_it_is_told() -> None:
 
 
 def test_the_pauses_grow_and_differ() -> None:
-    """So that clients of a service that was away do not all come back at once."""
+    """So clients do not all return at once after an outage."""
     assert all(0.5 * 2**n <= _backoff(n, None) <= 2**n for n in range(5))
     assert 15 <= _backoff(40, None) <= 30
     assert 1 < len({_backoff(3, None) for _ in range(20)})
@@ -161,13 +161,13 @@ def test_it_gives_up_in_the_end() -> None:
     ],
 )
 def test_what_no_repetition_helps_ends_it(answer: httpx.Response, said: str) -> None:
-    """A redirect too: the token is not for another host."""
+    """Also a redirect: the token must not reach another host."""
     with pytest.raises(Failed, match=said):
         told(answer)
 
 
 def test_the_service_clock_counts() -> None:
-    """A client whose clock is wrong must not show a wrong rest."""
+    """A client with a wrong clock still shows the right time left."""
     _, notes, _ = told(ok(progress(4), Date="Tue, 24 Nov 2026 10:00:00 GMT"))
     assert NOW == notes.shown[0].now
 
@@ -222,7 +222,7 @@ def test_json_is_an_object_for_each_change(capsys: pytest.CaptureFixture[str]) -
 
 
 def test_no_text_of_a_job_steers_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    """Neither by escape sequences nor by Rich's own markup, on a terminal or in a line."""
+    """Neither escape sequences nor Rich markup have an effect, on a terminal or in a line."""
     shown = state(2, 1, url=HOSTILE, error_code=HOSTILE, error_message=HOSTILE)
     Lines().show(shown)
     console = Console(file=io.StringIO(), width=300, force_terminal=True, color_system=None)

@@ -1,4 +1,4 @@
-"""What the command line reads and writes: spans of time, and texts from outside."""
+"""The command line's time spans and untrusted text."""
 
 from datetime import timedelta
 
@@ -49,7 +49,7 @@ def test_a_span_is_written_with_its_two_largest_units(seconds: float, expected: 
 
 @given(st.text(max_size=300))
 def test_a_text_from_outside_is_one_line_that_a_terminal_does_not_obey(text: str) -> None:
-    """Neither control characters nor those that turn the direction of writing get through, and length is bounded."""
+    """Control characters and bidirectional overrides are replaced, and the length is limited."""
     shown = visible(text, 100)
     assert shown.isprintable()
     assert len(shown) <= 100

@@ -1,4 +1,4 @@
-"""Bodies on their wires: how much of Lambda's limit each takes, never less than it will."""
+"""Body encodings: the share of Lambda's limit that each needs, never underestimated."""
 
 import base64
 import gzip
@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 
 from functions.progress.coding import LAMBDA_LIMIT, ROOM, Gzip, Identity, PlainObject
 
-# ASCII, and yet escaped by Python's JSON.
+# ASCII, but escaped in Python's JSON.
 DELETES = {"\x7f" * 9: "\x7f" * 99}
 TEXTS = st.dictionaries(st.text(), st.text() | st.integers() | st.lists(st.text()))
 
 
 def strings(value: object) -> int:
-    """Count the strings in a value, names included."""
+    """Count the strings in a value, including names."""
     match value:
         case str():
             return 1
@@ -30,7 +30,7 @@ def strings(value: object) -> int:
 @given(value=TEXTS)
 @example(DELETES)
 def test_as_it_is(value: object) -> None:
-    """The text is the body, and has at least the room that the response's JSON makes of it."""
+    """The text is unchanged, and its size is at least that in the response's JSON."""
     body = json.dumps(value, ensure_ascii=False).encode()
     written = Identity().write(body)
     assert (body.decode(), False) == (written.text, written.compressed)
@@ -41,7 +41,7 @@ def test_as_it_is(value: object) -> None:
 
 @given(value=st.dictionaries(st.text("abc"), st.text("abc") | st.integers()))
 def test_room_is_no_larger_than_need_be(value: object) -> None:
-    """Of plain letters it is what they take."""
+    """For plain letters it is exact."""
     body = json.dumps(value).encode()
     assert len(json.dumps(body.decode())) - 2 == Identity().room_for(body, strings(value))
 
@@ -49,7 +49,7 @@ def test_room_is_no_larger_than_need_be(value: object) -> None:
 @given(value=TEXTS)
 @example(DELETES)
 def test_as_an_object(value: object) -> None:
-    """At least what the runtime writes, whether it escapes what is not ASCII or not."""
+    """At least the runtime's output, with or without escaping of non-ASCII characters."""
     body = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
     written = PlainObject().write(body)
     assert (body.decode(), False) == (written.text, written.compressed)
@@ -66,11 +66,11 @@ def test_compressed_where_it_pays(size: int, *, compressed: bool) -> None:
 
 
 def test_compression_is_the_same_each_time() -> None:
-    """No time is in it."""
+    """It contains no timestamp."""
     body = b"x" * 10_000
     assert Gzip().write(body) == Gzip().write(body)
 
 
 def test_what_fits_leaves_room_for_the_response_around_it() -> None:
-    """API Gateway takes 10,240 bytes of headers."""
+    """API Gateway accepts 10,240 bytes of headers."""
     assert 10_240 < LAMBDA_LIMIT - ROOM < 65_536

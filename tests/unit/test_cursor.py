@@ -1,4 +1,4 @@
-"""Cursors: what goes in comes out, and nothing else gets in."""
+"""Cursors: a cursor survives the round trip, and nothing else is accepted."""
 
 import base64
 import json
@@ -25,7 +25,7 @@ LEGACY = "KsMe4itHf1JbImpvYl9hIiwxMCw3LDEsMjQ1LCJvYnNlcnZlZCIsMzAwLDIwMCw0MDBd"
     estimate=st.builds(Estimate, st.sampled_from(Basis), SECOND, SECOND, SECOND),
 )
 def test_what_goes_in_comes_out(job_id: str, done: tuple[int, int, int], items: int, estimate: Estimate) -> None:
-    """In letters that need no escaping in a URL."""
+    """Its text needs no escaping in a URL."""
     counts = Counts(sum(done), done[0], done[1], items)
     cursor = Cursor.behind(job_id, counts, estimate)
     text = cursor.encode("batch")
@@ -37,12 +37,12 @@ def test_what_goes_in_comes_out(job_id: str, done: tuple[int, int, int], items: 
 
 @given(data=st.data())
 def test_a_damaged_cursor_is_none(data: st.DataObject) -> None:
-    """Any other letter anywhere, and any piece missing."""
+    """A changed character anywhere, or a missing part."""
     at = data.draw(st.integers(0, len(TEXT) - 1))
     letter = data.draw(st.sampled_from("Aa0-_=/ é"))
     for damaged in (TEXT[:at] + letter + TEXT[at + 1 :], TEXT[:at] + TEXT[at + 1 :], TEXT[:at], TEXT + letter):
         if damaged != TEXT:
-            with pytest.raises(InvalidCursor):  # whichever check it fails
+            with pytest.raises(InvalidCursor):  # by any of the checks
                 Cursor.decode(damaged, "batch")
 
 
@@ -64,7 +64,7 @@ def test_counts_that_do_not_add_up_are_none_of_ours() -> None:
 
 
 def test_spare_bits_of_the_last_letter_are_not_taken() -> None:
-    """One cursor has one text."""
+    """A cursor has exactly one text."""
     for length in range(4):
         text = Cursor.behind("a" * length, CURSOR.counts, CURSOR.estimate).encode("batch")
         raw = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
@@ -76,7 +76,7 @@ def test_spare_bits_of_the_last_letter_are_not_taken() -> None:
 
 
 def text_of(*content: object) -> str:
-    """Return the text of a cursor with this content, whichever version wrote it."""
+    """Return the text of a cursor with this content."""
     return _encode("batch", json.dumps(content, separators=(",", ":")).encode())
 
 
@@ -95,7 +95,7 @@ def test_a_cursor_of_a_later_deployment_goes_on() -> None:
 
 @pytest.mark.parametrize("version", [0, VERSION + 1, 10**6, -1])
 def test_a_cursor_of_a_version_that_cannot_be_read_says_so(version: int) -> None:
-    """Whatever else that version holds; the client is asked to start again."""
+    """The error asks the client to start again."""
     with pytest.raises(InvalidCursor, match="another version of this service"):
         Cursor.decode(text_of(version, {"anything": "else"}), "batch")
 

@@ -1,4 +1,4 @@
-"""Pages and items as they come over the wire: what decodes, what does not, and what that costs."""
+"""Decoding of pages and items: what is accepted, what is not, and how much of it is lost."""
 
 import json
 import threading
@@ -21,7 +21,7 @@ JOB: dict[str, Any] = {
     "started_at": {"S": "2024-12-16T10:30:02.123Z"},
     "finished_at": {"S": "2024-12-16T10:30:09.456Z"},
 }
-# Per attribute of an item, what is not of its type.
+# For each attribute a value of the wrong type.
 BAD = {
     "url": {"N": "1"},
     "status": {"S": "done"},
@@ -39,7 +39,7 @@ BAD = {
 
 
 def page(*items: object, **values: object) -> bytes:
-    """Return a page of a query as DynamoDB writes it."""
+    """Return a query's page in DynamoDB's format."""
     return json.dumps({"Items": items, "Count": len(items), "ScannedCount": len(items)} | values).encode()
 
 
@@ -63,7 +63,7 @@ def test_an_item() -> None:
 
 
 def test_a_detailed_item_keeps_its_times_as_they_were_recorded() -> None:
-    """Even one that is no time: that is found out where it is shown."""
+    """Even an invalid one, which is checked where it is shown."""
     extra = {"error_code": {"S": "TIMEOUT"}, "error_message": {"S": "…"}, "started_at": {"S": "yesterday"}}
     (item,) = decoded(page(JOB | extra), detailed=True).items
     assert ("yesterday", "2024-12-16T10:30:09.456Z") == (item.started_at.S, item.finished_at.S)
@@ -72,20 +72,20 @@ def test_a_detailed_item_keeps_its_times_as_they_were_recorded() -> None:
 
 @pytest.mark.parametrize("odd", [{}, {"url": {"N": "1"}}], ids=["all well", "one odd attribute"])
 def test_a_detailed_page_has_what_details_show(odd: dict[str, Any]) -> None:
-    """In full, whether or not an attribute of it is of the wrong type."""
+    """All of it, with and without an attribute of the wrong type."""
     failure = {"error_code": {"S": "TIMEOUT"}, "error_message": {"S": "…"}}
     (item,) = decoded(page(JOB | failure | odd), detailed=True).items
     assert ("TIMEOUT", "…", "2024-12-16T10:30:02.123Z") == (item.error_code.S, item.error_message.S, item.started_at.S)
 
 
 def test_what_is_absent_is_none_and_what_is_unknown_is_passed_over() -> None:
-    """Two writers of different ages can use one table."""
+    """Writers of different versions can share a table."""
     (item,) = decoded(page({"sk": {"S": "JOB#a"}, "novelty": {"M": {"deep": {"L": [{"NULL": True}]}}}})).items
     assert decode.Item(sk=decode.Text("JOB#a")) == item
 
 
 def test_of_a_page() -> None:
-    """Where it goes on, and what it cost."""
+    """Its last key and its cost."""
     key = {"batch_id": {"S": "b"}, "sk": {"S": "JOB#a"}}
     answer = decoded(page(JOB, LastEvaluatedKey=key, ConsumedCapacity={"TableName": "t", "CapacityUnits": 0.5}))
     assert (1, key, 0.5, {}) == (answer.count, answer.last_key, answer.consumed.units, answer.malformed)
@@ -95,7 +95,7 @@ def test_of_a_page() -> None:
 
 @pytest.mark.parametrize("name", BAD)
 def test_an_attribute_of_the_wrong_type_costs_only_itself(name: str) -> None:
-    """The item's others stand, the items around it are whole, and it is told which it was."""
+    """The other attributes and items are complete, and the bad attribute is named."""
     odd = JOB | {"sk": {"S": "JOB#b"}, name: BAD[name]}
     answer = decoded(page(JOB, odd, JOB | {"sk": {"S": "JOB#c"}}))
     before, mended, after = answer.items
@@ -128,7 +128,7 @@ def test_a_page_with_an_odd_item_goes_on_where_it_would_have() -> None:
     )
 )
 def test_no_mixture_loses_an_item(items: list[dict[str, Any]]) -> None:
-    """As many come out as went in, in their order, each as if it had come alone."""
+    """The same number of items in the same order, each decoded as if alone."""
     numbered = [{"sk": {"S": f"JOB#{number}"}} | item for number, item in enumerate(items)]
     answer = decoded(page(*numbered))
     assert [item["sk"]["S"] for item in numbered] == [item.sk.S for item in answer.items]
@@ -240,7 +240,7 @@ def test_no_exception_for_each_malformed_attribute(
     ],
 )
 def test_what_is_no_page(body: bytes) -> None:
-    """A page that is not whole is none: the number of its items tells too."""
+    """An incomplete page is refused, also if its count differs from its items."""
     with pytest.raises((msgspec.DecodeError, UnicodeDecodeError)):
         decoded(body)
 
@@ -256,13 +256,13 @@ def test_no_item() -> None:
 
 
 def test_a_key_given_twice_counts_as_it_does_everywhere() -> None:
-    """The last one, as in Python's own reader and so in the stock client."""
+    """The last one counts, as in Python's `json` and so in the stock client."""
     body = b'{"Items": [{"sk": {"S": "JOB#a"}, "sk": {"S": "JOB#b"}}], "Count": 7, "Count": 1}'
     assert json.loads(body)["Items"][0]["sk"]["S"] == decoded(body).items[0].sk.S == "JOB#b"
 
 
 def test_many_large_pages_at_once() -> None:
-    """A megabyte each, some with an odd item, in several threads: nobody gets another's."""
+    """1 MB each, some with a malformed item, in several threads, which do not interfere."""
     odd: list[dict[str, Any]] = [{}, {"url": {"N": "1"}}, {}, {"status": {"S": "x"}}]
     bodies = [
         page(*({"sk": {"S": f"JOB#{number}-{job:05}"}, "url": {"S": "x" * 200}} for job in range(4_500)), JOB | bad)

@@ -1,4 +1,4 @@
-"""The forecast: what it never does, and what it learns from what it is shown."""
+"""The forecast: its invariants, and its use of what is observed."""
 
 import heapq
 import math
@@ -26,13 +26,13 @@ def is_sound(made: Forecast) -> bool:
 
 
 def durations(count: int, seed: int = 1, spread: float = 0.5) -> list[float]:
-    """Make durations round five seconds, always the same ones."""
+    """Make durations around five seconds, always the same ones."""
     rng = random.Random(seed)  # noqa: S311  # jobs, not secrets
     return [rng.lognormvariate(math.log(5), spread) for _ in range(count)]
 
 
 def replay(jobs: list[float], workers: int, share: float) -> tuple[list[float], list[float], int, float]:
-    """Play jobs first come, first served; show the batch when `share` of its run has passed."""
+    """Simulate first come, first served; return the batch after `share` of its run."""
     free = [0.0] * workers
     spans = []
     for seconds in jobs:
@@ -61,7 +61,7 @@ def test_is_finite_never_negative_and_in_order(
 def test_takes_any_clock_in_its_stride(
     finished: list[float], running: list[float], pending: int, workers: int | None, timeout: float | None
 ) -> None:
-    """Ages and durations that are negative, NaN or infinite never make a forecast that is."""
+    """Ages and durations may be negative, NaN or infinite; the forecast never is."""
     made = time_left(finished, running, pending, workers=workers, timeout=timeout)
     assert is_sound(made)
 
@@ -78,14 +78,14 @@ def test_takes_any_clock_in_its_stride(
 def test_more_pending_never_means_sooner(
     finished: list[float], running: list[float], pending: int, more: int, workers: int | None, timeout: float | None
 ) -> None:
-    """Median, low and high never fall when jobs are added and nothing else changes."""
+    """Median, low and high never fall if only pending jobs are added."""
     fewer = time_left(finished, running, pending, workers=workers, timeout=timeout)
     added = time_left(finished, running, pending + more, workers=workers, timeout=timeout)
     assert all(before <= after for before, after in zip(fewer, added, strict=True))
 
 
 def test_more_pending_never_means_sooner_one_by_one() -> None:
-    """The same, over the border between jobs played one by one and a bulk of them."""
+    """The same across the limit up to which jobs are simulated one by one."""
     finished, running = durations(40), durations(100, seed=2)
     made = [time_left(finished, running, pending, workers=120, timeout=60) for pending in range(300)]
     for index in range(3):
@@ -102,7 +102,7 @@ def test_same_jobs_make_the_same_forecast_in_any_order(
     timeout: float | None,
     rng: random.Random,
 ) -> None:
-    """Deterministic, and the order in which a page lists jobs says nothing."""
+    """It is deterministic and does not depend on the order of jobs."""
     made = time_left(finished, running, pending, workers=workers, timeout=timeout)
     shuffled = rng.sample(finished, len(finished)), rng.sample(running, len(running))
     assert made == time_left(*shuffled, pending, workers=workers, timeout=timeout)
@@ -111,19 +111,19 @@ def test_same_jobs_make_the_same_forecast_in_any_order(
 @settings(max_examples=100, deadline=None)
 @given(JOBS, st.lists(SECONDS, min_size=1, max_size=40), st.floats(min_value=0.1, max_value=1e4))
 def test_timeout_caps_what_is_left(finished: list[float], running: list[float], timeout: float) -> None:
-    """With nothing waiting, no job outlives the timeout, so neither does the batch."""
+    """Without pending jobs the batch ends within the timeout."""
     made = time_left(finished, running, 0, workers=None, timeout=timeout)
     assert made.high <= max(timeout - max(min(running), 0.001), 0.0)
 
 
 def test_a_single_waiting_job_takes_time() -> None:
-    """With nobody at work yet, and whether anything has ended or not."""
+    """Without running jobs, with and without ended ones."""
     assert time_left([], [], 1, workers=None, timeout=None).low > 0
     assert time_left([5.0] * 10, [], 1, workers=3, timeout=30).low > 1
 
 
 def test_nothing_left_takes_no_time() -> None:
-    """Neither running nor pending: three zeros, whatever has ended."""
+    """Without running and pending jobs all three values are 0."""
     assert Forecast(0.0, 0.0, 0.0) == time_left([], [], 0, workers=None, timeout=None)
     assert Forecast(0.0, 0.0, 0.0) == time_left([5.0] * 10, [], 0, workers=3, timeout=30)
 
@@ -132,19 +132,19 @@ def test_nothing_left_takes_no_time() -> None:
     ("ended", "running", "pending"), [(100_000, 0, 1), (50_000, 1_000, 49_000), (0, 100_000, 0), (0, 0, 100_000)]
 )
 def test_a_hundred_thousand_jobs_are_no_trouble(ended: int, running: int, pending: int) -> None:
-    """Any length up to a hundred thousand."""
+    """Any number of jobs up to 100,000."""
     made = time_left(durations(ended), durations(running, seed=2), pending, workers=25, timeout=60)
     assert is_sound(made)
 
 
 def test_very_many_workers_leave_the_longest_job() -> None:
-    """With a worker for each job the batch is as long as its longest job, not as its work."""
+    """With a worker per job the batch takes as long as its longest job."""
     made = time_left([5.0] * 500, [], 200, workers=10**9, timeout=60)
     assert 4 < made.median < 15
 
 
 def test_older_running_jobs_mean_later() -> None:
-    """Ages are evidence before anything else is: jobs that run for longer take longer."""
+    """Ages are the first evidence: jobs that have run for longer take longer."""
     finished = [2.0, 3.0, 4.0]
     young = time_left(finished, [1.0] * 5, 30, workers=5, timeout=60)
     old = time_left(finished, [20.0] * 5, 30, workers=5, timeout=60)
@@ -153,7 +153,7 @@ def test_older_running_jobs_mean_later() -> None:
 
 
 def test_running_jobs_count_for_more_than_the_short_ones_that_ended_first() -> None:
-    """Two quick jobs out of twenty don't make the batch quick."""
+    """Two short jobs of twenty do not make the forecast short."""
     finished, ages = [0.5, 0.6], [8.0] * 18
     made = time_left(finished, ages, 80, workers=20, timeout=60)
     work_of_the_quick = 0.55 * 80 / 20
@@ -161,7 +161,7 @@ def test_running_jobs_count_for_more_than_the_short_ones_that_ended_first() -> N
 
 
 def test_before_anything_ended_the_timeout_is_the_prior() -> None:
-    """A longer timeout promises longer jobs; with none declared the platform's is assumed."""
+    """A longer timeout means longer jobs. The default timeout applies if none is declared."""
     short = time_left([], [0.1] * 3, 20, workers=3, timeout=10)
     long = time_left([], [0.1] * 3, 20, workers=3, timeout=120)
     assert short.median < long.median
@@ -179,14 +179,14 @@ def test_before_anything_ended_parallelism_shares_out_the_work() -> None:
 
 
 def test_undeclared_workers_are_as_many_as_are_seen() -> None:
-    """With no parallelism declared, jobs running at once show it."""
+    """Without declared workers the number of running jobs is used."""
     finished = durations(20)
     seen = time_left(finished, [2.0] * 10, 100, workers=None, timeout=60)
     assert time_left(finished, [2.0] * 10, 100, workers=10, timeout=60) == seen
 
 
 def test_more_running_than_declared_wins() -> None:
-    """Ten running at once make a declaration of three untrue."""
+    """Ten running jobs override a declaration of three workers."""
     finished = durations(20)
     made = time_left(finished, [2.0] * 10, 100, workers=3, timeout=60)
     assert time_left(finished, [2.0] * 10, 100, workers=10, timeout=60) == made
@@ -218,7 +218,7 @@ def test_the_arithmetic_is_the_one_that_was_measured(
     timeout: float | None,
     expected: tuple[float, float, float],
 ) -> None:
-    """How good a forecast is, `make bench-forecast` says; whoever changes a number here measures that anew."""
+    """`make bench-forecast` measures the forecast's error. Run it again if you change a number here."""
     made = time_left(finished, running, pending, workers=workers, timeout=timeout)
     assert expected == pytest.approx(tuple(made), rel=1e-6)
 
@@ -227,14 +227,14 @@ def test_the_arithmetic_is_the_one_that_was_measured(
     ("seen", "taken_for"), [(1, 1), (2, 3), (4, 4), (5, 5), (6, 6), (9, 10), (10, 10), (12, 12), (13, 15), (18, 20)]
 )
 def test_workers_seen_are_rounded_as_people_choose_them(seen: int, taken_for: int) -> None:
-    """Up to the next multiple of five if within a fifth, for a look finds some of them between two jobs."""
+    """Up to the next multiple of 5 if that is within 20%: some workers are between two jobs."""
     finished = durations(20)
     made = time_left(finished, [2.0] * seen, 100, workers=None, timeout=60)
     assert time_left(finished, [2.0] * seen, 100, workers=taken_for, timeout=60) == made
 
 
 def test_a_clock_behind_counts_as_just_begun() -> None:
-    """A job that started in the future has run for no time; one that ended before it started took none."""
+    """A start in the future is an age of 0. An end before the start is a duration of 0."""
     made = time_left([5.0] * 10, [-3.0], 5, workers=1, timeout=30)
     assert time_left([5.0] * 10, [0.0], 5, workers=1, timeout=30) == made
     made = time_left([5.0] * 10 + [-2.0], [1.0], 5, workers=1, timeout=30)
@@ -244,7 +244,7 @@ def test_a_clock_behind_counts_as_just_begun() -> None:
 @pytest.mark.parametrize("workers", [1, 3, 10])
 @pytest.mark.parametrize("share", [0.2, 0.35, 0.5, 0.65, 0.8])
 def test_a_steady_batch_settles_within_a_tenth_after_a_fifth(workers: int, share: float) -> None:
-    """Jobs of much the same length: the end is known to a tenth of the run once a fifth of it has passed."""
+    """With jobs of similar length the error is below 10% of the run after 20% of it."""
     jobs = durations(150, spread=0.15)
     finished, running, pending, left = replay(jobs, workers, share)
     made = time_left(finished, running, pending, workers=workers, timeout=60)
@@ -253,7 +253,7 @@ def test_a_steady_batch_settles_within_a_tenth_after_a_fifth(workers: int, share
 
 @pytest.mark.parametrize("workers", [1, 3, 10])
 def test_a_four_minute_run_is_never_told_hours(workers: int) -> None:
-    """However early the look, no forecast is ten times too long."""
+    """At any time the forecast is less than ten times too long."""
     rng = random.Random(workers)  # noqa: S311  # jobs, not secrets
     jobs = [rng.lognormvariate(1, 0.7) for _ in range(60 * workers)]
     for percent in range(1, 100):
@@ -263,7 +263,7 @@ def test_a_four_minute_run_is_never_told_hours(workers: int) -> None:
 
 
 def test_the_interval_narrows_as_jobs_end() -> None:
-    """What has been seen makes it surer: relative to the whole run, late intervals are a fraction of early ones."""
+    """Relative to the run, late intervals are much narrower than early ones."""
     jobs = durations(200)
     widths = []
     for share in (0.05, 0.3, 0.8):
@@ -275,7 +275,7 @@ def test_the_interval_narrows_as_jobs_end() -> None:
 
 
 def test_the_interval_holds_for_about_four_batches_in_five() -> None:
-    """Over batches of many shapes it is neither a boast nor a shrug."""
+    """Over many kinds of batches it is neither too narrow nor too wide."""
     held = []
     for seed in range(120):
         rng = random.Random(seed)  # noqa: S311  # jobs, not secrets
@@ -288,7 +288,7 @@ def test_the_interval_holds_for_about_four_batches_in_five() -> None:
 
 
 def test_a_straggler_is_not_written_off() -> None:
-    """One job long after the others ended: it may take as long again, and won't end this second."""
+    """A job that runs long after the others may take as long again, and does not end at once."""
     made = time_left([5.0] * 40, [25.0], 0, workers=3, timeout=60)
     assert made.median > 0.5
     assert made.high > 5

@@ -31,7 +31,7 @@ def request(
     headers: list[tuple[str, str]] | None = None,
     body: bytes = b"",
 ) -> Request:
-    """Return a request as a server hands it on, path and headers as they were sent."""
+    """Return a request with path and headers as they were sent."""
     environ = EnvironBuilder(
         method=method, base_url="http://127.0.0.1:3000", input_stream=io.BytesIO(body)
     ).get_environ()
@@ -53,7 +53,7 @@ def received(answer: object, method: str = "GET") -> tuple[Response, bytes]:
 
 
 def test_it_plays_the_gateway_that_the_template_declares() -> None:
-    """Stage and resources are those that are deployed, and so is the answer when the function fails."""
+    """It has the template's stage and resources, and its response when the function fails."""
     resources = read()["Resources"]
     events = resources["ProgressFunction"]["Properties"]["Events"].values()
     declared = resources["Api"]["Properties"]
@@ -84,13 +84,13 @@ def test_it_plays_the_gateway_that_the_template_declares() -> None:
     ],
 )
 def test_a_path_finds_its_resource(path: str, resource: str, parameters: dict[str, str] | None) -> None:
-    """Paths and their parameters stay encoded as they were sent; slashes at the end don't count."""
+    """Paths and their parameters stay percent-encoded. Trailing slashes are ignored."""
     event = to_event(request(path))
     assert (resource, parameters, path) == (event["resource"], event["pathParameters"], event["path"])
 
 
 def test_a_proxys_client_sends_the_whole_address() -> None:
-    """The absolute form of a request's target means the same resource."""
+    """A request target in absolute form matches the same resource."""
     event = to_event(request(f"http://api.example.com{PATH}", "limit=1"))
     assert (RESOURCES[0], PATH) == (event["resource"], event["path"])
 
@@ -107,13 +107,13 @@ def test_a_proxys_client_sends_the_whole_address() -> None:
     ],
 )
 def test_query_parameters_are_decoded(query: str, last: object, every: object) -> None:
-    """The one map has each parameter's last value, the other all of them; without a query both are null."""
+    """One map has the last value of each parameter, the other one all values. Without a query both are null."""
     event = to_event(request(query=query))
     assert (last, every) == (event["queryStringParameters"], event["multiValueQueryStringParameters"])
 
 
 def test_a_header_sent_twice_keeps_both_values() -> None:
-    """The function must see that a header came twice, however it was spelt."""
+    """The function must see that a header was sent twice, in any case."""
     event = to_event(request(headers=[("x-api-key", "one"), ("Accept", "*/*"), ("X-API-Key", "two")]))
     several, single = event["multiValueHeaders"], event["headers"]
     assert isinstance(several, dict)
@@ -123,13 +123,13 @@ def test_a_header_sent_twice_keeps_both_values() -> None:
 
 
 def test_a_client_cannot_say_what_the_gateway_says() -> None:
-    """Protocol and port are the gateway's own to tell."""
+    """The gateway sets protocol and port."""
     event = to_event(request(headers=[("x-forwarded-proto", "gopher"), ("X-Forwarded-Port", "1")]))
     assert {"X-Forwarded-Proto": ["http"], "X-Forwarded-Port": ["3000"]} == event["multiValueHeaders"]
 
 
 def test_a_body_travels_as_base64() -> None:
-    """The API takes every media type for binary."""
+    """The API treats every media type as binary."""
     event = to_event(request(method="POST", body=b"\x00\xff"))
     assert ("POST", b"\x00\xff", True) == (
         event["httpMethod"],
@@ -143,7 +143,7 @@ def test_no_body_is_null() -> None:
 
 
 def test_every_request_has_its_own_id() -> None:
-    """The context names the request, its stage, its resource and who sent it."""
+    """The context has the request's id, stage, resource and source."""
     first, second = (to_event(request())["requestContext"] for _ in range(2))
     assert isinstance(first, dict)
     assert isinstance(second, dict)
@@ -158,7 +158,7 @@ def test_every_request_has_its_own_id() -> None:
 
 
 def test_an_answer_becomes_a_response() -> None:
-    """Headers of both maps arrive; of one that is in both, the values of the multi-value map."""
+    """It has the headers of both maps. For a header in both, the multi-value map wins."""
     answer = {
         "statusCode": 429,
         "headers": {"Retry-After": 5, "link": "gone"},
@@ -197,7 +197,7 @@ def test_a_base64_body_arrives_as_bytes() -> None:
     ],
 )
 def test_head_has_a_length_and_no_body(answer: Event, length: str | None) -> None:
-    """A HEAD says the length that a GET would have, where it is known, and never a wrong one."""
+    """HEAD has the `Content-Length` of GET if it is known, and never a wrong one."""
     response, body = received(answer, "HEAD")
     assert (b"", length) == (body, response.headers.get("Content-Length"))
 
@@ -233,7 +233,7 @@ def crash(_event: Event) -> object:
     ],
 )
 def test_a_function_that_fails_is_a_bad_gateway(handler: object, caplog: pytest.LogCaptureFixture) -> None:
-    """A crash, and an answer that no gateway takes, is a 502 in the one envelope; its cause is in the log alone."""
+    """A crash or an invalid answer is a 502 in the error envelope. Only the log has its cause."""
     assert callable(handler)
     response = respond(request(), handler)
     body = json.loads(response.get_data())
@@ -252,6 +252,6 @@ def test_a_function_that_fails_is_a_bad_gateway(handler: object, caplog: pytest.
 
 
 def test_a_good_answer_passes() -> None:
-    """The handler gets the event, the client its answer."""
+    """The handler gets the event, and the client gets the answer."""
     response = respond(request(), lambda event: {"statusCode": 200, "body": json.dumps(event["pathParameters"])})
     assert (200, {"batch_id": "batch_xyz789"}) == (response.status_code, json.loads(response.get_data()))

@@ -1,4 +1,4 @@
-"""Requests as API Gateway hands them over, in whatever shape."""
+"""Requests as API Gateway sends them."""
 
 import pytest
 
@@ -55,7 +55,7 @@ LONG, SHORT = "/api/v1/scrape/batch/{batch_id}/progress", "/v1/scrape/batch/{bat
 def test_the_base_path_of_a_custom_domain_is_no_part_of_the_path(
     resource: str | None, sent: str, proxy: object, path: str
 ) -> None:
-    """API Gateway leaves it in `path` and takes it out of the resource that it matched."""
+    """API Gateway keeps it in `path`, but not in the matched resource."""
     parameters = None if proxy is None else {"proxy": proxy}
     assert path == Request({"resource": resource, "path": sent, "pathParameters": parameters}).path
 
@@ -124,7 +124,7 @@ def test_who_takes_gzip(value: str, *, accepted: bool) -> None:
 
 
 def test_the_next_link_keeps_the_other_parameters() -> None:
-    """And is a query alone, so that it holds on either path."""
+    """The link is only a query, so it works on both paths."""
     one = Request({"queryStringParameters": {"limit": "2", "cursor": "old", "x": "a b&c>"}})
     assert '<?cursor=new&limit=2&x=a+b%26c%3E>; rel="next"' == one.next_link("new")
 

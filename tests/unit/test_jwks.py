@@ -1,4 +1,4 @@
-"""Rules of an issuer's keys that a server on loopback cannot show."""
+"""Rules about an issuer's keys that a server on loopback cannot test."""
 
 import json
 import time
@@ -13,10 +13,10 @@ ISSUER = "https://issuer.example.com/tenant"
 
 
 class Documents(IssuerKeys):
-    """Keys whose documents are given rather than fetched."""
+    """Keys from given documents, without a server."""
 
     def __init__(self, jwks_uri: str) -> None:
-        """Take where the issuer says that its keys are."""
+        """Take the address of the keys, as in the issuer's document."""
         super().__init__(ISSUER)
         self._jwks_uri = jwks_uri
         self.asked: list[str] = []
@@ -29,7 +29,7 @@ class Documents(IssuerKeys):
 
 @pytest.mark.parametrize("scheme", ["http", "file", "ftp", ""])
 def test_keys_that_are_not_behind_tls_are_not_asked_for(scheme: str, caplog: pytest.LogCaptureFixture) -> None:
-    """Whoever sits between could put in others. Only an issuer on this machine may do without."""
+    """Without TLS an attacker could replace the keys. Only an issuer on loopback may use HTTP."""
     keys = Documents(f"{scheme}://issuer.example.com/keys")
     with pytest.raises(ServiceUnavailable):
         keys.find("kid", "RS256", time.time())
@@ -38,16 +38,16 @@ def test_keys_that_are_not_behind_tls_are_not_asked_for(scheme: str, caplog: pyt
 
 
 def test_keys_of_another_host_may_be_asked_for() -> None:
-    """Providers do so: what counts is that the issuer's own document says it, query and all."""
+    """Some providers do so. The URL, including its query, comes from the issuer's own document."""
     address = "https://keys.example.net/discovery/keys?p=sign-in"
     keys = Documents(address)
-    with pytest.raises(ServiceUnavailable):  # there are none
+    with pytest.raises(ServiceUnavailable):  # no keys are known
         keys.find("kid", "RS256", time.time())
     assert address == keys.asked[-1]
 
 
 def test_a_request_that_is_out_of_time_does_not_begin_to_ask(caplog: pytest.LogCaptureFixture) -> None:
-    """The function's own deadline is the issuer's, too: a 503 in time, not a 504."""
+    """The function's deadline applies to the issuer, too: a 503 in time, not a 504."""
     keys = IssuerKeys("http://127.0.0.1:1")
     with dynamodb.deadline(time.monotonic() - 1), pytest.raises(ServiceUnavailable):
         keys.find("kid", "RS256", time.time())

@@ -1,4 +1,4 @@
-"""What `sam local` is told of this machine, held against what `make run` starts and what the template declares."""
+"""The configuration of `sam local` agrees with `make run` and the template."""
 
 import inspect
 import json
@@ -25,14 +25,14 @@ def test_each_variable_is_declared_and_empty_where_deployed(function: str) -> No
 
 
 def test_an_empty_endpoint_is_the_region_s_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The deployed function has the variable too."""
+    """The deployed function has the variable, too."""
     monkeypatch.setenv("AWS_ENDPOINT_URL_DYNAMODB", "")
     client = Session().create_client("dynamodb", REGION, aws_access_key_id="none", aws_secret_access_key="none")
     assert f"https://dynamodb.{REGION}.amazonaws.com" == client.meta.endpoint_url
 
 
 def test_a_container_asks_the_port_and_region_of_the_local_server() -> None:
-    """By a name that `sam local` gives the machine."""
+    """By the name that `sam local` gives to this machine."""
     port = inspect.signature(serve).parameters["port"].default
     assert {"AWS_ENDPOINT_URL_DYNAMODB": f"http://host.docker.internal:{port}"} == VARIABLES
 

@@ -1,4 +1,4 @@
-"""What jobs add up to, and when to look again: values in, values out."""
+"""Counts, estimates and polling intervals from jobs."""
 
 import math
 from datetime import UTC, datetime, timedelta
@@ -22,7 +22,7 @@ def at(seconds: float | None) -> datetime | None:
 
 
 def page(*jobs: tuple[str, float | None, float | None], items: int = 0) -> Page:
-    """Return jobs of these statuses, with their starts and ends in seconds after the batch was made."""
+    """Return jobs with these statuses, and starts and ends in seconds after the batch's creation."""
     return Page(
         [Job(f"job_{number}", "u", status, items) for number, (status, _, _) in enumerate(jobs)],
         [at(started) for _, started, _ in jobs],
@@ -42,7 +42,7 @@ def tally(*pages: Page, batch: Batch = BATCH) -> Tally:
     declared=st.integers(0, 40),
 )
 def test_counts(statuses: list[list[JobStatus]], declared: int) -> None:
-    """They always sum, however the jobs are cut into pages, and none is negative."""
+    """They always sum, for any pages, and none is negative."""
     pages = [page(*((status, None, None) for status in some), items=2) for some in statuses]
     everything = [status for some in statuses for status in some]
     counts = tally(*pages, batch=Batch("b", "demo", declared)).counts()
@@ -56,7 +56,7 @@ def test_counts(statuses: list[list[JobStatus]], declared: int) -> None:
 
 
 def test_what_the_times_tell() -> None:
-    """Durations of what ran to an end, starts of what runs; the latest moments over all pages, whatever the status."""
+    """Durations of ended jobs, starts of running ones, and the latest times over all pages."""
     observed = tally(
         page(("completed", 0, 7), ("failed", 2, 5), ("cancelled", 1, 50), ("processing", 30, None)),
         page(("processing", None, None), ("pending", 40, None), ("completed", None, 9), ("completed", 3, None)),
@@ -65,7 +65,7 @@ def test_what_the_times_tell() -> None:
 
 
 def test_a_start_is_a_move_too() -> None:
-    """The latest one, over all pages, where no end is later."""
+    """The latest start over all pages, if no end is later."""
     observed = tally(page(("processing", 60, None)), page(("completed", 10, 20), ("processing", 50, None))).observed()
     assert (at(20), at(60)) == (observed.last_finished, observed.last_moved)
 
@@ -75,7 +75,7 @@ def test_no_times_tell_nothing() -> None:
 
 
 def test_of_a_large_batch_an_even_sample_is_enough() -> None:
-    """Of every status its share; the counts are of all."""
+    """Each status has its share of the sample. The counts are those of all jobs."""
     jobs = [("completed", 0.0, float(number)) for number in range(5_000)]
     large = tally(page(*jobs), batch=Batch("b", "demo", 5_000))
     assert [float(number) for number in range(0, 5_000, 5)] == large.observed().durations
@@ -91,7 +91,7 @@ def test_of_a_large_batch_an_even_sample_is_enough() -> None:
     ],
 )
 def test_a_finished_batch_ended_when_its_last_job_did(batch: Batch, last: float | None, expected: float) -> None:
-    """Else when it was made, else now; in whole seconds, rounded down."""
+    """Otherwise when it was created, otherwise now; rounded down to the second."""
     observed = Observed([], [], at(last), at(last))
     found = estimate(batch, Counts(1, 1, 0, 0), observed, NOW + 0.7 if last else NOW)
     assert Estimate(Basis.FINISHED, int(expected), int(expected), int(expected)) == found
@@ -112,7 +112,7 @@ def test_a_finished_batch_ended_when_its_last_job_did(batch: Batch, last: float 
     ],
 )
 def test_what_an_estimate_is_made_from(batch: Batch, observed: Observed, basis: Basis) -> None:
-    """Stalled when nothing has moved for longer than a job may take: as declared, else as seen, else 30 s."""
+    """Stalled if nothing has changed for longer than a job may take: declared, observed, or 30 s."""
     assert basis is estimate(batch, Counts(2, 0, 0, 0), observed, NOW).basis
 
 
@@ -123,7 +123,7 @@ def test_an_ended_job_makes_an_estimate_observed(counts: Counts) -> None:
 
 @pytest.mark.parametrize("pending", [2, 12])
 def test_what_is_left_is_forecast(pending: int) -> None:
-    """Running jobs at their ages, or as just begun where no start is recorded, and the others waiting."""
+    """Running jobs have their ages, or 0 without a recorded start. The others are pending."""
     batch = Batch("b", "demo", created_at=CREATED, parallel_jobs=4, timeout_per_url=40)
     found = estimate(
         batch, Counts(pending + 3, 3, 0, 0), Observed([5.0, 6.0, 9.0], [at(80), None], at(95), at(95)), NOW
@@ -133,7 +133,7 @@ def test_what_is_left_is_forecast(pending: int) -> None:
 
 
 def test_a_time_before_1970_is_1970() -> None:
-    """Epoch seconds never go below 0, whatever a worker's clock recorded."""
+    """Epoch seconds are never negative, even with a wrong clock."""
     ended = datetime(1960, 1, 1, tzinfo=UTC)
     assert 0 == estimate(BATCH, Counts(1, 1, 0, 0), Observed([], [], ended, ended), NOW).completion
 
@@ -147,7 +147,7 @@ def test_a_time_before_1970_is_1970() -> None:
 def test_a_forecast_is_never_past(
     now: float, durations: list[float], started: list[datetime | None], pending: int
 ) -> None:
-    """Whatever clocks recorded, and always a time that RFC 3339 can write."""
+    """Even with wrong clocks, and always a time that RFC 3339 can write."""
     found = estimate(BATCH, Counts(pending, 0, 0, 0), Observed(durations, started, None, None), now)
     assert all(0 <= moment <= LAST_SECOND for moment in (found.completion, found.earliest, found.latest))
     assert found.completion >= min(now, LAST_SECOND)
@@ -181,5 +181,5 @@ def test_when_to_look_again(left: float | None, looks: int, seconds: int) -> Non
     ],
 )
 def test_when_a_poll_is_worth_it(counts: Counts, basis: Basis, seconds: int | None) -> None:
-    """When the next job should have ended, or a twentieth of what is left has passed."""
+    """When the next job should have ended, or after a twentieth of the time left."""
     assert seconds == poll_after(counts, Estimate(basis, 200, 200, 200), 100)

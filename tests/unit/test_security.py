@@ -1,4 +1,4 @@
-"""docs/security.md tells what is so."""
+"""docs/security.md agrees with the measurements and names existing tests."""
 
 import re
 from pathlib import Path
@@ -10,7 +10,7 @@ WRITTEN = figures.PAGE.read_text(encoding="utf-8")
 
 
 def test_the_figures_are_those_that_were_measured() -> None:
-    """`make performance` writes them anew."""
+    """`make performance` writes them."""
     assert figures.page(WRITTEN) == WRITTEN
 
 
@@ -20,7 +20,7 @@ def test_nothing_was_wrong_when_they_were_measured() -> None:
 
 
 def test_each_threat_names_a_test_that_is_there() -> None:
-    """By its path, or by its name where the one before is in the same folder."""
+    """By its path, or by its name if the previous one is in the same folder."""
     rows = re.findall(r"^\|(?! ---)(?! Threat)[^|]+\|[^|]+\|([^|]+)\|$", WRITTEN, re.MULTILINE)
     assert len(rows) > 15
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")

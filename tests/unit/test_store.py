@@ -1,4 +1,4 @@
-"""Reading batches, beside what the engines show: pages as DynamoDB may cut them, and what they cost."""
+"""Reading batches: DynamoDB's pages, wherever they end, and their cost. The engines test the rest."""
 
 from typing import Any
 
@@ -44,7 +44,7 @@ def read(*answers: decode.QueryPage[Any]) -> tuple[list[list[str]], ReadStats, P
 
 
 def test_every_page_is_read() -> None:
-    """Each from where the one before ended; each is paid for."""
+    """Each starts where the previous one ended, and the cost includes each."""
     jobs, log, client = read(answer(BATCH, job("a")), answer(job("b")), answer(job("c"), more=False))
     assert [["a"], ["b"], ["c"]] == jobs
     assert (3, 4.5) == (log.pages, log.read_units)
@@ -52,7 +52,7 @@ def test_every_page_is_read() -> None:
 
 
 def test_an_empty_page_is_not_the_last() -> None:
-    """Nor is the batch missing because its first page is: a 404 would be for ever."""
+    """An empty first page does not make the batch a 404."""
     assert [["a"], [], ["b"]] == read(answer(), answer(BATCH, job("a")), answer(), answer(job("b"), more=False))[0]
     with pytest.raises(BatchNotFound):
         read(answer(), answer(more=False))
@@ -71,14 +71,14 @@ def test_jobs_without_their_batch_are_nobodys() -> None:
 
 
 def test_only_job_items_are_jobs() -> None:
-    """Whatever else lies between the batch and the end of its jobs."""
+    """Other items between the batch item and the last job are skipped."""
     others = [{"sk": {"S": sk}} for sk in ("BATCH#x", "JOA", "JOB", 'JOB"x')]
     jobs, log, _ = read(answer(BATCH, *others, job("a"), job("b"), more=False))
     assert ([["a", "b"]], set()) == (jobs, log.malformed)
 
 
 def test_a_malformed_item_is_taken_down_by_its_key() -> None:
-    """An attribute that no answer shows is nobody's loss."""
+    """Attributes that no answer contains are not reported."""
     odd = [job("a", url={"N": "1"}), job("b", owner_id={"N": "1"}), {"sk": {"S": "JOB#c"}}, job("d")]
     jobs, log, _ = read(answer(BATCH | {"total_urls": {"S": "x"}}, *odd, more=False))
     assert [["a", "b", "c", "d"]] == jobs

@@ -1,4 +1,4 @@
-"""Tags: how one is written, read, trusted, and what is in its digest."""
+"""ETags: how one is written and read, how long it holds, and its digest."""
 
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -36,12 +36,12 @@ def test_a_young_tag_is_trusted(age: int) -> None:
 
 @pytest.mark.parametrize("age", [-7, TRUSTED_SECONDS + 1, 86_400])
 def test_a_tag_that_is_old_or_from_the_future_is_not(age: int) -> None:
-    """Clocks of two environments may differ by a little and no more."""
+    """The clocks of two environments may differ by a few seconds only."""
     assert not trusted(made(age), NOW)
 
 
 def test_a_tag_is_never_trusted_for_more_than_a_minute() -> None:
-    """Counted from the very moment of the read, of which the tag has the second."""
+    """Counted from the read. The tag has the read's time in whole seconds."""
     tag = Tag(int(NOW), 0, DIGEST)
     assert trusted(tag, int(NOW) + TRUSTED_SECONDS)
     assert not trusted(tag, int(NOW) + TRUSTED_SECONDS + 0.01)
@@ -63,7 +63,7 @@ def test_only_a_forecast_that_holds_still_is_in_the_tag(basis: Basis, eta: int) 
 
 
 def test_the_digest_has_everything_that_an_answer_depends_on() -> None:
-    """Each part of the batch's item and of the question makes another one."""
+    """Each attribute of the batch item and each part of the query changes it."""
     batches = [
         BATCH,
         replace(BATCH, batch_id="other"),
@@ -93,7 +93,7 @@ def test_the_digest_has_everything_that_an_answer_depends_on() -> None:
 
 
 def test_the_digest_does_not_depend_on_the_order_of_a_set() -> None:
-    """Two environments hash texts differently, and make one tag."""
+    """Two processes have different string hashes and make the same tag."""
     both = (JobStatus.FAILED, JobStatus.PENDING, JobStatus.COMPLETED)
     queries = [replace(QUERY, status=frozenset(order)) for order in (both, both[::-1])]
     assert digest(BATCH, queries[0], gzip=False, finished=False) == digest(

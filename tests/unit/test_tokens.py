@@ -1,4 +1,4 @@
-"""The tokens table as it is read: how, what is made of an item, and for how long it is remembered."""
+"""The tokens table: how it is read, how an item is decoded, and how long it is cached."""
 
 import hashlib
 from typing import Any
@@ -12,7 +12,7 @@ from batch_progress.errors import TokenExpired, TokenInvalid
 from batch_progress.tokens import Credential, Scheme, TokenStore
 
 GOOD = {"owner_id": {"S": "demo"}}
-# The contract's: a revoked token is refused everywhere within this time.
+# By the contract a revoked token is refused within this time.
 REMEMBERED_SECONDS = 30
 KEPT = 1_024
 
@@ -34,7 +34,7 @@ def show(tokens: TokenStore, now: float, *numbers: int) -> list[str]:
 
 
 def test_a_token_is_read_by_its_hash_as_of_now() -> None:
-    """One issued a second ago works at once, one revoked is refused: a read that lags would know neither."""
+    """With a consistent read a new token works and a revoked one is refused at once."""
     table = Table(GOOD)
     assert ["demo"] == show(TokenStore(table, "tokens"), 0, 1)
     key = {"token_hash": {"S": hashlib.sha256(b"good-token-1").hexdigest()}}
@@ -43,7 +43,7 @@ def test_a_token_is_read_by_its_hash_as_of_now() -> None:
 
 @pytest.mark.parametrize(("later", "reads"), [(0, 1), (0.5, 1), (29.9, 1), (REMEMBERED_SECONDS, 2), (1e9, 2), (-1, 2)])
 def test_a_token_is_remembered_for_half_a_minute(later: float, reads: int) -> None:
-    """No longer, and not by a clock that went back: nobody knows then how old it is."""
+    """Not longer, and not after the clock was set back: the entry's age is then unknown."""
     table = Table(GOOD)
     tokens = TokenStore(table, "tokens")
     show(tokens, 1_000, 1)
@@ -52,7 +52,7 @@ def test_a_token_is_remembered_for_half_a_minute(later: float, reads: int) -> No
 
 
 def test_the_one_that_was_read_longest_ago_is_forgotten_first() -> None:
-    """1,024 are remembered; one that is read anew counts from then."""
+    """1,024 tokens are cached. A token that is read again moves to the end."""
     table = Table(GOOD)
     tokens = TokenStore(table, "tokens")
     everyone = range(KEPT)
@@ -92,6 +92,6 @@ def test_a_token_is_expired_from_its_last_second_on(now: float) -> None:
     ids=str,
 )
 def test_an_item_that_is_wrong_in_one_thing_opens_nothing(item: dict[str, Any]) -> None:
-    """Whatever else it says: an expiry that can't be read may have passed."""
+    """An expiry of the wrong type may have passed."""
     with pytest.raises(TokenInvalid):
         show(TokenStore(Table(item), "tokens"), 0, 1)
