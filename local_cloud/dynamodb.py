@@ -25,12 +25,12 @@ def embedded_dynamodb() -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def dynamodb_engine() -> Iterator[str]:
-    """Run moto's DynamoDB in a thread of this process; yield its address."""
+def dynamodb_engine(app: "WSGIApplication | None" = None) -> Iterator[str]:
+    """Run moto's DynamoDB, or an application around it, in threads of this process; yield its address."""
     from werkzeug.serving import make_server  # noqa: PLC0415  # slow
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)  # hide the access log
-    server = make_server(HOST, 0, dynamodb_app(), threaded=True)
+    server = make_server(HOST, 0, app or dynamodb_app(), threaded=True)
     thread = threading.Thread(target=server.serve_forever, args=(0.05,))
     thread.start()
     try:

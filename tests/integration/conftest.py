@@ -1,21 +1,26 @@
 """One DynamoDB per test process, with the tables of `template.yaml`. Tests use unique ids and tokens."""
 
 import os
+import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, tzinfo
 from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 import boto3
 import pytest
 
 from batch_progress.settings import settings
 from functions.progress import app
-from local_cloud.dynamodb import dynamodb_engine
+from local_cloud.dynamodb import dynamodb_app, dynamodb_engine
 from local_cloud.template import tables
 from tests.integration import server
 from tests.integration.world import World
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
 local_api = server.local_api
 
@@ -42,7 +47,13 @@ def dynamodb_endpoint() -> Iterator[str]:
     if given := os.environ.get("DYNAMODB_ENDPOINT"):
         yield given
         return
-    with dynamodb_engine() as address:
+    moto = dynamodb_app()
+
+    def untraced(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+        sys.settrace(None)  # coverage would trace moto, which takes most of the time
+        return moto(environ, start_response)
+
+    with dynamodb_engine(untraced) as address:
         yield address
 
 

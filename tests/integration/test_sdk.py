@@ -1,7 +1,6 @@
 """The vendor's official SDK, pointed at the local API."""
 
 import asyncio
-import subprocess
 from collections.abc import Callable
 from typing import Any
 
@@ -9,8 +8,10 @@ import pytest
 from aitronos import Aitronos, AsyncAitronos
 from aitronos.core.api_error import ApiError
 from aitronos.errors import UnprocessableEntityError
+from typer.testing import CliRunner
 
-from tests.integration.server import COMMAND, LocalApi
+from batch_progress_cli.main import app
+from tests.integration.server import LocalApi
 
 type Ask = Callable[..., dict[str, Any]]
 
@@ -39,8 +40,9 @@ def ask_async(
 
 def session_token(local_api: LocalApi) -> str:
     """Return a JWT of the local issuer."""
-    command = [str(COMMAND), "token", "jwt", "--owner", "demo", "--local", local_api.address.rpartition(":")[2]]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603  # the project's own command
+    arguments = ["token", "jwt", "--owner", "demo", "--local", local_api.address.rpartition(":")[2]]
+    done = CliRunner().invoke(app, arguments)
+    assert 0 == done.exit_code
     return done.stdout.strip()
 
 
