@@ -9,9 +9,10 @@ import gc
 # Imports create a hundred thousand objects that stay alive: collecting among them is a twentieth of a cold start.
 gc.disable()
 
+import os
 import re
 import time
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from functools import cache
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
@@ -23,6 +24,7 @@ from aws_lambda_powertools.event_handler import APIGatewayRestResolver, Response
 from aws_lambda_powertools.event_handler.exceptions import NotFoundError
 
 from batch_progress import dynamodb
+from batch_progress.errors import ConfigurationError
 from batch_progress.settings import settings
 from batch_progress.store import BatchStore
 from batch_progress.tokens import Credential, TokenStore, is_session_token
@@ -206,6 +208,13 @@ def _direct(event: object, context: Any) -> dict[str, Any]:  # noqa: ANN401  # L
     log.write(logger, metrics, status)
     return envelope
 
+
+if "AWS_LAMBDA_INITIALIZATION_TYPE" in os.environ:
+    # Lambda's init phase has more CPU than an invocation: load the certificate authorities here. A wrong configuration
+    # is answered with an envelope by each request, which an import that fails could not do.
+    with suppress(ConfigurationError):
+        _store()
+        _tokens()
 
 # Everything imported so far stays alive: the collector need not look at it again.
 gc.freeze()
