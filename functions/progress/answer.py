@@ -1,6 +1,6 @@
 """Making an answer: read the batch, count its jobs, forecast its end, write the body."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -9,7 +9,7 @@ import msgspec
 from batch_progress.model import Batch, DetailedJob, Job, Page
 from batch_progress.progress import CONFIDENCE, Counts, Estimate, Tally, estimate, poll_after, poll_again
 from batch_progress.store import BatchStore, ReadStats
-from functions.progress.coding import ROOM, Coding, Written
+from functions.progress.coding import Body, Written
 from functions.progress.cursor import Cursor
 from functions.progress.envelope import rfc3339
 from functions.progress.query import Query
@@ -19,10 +19,8 @@ from functions.progress.tag import Tag, digest, tags, trusted
 _encoder: Final = msgspec.json.Encoder()
 # The number of strings in a job at most: its field names and as many values.
 _STRINGS: Final = {kind: 2 * len(kind.__struct_fields__) for kind in (Job, DetailedJob)}
-# Bytes of the envelope around the jobs; the longest cursor is most of them.
-_AROUND_JOBS: Final = 8_192
-# Each further attempt at fitting is a little smaller than in proportion, so that a third one is rare.
-_CLOSER: Final = 0.98
+# A page that may not fit is added in groups of about this many bytes, so that little room stays empty.
+_GROUP_BYTES: Final = 65_536
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +50,7 @@ def full_answer(
     owner_id: str | None,
     now: float,
     stats: ReadStats,
-    coding: Coding,
+    body: Body,
 ) -> Answer:
     """Answer `query`.
 
@@ -62,13 +60,13 @@ def full_answer(
         owner_id: The owner who asks; `None` may see every batch.
         now: Epoch seconds.
         stats: Counts what is read.
-        coding: The encoding of the body.
+        body: An empty body in the encoding of the answer.
 
     Raises:
         BatchNotFound: The caller has no such batch.
         ServiceUnavailable: DynamoDB returned no complete response in time.
     """
-    listing = Listing(query, coding)
+    listing = Listing(query, body)
     if query.cursor is None:
         batch, pages = store.read(query.batch_id, owner_id, now, stats, detailed=query.details)
         tally = Tally(batch)
@@ -84,9 +82,9 @@ def full_answer(
             listing.add(page)
             if listing.full:
                 break
-    body, next_cursor = listing.written(counts, expected)
+    written, next_cursor = listing.written(counts, expected)
     return Answer(
-        body=body,
+        body=written,
         batch=batch,
         estimate=expected,
         poll_after=poll_after(counts, expected, now),
@@ -154,61 +152,61 @@ class Listing:
         full: Whether there are more jobs than it holds.
     """
 
-    def __init__(self, query: Query, coding: Coding) -> None:
+    def __init__(self, query: Query, body: Body) -> None:
         self._query = query
-        self._coding = coding
-        self._chunks: list[bytes] = []
-        self._room = ROOM - _AROUND_JOBS
+        self._body = body
         self._last: str | None = None
         self.jobs = 0
         self.full = False
 
     def add(self, page: Page) -> None:
         """Add the jobs of the next page that fit."""
-        if self.full or self._query.limit == 0:
+        limit = self._query.limit
+        if self.full or limit == 0:
             return
         jobs = page.jobs
         if self._query.status is not None:
             jobs = [job for job in jobs if job.status in self._query.status]
-        if self._query.limit is not None and len(jobs) > self._query.limit - self.jobs:
-            jobs = jobs[: self._query.limit - self.jobs]
-            self.full = True
-        while jobs:
-            chunk = _encoder.encode(jobs)[1:-1]
-            needed = self._coding.room_for(chunk, len(jobs) * _STRINGS[type(jobs[0])])
-            if needed <= self._room:
-                self._take(jobs, chunk, needed)
-                return
-            jobs = jobs[: int(len(jobs) * self._room / needed * _CLOSER)]
-            self.full = True
+        beyond_limit = False
+        if limit is not None and len(jobs) > limit - self.jobs:
+            jobs = jobs[: limit - self.jobs]
+            beyond_limit = True
+        if jobs:
+            self._add(jobs)
+        self.full |= beyond_limit
 
-    def _take(self, jobs: list[Job], chunk: bytes, needed: int) -> None:
-        self._chunks.append(chunk)
-        self._room -= needed
+    def _add(self, jobs: Sequence[Job]) -> None:
+        part = _encoder.encode(jobs)[1:-1]
+        if self._fits(part, jobs):
+            return
+        begin = end = size = 0
+        parts = [_encoder.encode(job) for job in jobs]
+        while end < len(jobs):
+            size += len(parts[end])
+            end += 1
+            if size >= _GROUP_BYTES or end == len(jobs):
+                if not self._fits(b",".join(parts[begin:end]), jobs[begin:end], exact=True):
+                    self.full = True
+                    return
+                begin, size = end, 0
+
+    def _fits(self, part: bytes, jobs: Sequence[Job], *, exact: bool = False) -> bool:
+        if not self._body.add(b"," + part if self.jobs else part, len(jobs) * _STRINGS[type(jobs[0])], exact=exact):
+            return False
         self._last = jobs[-1].job_id
         self.jobs += len(jobs)
+        return True
 
     def written(self, counts: Counts, expected: Estimate) -> tuple[Written, str | None]:
         """Return the envelope with the jobs that fit, and the cursor of the next page."""
-        while True:
-            cursor = None
-            if self.full and self._last is not None:
-                cursor = Cursor.behind(self._last, counts, expected).encode(self._query.batch_id)
-            written = self._coding.write(self._envelope(counts, expected, cursor))
-            if not written.compressed or len(written.text) <= ROOM:
-                return written, cursor
-            self._keep(int(self.jobs * ROOM / len(written.text) * _CLOSER))
-
-    def _keep(self, most: int) -> None:
-        """Drop all but the first `most` jobs, which compressed worse than estimated."""
-        kind: type[list[Job] | list[DetailedJob]] = list[DetailedJob] if self._query.details else list[Job]
-        jobs = msgspec.json.decode(b"[" + b",".join(self._chunks) + b"]", type=kind)[:most]
-        self._chunks = [_encoder.encode(jobs)[1:-1]]
-        self._last = jobs[-1].job_id
-        self.jobs = len(jobs)
-        self.full = True
+        cursor = None
+        if self.full and self._last is not None:
+            cursor = Cursor.behind(self._last, counts, expected).encode(self._query.batch_id)
+        before, jobs, after = self._envelope(counts, expected, cursor).partition(_JOBS)
+        return self._body.write(before + jobs, after), cursor
 
     def _envelope(self, counts: Counts, expected: Estimate, cursor: str | None) -> bytes:
+        """Return the envelope without jobs."""
         query = self._query
         view = ProgressView(
             batch_id=query.batch_id,
@@ -218,11 +216,15 @@ class Listing:
             pending=counts.pending,
             total_items_extracted=counts.total_items_extracted,
             estimated_completion=rfc3339(expected.completion),
-            jobs=msgspec.Raw(b"[" + b",".join(self._chunks) + b"]"),
+            jobs=msgspec.Raw(b"[]"),
             estimate=_estimate_view(expected) if query.estimate else msgspec.UNSET,
             next_cursor=cursor if query.paged or cursor else msgspec.UNSET,
         )
         return _encoder.encode(ProgressAnswer(success=True, data=view))
+
+
+# Where the jobs are inserted into the envelope.
+_JOBS: Final = b'"jobs":['
 
 
 def _estimate_view(expected: Estimate) -> EstimateView:

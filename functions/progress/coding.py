@@ -1,7 +1,7 @@
-"""Putting a body on a wire, and how large it may be there.
+"""Encodings of an answer's body, and how much of it fits.
 
-Lambda refuses a response whose JSON is over 6,291,556 bytes. A body travels inside that JSON: as a string, in
-which quotes, backslashes and characters beyond ASCII take more room than in the body itself, or compressed, as base64.
+Lambda refuses a response whose JSON is over 6,291,556 bytes. A body is a string in that JSON: as it is, where quotes,
+backslashes and characters beyond ASCII take more room than in the body itself, or compressed, as base64.
 """
 
 import base64
@@ -9,28 +9,29 @@ import json
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from isal import igzip
+from isal import igzip, isal_zlib
 
 LAMBDA_LIMIT: Final = 6_291_556
 # Status, headers (API Gateway allows 10,240 bytes of them) and the keys of the proxy response.
 _AROUND_BODY: Final = 16_384
-ROOM: Final = LAMBDA_LIMIT - _AROUND_BODY
-# Below this a body fits a network packet or two as it is.
+# What is around the jobs in the body: the counts, the estimate and the longest cursor.
+_AROUND_JOBS: Final = 16_384
+# Bytes of the response that jobs may take.
+ROOM: Final = LAMBDA_LIMIT - _AROUND_BODY - _AROUND_JOBS
+# A body smaller than this fits a network packet or two as it is.
 _WORTH_COMPRESSING: Final = 1_024
-# The level at which isal is as fast as at its first and nearly as small as at its last.
+# At this level isal is about as fast as at its fastest, and compresses nearly as well as at its best.
 _LEVEL: Final = 2
-# No list of jobs compresses better than this on its way to the limit, base64 included.
-_BEST_RATIO: Final = 12
 # The bytes that escaping adds to U+007F, which Python's JSON escapes although it is ASCII.
 _DELETE_ESCAPE: Final = len(r"\u007f") - 1
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """A body on its wire.
+    """A body as the response carries it.
 
     Attributes:
-        text: As the response carries it.
+        text: The string in the response.
         compressed: Whether `text` is base64 of gzip.
     """
 
@@ -38,62 +39,152 @@ class Written:
     compressed: bool = False
 
 
-class Coding(Protocol):
-    """A way to put a body on a wire."""
+class Body(Protocol):
+    """A body in one encoding, made of parts that arrive one after the other."""
 
-    def room_for(self, chunk: bytes, strings: int) -> int:
-        """Return at most how many bytes of the response a part of the body takes, in which so many strings stand."""
+    def add(self, part: bytes, strings: int, *, exact: bool) -> bool:
+        """Append a part if it fits; return whether it did.
 
-    def write(self, body: bytes) -> Written:
-        """Write a JSON text; uncompressed it fits if its parts did, compressed if the text is within `ROOM`."""
+        Args:
+            part: A part of a JSON text.
+            strings: How many strings are in it.
+            exact: Whether to measure a part that may fit; otherwise it does not count as fitting.
+        """
+
+    def write(self, before: bytes, after: bytes = b"") -> Written:
+        """Return the whole body: `before`, the parts, `after`."""
 
 
 class Identity:
-    """As it is, a string in API Gateway's response."""
+    """As it is: a string in API Gateway's response."""
 
-    def room_for(self, chunk: bytes, strings: int) -> int:
-        """Count two quotes round each string and two characters for each escape, each of which is escaped once more.
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+        self._room = ROOM
 
-        All beyond ASCII counts as escaped too, which some runtimes do.
+    def add(self, part: bytes, strings: int, *, exact: bool) -> bool:  # noqa: ARG002  # it always is
+        """Append a part if it fits."""
+        needed = self.room_for(part, strings)
+        if needed > self._room:
+            return False
+        self._parts.append(part)
+        self._room -= needed
+        return True
+
+    def write(self, before: bytes, after: bytes = b"") -> Written:
+        """Return the whole body as it is."""
+        return Written(b"".join((before, *self._parts, after)).decode())
+
+    @staticmethod
+    def room_for(part: bytes, strings: int) -> int:
+        """Return at most how many bytes of the response a part takes.
+
+        These are two more for the quotes of each string, two for each escape, which is escaped once more, and those
+        of the escapes of characters beyond ASCII, which some runtimes write.
         """
-        if not chunk.isascii():
-            return len(json.dumps(chunk.decode()))
-        return len(chunk) + 2 * strings + 2 * _count(b"\\", chunk) + _DELETE_ESCAPE * _count(b"\x7f", chunk)
+        if not part.isascii():
+            return len(json.dumps(part.decode()))
+        return len(part) + 2 * strings + 2 * _count(b"\\", part) + _DELETE_ESCAPE * _count(b"\x7f", part)
 
-    def write(self, body: bytes) -> Written:
-        """Leave the body as it is."""
-        return Written(body.decode())
+
+class PlainObject(Identity):
+    """An object instead of a string, as `lambda.invoke` returns it."""
+
+    @staticmethod
+    def room_for(part: bytes, strings: int) -> int:
+        """Return at most how many bytes of the response a part takes.
+
+        The runtime writes a blank after each colon and comma between values; those in strings are counted too.
+        """
+        length = len(part) if part.isascii() else len(json.dumps(part.decode())) - 2 * strings
+        # Escapes of U+007F are counted twice where the part is not ASCII; that is rare and safe.
+        return length + part.count(b":") + part.count(b",") + _DELETE_ESCAPE * _count(b"\x7f", part)
 
 
 class Gzip:
-    """Compressed, where that pays."""
+    """Compressed, unless the body is small.
 
-    def room_for(self, chunk: bytes, strings: int) -> int:  # noqa: ARG002  # what stands in it plays no part
-        """Count the least that it can take; what it really takes shows when all is compressed."""
-        return len(chunk) // _BEST_RATIO
+    Parts wait uncompressed while they would fit even if they did not compress. After that they are compressed as they
+    come, each by itself, so that its size is known: deflate streams that end with a flush can be joined.
+    """
 
-    def write(self, body: bytes) -> Written:
-        """Compress the body, unless it is small."""
-        if len(body) < _WORTH_COMPRESSING:
-            return Identity().write(body)
-        text = base64.b64encode(igzip.compress(body, _LEVEL, mtime=0)).decode()
-        return Written(text, compressed=True)
+    def __init__(self) -> None:
+        self._waiting: list[bytes] = []
+        self._waiting_bytes = 0
+        self._compressed: list[bytes] = []
+        self._compressed_bytes = 0
+        # Of what is compressed.
+        self._checksum = 0
+        self._length = 0
+
+    def add(self, part: bytes, strings: int, *, exact: bool) -> bool:  # noqa: ARG002  # strings are bytes like others
+        """Append a part if it fits."""
+        if not self._fits(_deflated_at_most(self._waiting_bytes + len(part))):
+            self._compress_waiting()
+            if not self._fits(_deflated_at_most(len(part))):
+                return exact and self._add_compressed(part)
+        self._waiting.append(part)
+        self._waiting_bytes += len(part)
+        return True
+
+    def _add_compressed(self, part: bytes) -> bool:
+        deflated = _deflate(part)
+        if not self._fits(len(deflated)):
+            return False
+        self._take(deflated, part)
+        return True
+
+    def write(self, before: bytes, after: bytes = b"") -> Written:
+        """Return the whole body, compressed unless it is small."""
+        if not self._compressed:
+            body = b"".join((before, *self._waiting, after))
+            if len(body) < _WORTH_COMPRESSING:
+                return Written(body.decode())
+            return _base64(igzip.compress(body, _LEVEL, mtime=0))
+        rest = b"".join((*self._waiting, after))
+        checksum = isal_zlib.crc32_combine(isal_zlib.crc32(before), self._checksum, self._length)
+        checksum = isal_zlib.crc32_combine(checksum, isal_zlib.crc32(rest), len(rest))
+        length = len(before) + self._length + len(rest)
+        trailer = checksum.to_bytes(4, "little") + length.to_bytes(4, "little")
+        return _base64(
+            b"".join((_GZIP_HEADER, _deflate(before), *self._compressed, _deflate(rest, isal_zlib.Z_FINISH), trailer))
+        )
+
+    def _fits(self, more: int) -> bool:
+        # Base64 makes four bytes of three.
+        return (self._compressed_bytes + more) * 4 <= ROOM * 3
+
+    def _compress_waiting(self) -> None:
+        if self._waiting:
+            waiting = b"".join(self._waiting)
+            self._waiting, self._waiting_bytes = [], 0
+            self._take(_deflate(waiting), waiting)
+
+    def _take(self, deflated: bytes, part: bytes) -> None:
+        self._compressed.append(deflated)
+        self._compressed_bytes += len(deflated)
+        self._checksum = isal_zlib.crc32_combine(self._checksum, isal_zlib.crc32(part), len(part))
+        self._length += len(part)
 
 
-def _count(byte: bytes, chunk: bytes) -> int:
-    """Count a rare byte; looking for the first one is 25 times faster than counting, and most chunks have none."""
-    return chunk.count(byte) if byte in chunk else 0
+# RFC 1952: deflate, no flags, no time, the fastest algorithm, an unknown system.
+_GZIP_HEADER: Final = bytes((0x1F, 0x8B, 8, 0, 0, 0, 0, 0, 4, 255))
 
 
-class PlainObject:
-    """No string but an object, as `lambda.invoke` returns it."""
+def _deflate(part: bytes, flush: int = isal_zlib.Z_SYNC_FLUSH) -> bytes:
+    stream = isal_zlib.compressobj(_LEVEL, isal_zlib.DEFLATED, -isal_zlib.MAX_WBITS)
+    return stream.compress(part) + stream.flush(flush)
 
-    def room_for(self, chunk: bytes, strings: int) -> int:
-        """Count a blank behind each colon and comma that the runtime writes, those in texts too, to be safe."""
-        length = len(chunk) if chunk.isascii() else len(json.dumps(chunk.decode())) - 2 * strings
-        # Escapes of U+007F are counted twice where the chunk is not ASCII; that is rare and safe.
-        return length + chunk.count(b":") + chunk.count(b",") + _DELETE_ESCAPE * _count(b"\x7f", chunk)
 
-    def write(self, body: bytes) -> Written:
-        """Leave the body as it is."""
-        return Written(body.decode())
+def _deflated_at_most(length: int) -> int:
+    """Return at most how many bytes `_deflate` makes of `length`: what does not compress is stored in blocks."""
+    return length + length // 256 + 64
+
+
+def _base64(body: bytes) -> Written:
+    return Written(base64.b64encode(body).decode(), compressed=True)
+
+
+def _count(byte: bytes, part: bytes) -> int:
+    """Count a rare byte; looking for the first one is 25 times faster than counting, and most parts have none."""
+    return part.count(byte) if byte in part else 0
