@@ -106,6 +106,7 @@ deploy: build ## deploy the stack in samconfig.toml (ARCH=, PARAMETERS="Name=val
 	SAM_CLI_TELEMETRY=0 $(SAM) deploy --parameter-overrides Arch=$(ARCH) $(PARAMETERS)
 
 test-package: setup setup-sam ## build for both architectures and test the deployment package
+	@$(PYTHON3) scripts/setup.py runtime oldest
 	$(BIN)/pytest tests/package
 
 # Both halves run, even if the first fails.
@@ -141,7 +142,7 @@ pictures: setup setup-browser ## regenerate the README's pictures
 	$(BIN)/python -m tests.browser.pictures
 	@$(MAKE) --no-print-directory terminal-picture
 
-bench: setup setup-sam ## benchmark this handler against a straightforward one and a lower bound (5 minutes)
+bench: setup setup-sam setup-runtime ## benchmark this handler against a straightforward one and a lower bound (5 minutes)
 	$(BIN)/python -m benchmarks.run
 	@$(MAKE) --no-print-directory performance
 
@@ -186,8 +187,9 @@ mutation: setup ## mutation-test the tests (MODULE=forecast; AGAIN=1 for survivo
 lock: setup ## update all dependencies in the hash-pinned lock files
 	@UV=$$(command -v uv || echo .venv-uv/bin/uv); \
 	compile="$$UV pip compile -q --upgrade --universal --python-version 3.13 --generate-hashes --no-header"; \
-	$$compile pyproject.toml -o layers/batch_progress/requirements.txt && \
+	$$compile pyproject.toml --excludes layers/batch_progress/runtime_provides.txt -o layers/batch_progress/requirements.txt && \
 	$$compile pyproject.toml --group dev -o requirements/dev.txt && \
+	$$compile pyproject.toml --resolution lowest-direct -o requirements/oldest.txt && \
 	for name in sam ministack runtime checkov supply uv; do \
 		$$compile requirements/$$name.in -o requirements/$$name.txt || exit 1; \
 	done

@@ -22,6 +22,7 @@ ENVIRONMENTS = {
     "checkov": (".venv-checkov", "requirements/checkov.txt"),
     "supply": (".venv-supply", "requirements/supply.txt"),
     "layer": (".venv-layer", "layers/batch_progress/requirements.txt"),
+    "oldest": (".venv-oldest", "requirements/oldest.txt"),
 }
 
 

@@ -86,25 +86,29 @@ def test_what_is_no_json_reaches_no_function(progress: BuiltWorld) -> None:
     assert "BATCH_NOT_FOUND" == progress.invoke({"batch_id": unique("batch")})["error"]["code"]
 
 
-def test_nothing_is_imported_from_elsewhere(build: Path, tmp_path: Path) -> None:
-    """Every module is the function's, the layer's, Python's own, or one of the runtime client's packages."""
+@pytest.mark.parametrize(
+    ("imports", "botocore"), [((), {"__init__"}), (("batch_progress.recorder",), None)], ids=["alone", "recorder"]
+)
+@pytest.mark.parametrize("function", ["Progress", "Revision"])
+def test_nothing_is_imported_from_elsewhere(
+    build: Path, tmp_path: Path, function: str, imports: tuple[str, ...], botocore: set[str] | None
+) -> None:
+    """Every module is the function's, the layer's, Python's own or the runtime's; botocore is left to the recorder."""
     (tmp_path / "modules.py").write_text(MODULES)
-    found = {}
-    for function, handler in (
-        ("ProgressFunction", "functions.progress.app"),
-        ("RevisionFunction", "functions.revision.app"),
-    ):
-        with emulator(build, function, NOWHERE, CANNED, handler="modules.handler", path=(tmp_path,)) as running:
-            files = running.invoke([handler, "batch_progress.recorder"])
-        packages = f"{build}/BatchProgressLayer/python/"
-        ours = (f"{build}/{function}/", packages, f"{sysconfig.get_path('stdlib')}/", str(tmp_path))
-        client = f"{RUNTIME}/lib/python3.13/site-packages/"
-        found[function] = {
-            file.removeprefix(client).split("/")[0].split(".")[0] for file in files if not file.startswith(ours)
-        }
-        assert any(file.startswith(f"{packages}botocore/") for file in files)
+    with emulator(
+        build, f"{function}Function", NOWHERE, CANNED, handler="modules.handler", path=(tmp_path,)
+    ) as running:
+        files = running.invoke([f"functions.{function.lower()}.app", *imports])
+    packages = f"{build}/BatchProgressLayer/python/"
+    ours = (f"{build}/{function}Function/", packages, f"{sysconfig.get_path('stdlib')}/", str(tmp_path))
+    runtime = Path(f"{RUNTIME}/lib/python3.13/site-packages")
+    others = [Path(file).relative_to(runtime).with_suffix("") for file in files if not file.startswith(ours)]
+    # The runtime's client, and what the recorder's botocore imports.
     allowed = {"awslambdaric", "simplejson", "snapshot_restore_py", "runtime_client", "_virtualenv"}
-    assert {function: names & allowed for function, names in found.items()} == found
+    allowed |= {"botocore", *(("dateutil", "jmespath", "six") if imports else ())}
+    assert set() == {file.parts[0].partition(".")[0] for file in others} - allowed
+    if botocore is not None:
+        assert botocore == {file.name for file in others if file.parts[0] == "botocore"}
 
 
 def test_a_warm_start_goes_on_where_the_cold_one_ended(build: Path) -> None:

@@ -1,16 +1,12 @@
 """The examples in docs/recording.md, with only the table's name changed."""
 
 import json
-import os
 import re
-import shutil
-import subprocess
 import sys
 import types
 from pathlib import Path
 from typing import Any
 
-import botocore
 import pytest
 
 from batch_progress.recorder import BatchRecorder
@@ -101,29 +97,3 @@ def test_another_language(world: World) -> None:
     assert "2024-12-17T10:30:09Z" == data["estimated_completion"]
     # The recorder sees the same state: its call is a no-op.
     BatchRecorder(world.jobs_table, world.dynamodb).complete(batch_id, "job_000001", 25)
-
-
-CLIENTS = """
-import boto3
-for service in ("dynamodb", "sqs", "s3"):
-    boto3.client(service, "eu-central-1", aws_access_key_id="none", aws_secret_access_key="none")
-    assert "eu-central-1" in boto3.Session().get_available_regions(service), service
-"""
-
-
-@pytest.mark.parametrize("told", [False, True])
-def test_boto3_beside_the_layer(tmp_path: Path, told: bool) -> None:  # noqa: FBT001
-    """The layer's botocore describes DynamoDB only. AWS_DATA_PATH tells it where other services are described."""
-    whole = Path(botocore.__file__).parent
-    shutil.copytree(whole, tmp_path / "botocore", ignore=shutil.ignore_patterns("__pycache__"))
-    subprocess.run([sys.executable, ROOT / "layers/batch_progress/trim.py", tmp_path], check=True)  # noqa: S603  # the layer's
-    (line,) = re.findall(r"^AWS_DATA_PATH=.+$", PAGE, re.MULTILINE)
-    runtime = line.partition("=")[2].replace("/var/lang/lib/python3.13/site-packages", str(whole.parent))
-
-    environment = os.environ | {"PYTHONPATH": str(tmp_path)} | ({"AWS_DATA_PATH": runtime} if told else {})
-    done = subprocess.run(  # noqa: S603  # the text above
-        [sys.executable, "-c", CLIENTS], env=environment, capture_output=True, text=True, check=False
-    )
-
-    assert told == (done.returncode == 0), done.stderr
-    assert told or "UnknownServiceError: Unknown service: 'sqs'" in done.stderr

@@ -1,4 +1,4 @@
-"""The build runs with nothing else on the path."""
+"""The build runs with only the packages of Lambda's runtime behind it on the path."""
 
 import importlib.util
 import inspect
@@ -7,6 +7,7 @@ import marshal
 import os
 import platform
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -16,6 +17,7 @@ from pathlib import Path
 from types import CodeType
 from typing import Any
 
+import aws_lambda_powertools
 import botocore.session
 import pytest
 from moto.server import ThreadedMotoServer
@@ -25,6 +27,9 @@ from local_cloud.template import tables, timeout_seconds
 
 ROOT = Path(__file__).resolve().parents[2]
 SAM = ROOT / ".venv-sam/bin/sam"
+# What Lambda's runtime has of its own, and an environment with the oldest dependencies that pyproject.toml allows.
+RUNTIME = ROOT / ".venv-runtime/lib/python3.13/site-packages"
+OLDEST = ROOT / ".venv-oldest/lib/python3.13/site-packages"
 HOST = {"aarch64": "arm64"}.get(platform.machine(), platform.machine())
 OTHER = {"arm64": "x86_64", "x86_64": "arm64"}[HOST]
 pytestmark = pytest.mark.timeout(300)  # the first test waits for two builds
@@ -38,6 +43,71 @@ handler = import_module(sys.argv[1]).handler
 print(json.dumps([handler(json.load(sys.stdin), LambdaContext({timeout_seconds("ProgressFunction")})),
     sorted(module.__file__ for module in list(sys.modules.values()) if getattr(module, "__file__", None))]))
 """
+# A worker: it calls services through boto3 and prints where its packages are.
+WORKER = """
+import json, sys
+import boto3, botocore, jmespath, urllib3
+for service, operation in json.loads(sys.argv[1]).items():
+    getattr(boto3.client(service), operation)()
+boto3.resource("s3").meta.client.get_paginator("list_objects_v2")
+print(json.dumps({module.__name__: module.__file__ for module in (boto3, botocore, jmespath, urllib3)}))
+"""
+# Records a batch: one job succeeds, one fails, one is cancelled. Calls are repeated, to meet DynamoDB's refusals too.
+RECORD = """
+import sys
+from batch_progress.errors import IllegalTransition
+from batch_progress.recorder import BatchRecorder
+recorder = BatchRecorder("JobsTable")
+batch_id = sys.argv[-1]
+for _ in range(2):
+    done, failed, cancelled = recorder.create(batch_id, "demo", [f"https://example.com/{url}" for url in range(3)])
+recorder.start(batch_id, done)
+recorder.start(batch_id, done)
+for _ in range(2):
+    recorder.complete(batch_id, done, 25)
+try:
+    with recorder.job(batch_id, failed):
+        raise ZeroDivisionError
+except ZeroDivisionError:
+    pass
+assert [1, 0] == [recorder.cancel_batch(batch_id) for _ in range(2)]
+try:
+    recorder.fail(batch_id, done, "TOO_LATE")
+except IllegalTransition:
+    pass
+else:
+    sys.exit("a completed job failed")
+"""
+# Prints each name that Powertools' packages export, with where its value is from.
+NAMES = """
+import json, sys
+from contextlib import suppress
+from importlib import import_module
+names = {}
+for package in sys.argv[1:]:
+    module = import_module(package)
+    for name in module.__all__:
+        with suppress(ModuleNotFoundError):
+            import_module(f"{package}.{name}")  # a submodule must not take the place of the function of its name
+        value = getattr(module, name)
+        names[f"{package}.{name}"] = [value.__module__, value.__qualname__]
+    exec(f"from {package} import *", {})
+    assert set(module.__all__) <= set(dir(module))
+print(json.dumps(names))
+"""
+POWERTOOLS = ("event_handler", "event_handler.openapi", "utilities.data_classes")
+# Calls that need no argument, of services that workers use.
+CALLS = {
+    "dynamodb": "list_tables",
+    "events": "list_event_buses",
+    "lambda": "list_functions",
+    "s3": "list_buckets",
+    "secretsmanager": "list_secrets",
+    "sns": "list_topics",
+    "sqs": "list_queues",
+    "ssm": "describe_parameters",
+    "sts": "get_caller_identity",
+}
 # Prints the function versions that SAM publishes for a layer hash and parameters.
 VERSIONS = """
 import json, os, sys
@@ -118,28 +188,43 @@ def invoke(build: Path, engine: str, event: str) -> tuple[dict[str, Any], list[s
 
 def run(function: str, build: Path, engine: str, event: str, settings: dict[str, str]) -> tuple[Any, list[str]]:
     """Run a function as Lambda does; return the answer and the files of all loaded modules."""
+    path = [build / f"{function}Function", build / "BatchProgressLayer/python", RUNTIME]
+    output = python(path, INVOKE, f"functions.{function.lower()}.app", engine=engine, settings=settings, text=event)
+    answer, modules = json.loads(output.splitlines()[-1])
+    return answer, modules
+
+
+def python(
+    path: list[Path],
+    program: str,
+    *arguments: str,
+    engine: str = "http://127.0.0.1:1",
+    settings: dict[str, str] | None = None,
+    text: str = "",
+) -> str:
+    """Run a program with nothing but `path` and the standard library to import from; return its output."""
     environment = {
-        "PYTHONPATH": f"{build}/{function}Function:{build}/BatchProgressLayer/python",
+        "PYTHONPATH": os.pathsep.join(map(str, path)),
+        "AWS_ENDPOINT_URL": engine,
         "AWS_ENDPOINT_URL_DYNAMODB": engine,
         "AWS_REGION": "eu-central-1",
         "AWS_DEFAULT_REGION": "eu-central-1",
         "AWS_ACCESS_KEY_ID": "none",
         "AWS_SECRET_ACCESS_KEY": "none",
-        **settings,
+        **(settings or {}),
     }
+    assert [] == [folder for folder in path if not folder.exists()], "run make test-package"
     # -S: without this interpreter's site-packages.
     done = subprocess.run(  # noqa: S603
-        [sys.executable, "-S", "-s", "-c", INVOKE, f"functions.{function.lower()}.app"],
-        input=event,
+        [sys.executable, "-S", "-s", "-P", "-c", program, *arguments],
+        input=text,
         env=environment,
-        cwd=build,
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    answer, modules = json.loads(done.stdout.splitlines()[-1])
-    return answer, modules
+    return done.stdout
 
 
 @pytest.mark.parametrize(
@@ -180,7 +265,10 @@ def test_the_built_revision_function_counts(builds: dict[str, Path], engine: str
 
 @pytest.mark.parametrize("function", ["Progress", "Revision"])
 def test_nothing_comes_from_outside_the_build(builds: dict[str, Path], engine: str, function: str) -> None:
-    """Every module is the function's, the layer's or the standard library's."""
+    """Every module is the function's, the layer's or the standard library's, but for one of botocore's.
+
+    Powertools looks whether there is a botocore, to name itself to AWS when botocore is used. It is not.
+    """
     build = builds[HOST]
     if function == "Progress":
         _, modules = invoke(build, engine, "bearer")
@@ -188,35 +276,104 @@ def test_nothing_comes_from_outside_the_build(builds: dict[str, Path], engine: s
         settings = {"BATCH_PROGRESS_JOBS_TABLE": "JobsTable"}
         _, modules = run(function, build, engine, json.dumps({"Records": []}), settings)
     standard = str(Path(os.__file__).parent)
-    assert [] == [file for file in modules if not file.startswith((str(build), standard)) or "site-packages" in file]
-    assert any(file.startswith(f"{build}/BatchProgressLayer/python/botocore/") for file in modules)
+    outside = [file for file in modules if not file.startswith((str(build), standard)) or "site-packages" in file]
+    assert [str(RUNTIME / "botocore/__init__.py")] == outside
 
 
-def test_byte_code_is_valid_whatever_a_file_s_time_is(layer: Path) -> None:
-    """Every module of the layer has byte code of this Python, with a hash that is never checked, that names /opt."""
-    sources = list(layer.rglob("*.py"))
-    assert len(sources) > 300
+def test_a_cold_start_imports_nothing_heavy(builds: dict[str, Path], engine: str) -> None:
+    """Each of these would be a noticeable part of it."""
+    _, files = invoke(builds[HOST], engine, "bearer")
+    heavy = ("asyncio", "xml", "jmespath", "pydantic", "urllib3", "jwt", "cryptography", "zipfile")
+    assert [] == [file for file in files if {*Path(file).with_suffix("").parts} & {*heavy}]
+
+
+def test_the_layer_hides_nothing_of_the_runtime(layer: Path) -> None:
+    """A worker's boto3 is the runtime's, whole. Only urllib3 is the layer's (docs/decisions/0007-dependencies.md)."""
+    ours, theirs = ({file.name.partition(".")[0] for file in folder.iterdir()} for folder in (layer, RUNTIME))
+    assert {"botocore", "boto3", "dateutil", "jmespath", "s3transfer", "six", "urllib3"} <= theirs
+    assert {"urllib3"} == ours & theirs - {"__pycache__"}
+
+
+def test_a_worker_with_the_layer_has_all_services(layer: Path, engine: str) -> None:
+    """The path is as in Lambda: the layer's packages before the runtime's."""
+    output = python([layer, RUNTIME], WORKER, json.dumps(CALLS), engine=engine)
+    found = {name: Path(file).parents[1] for name, file in json.loads(output).items()}
+    assert {"boto3": RUNTIME, "botocore": RUNTIME, "jmespath": RUNTIME, "urllib3": layer} == found
+
+
+@pytest.mark.parametrize("behind", [RUNTIME, OLDEST], ids=["runtime", "oldest"])
+def test_the_recorder_writes_with_any_botocore(layer: Path, engine: str, behind: Path) -> None:
+    """With that of Lambda's runtime behind the layer, and with the oldest versions that pyproject.toml allows."""
+    batch_id = f"batch_{behind.parents[2].name.removeprefix('.venv-')}"
+    path = [layer, RUNTIME] if behind == RUNTIME else [ROOT / "layers/batch_progress", OLDEST]
+    python(path, RECORD, batch_id, engine=engine)
+
+    client = botocore.session.Session().create_client(
+        "dynamodb", "eu-central-1", endpoint_url=engine, aws_access_key_id="none", aws_secret_access_key="none"
+    )
+    jobs = client.query(
+        TableName="JobsTable",
+        KeyConditionExpression="batch_id = :id AND begins_with(sk, :job)",
+        ExpressionAttributeValues={":id": {"S": batch_id}, ":job": {"S": "JOB#"}},
+    )["Items"]
+    assert [("completed", "25", None), ("failed", "0", "ZeroDivisionError"), ("cancelled", "0", None)] == [
+        (job["status"]["S"], job["items_extracted"]["N"], job.get("error_code", {}).get("S")) for job in jobs
+    ]
+
+
+def test_every_name_of_powertools_is_the_same(layer: Path) -> None:
+    """Made lazy, its packages export what they did."""
+    packages = [f"aws_lambda_powertools.{name}" for name in POWERTOOLS]
+    lazy, eager = (
+        json.loads(python([folder, RUNTIME], NAMES, *packages))
+        for folder in (layer, Path(aws_lambda_powertools.__file__).parents[1])
+    )
+    assert len(eager) > 60
+    assert eager == lazy
+
+
+@pytest.mark.parametrize(
+    ("file", "before", "after"),
+    [
+        ("event_handler/__init__.py", "__all__ = [", 'print("imported")\n__all__ = ['),
+        ("event_handler/__init__.py", "    CORSConfig,", "    CORSConfig as Other,"),
+        ("event_handler/openapi/__init__.py", '    "OpenAPIMerge",', ""),
+        ("utilities/data_classes/__init__.py", "from .alb_event import ALBEvent", "import alb_event"),
+        ("logging/logger.py", "import jmespath_utils", "import jmespath_utils as jmespath"),
+    ],
+)
+def test_another_powertools_fails_the_build(tmp_path: Path, file: str, before: str, after: str) -> None:
+    """In one line that names the file, instead of a layer that is slow or lacks a name."""
+    powertools = tmp_path / "aws_lambda_powertools"
+    shutil.copytree(Path(aws_lambda_powertools.__file__).parent, powertools)
+    text = (powertools / file).read_text()
+    assert 1 == text.count(before)
+    (powertools / file).write_text(text.replace(before, after))
+    command = [sys.executable, str(ROOT / "layers/batch_progress/lazy.py"), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+    named = "/".join(("aws_lambda_powertools", *Path(file).parts[-2:]))
+    assert (1, f"layer: {named} is not as expected; adapt lazy.py\n") == (done.returncode, done.stderr)
+
+
+@pytest.mark.parametrize(
+    ("part", "at", "least"),
+    [("BatchProgressLayer", "/opt", 250), ("ProgressFunction", "/var/task", 12), ("RevisionFunction", "/var/task", 3)],
+)
+def test_byte_code_is_valid_whatever_a_file_s_time_is(builds: dict[str, Path], part: str, at: str, least: int) -> None:
+    """Every module has byte code of this Python, with a hash that is never checked, that names its place in Lambda."""
+    build = builds[HOST] / part
+    sources = list(build.rglob("*.py"))
+    assert len(sources) >= least
     wrong = []
     for source in sources:
-        cached = layer / importlib.util.cache_from_source(str(source))
+        cached = build / importlib.util.cache_from_source(str(source))
         content = cached.read_bytes() if cached.exists() else b""
         # PEP 552: magic number, flags (1: by hash, not checked), eight bytes of hash, the code.
         valid = content[:4] == importlib.util.MAGIC_NUMBER and content[4:8] == b"\x01\0\0\0"
         code = marshal.loads(content[16:]) if valid else None  # noqa: S302  # made by this build
-        if not (isinstance(code, CodeType) and code.co_filename == f"/opt/python/{source.relative_to(layer)}"):
+        if not (isinstance(code, CodeType) and code.co_filename == f"{at}/{source.relative_to(build)}"):
             wrong.append(str(source))
     assert [] == wrong
-
-
-def test_botocore_keeps_the_one_service_that_is_used(layer: Path) -> None:
-    """It also keeps endpoints, partitions, retries and default modes."""
-    assert {
-        "_retry.json",
-        "dynamodb",
-        "endpoints.json",
-        "partitions.json",
-        "sdk-default-configuration.json",
-    } == {file.name for file in (layer / "botocore/data").iterdir()}
 
 
 @pytest.mark.parametrize("arch", MACHINES)
@@ -228,13 +385,13 @@ def test_the_layer_is_of_the_architecture_asked_for(builds: dict[str, Path], arc
     assert all("cpython-313-" in file.name or "abi3" in file.name for file in compiled)
 
 
-def test_the_same_layer_comes_out_of_every_build(builds: dict[str, Path], tmp_path: Path) -> None:
+def test_the_same_files_come_out_of_every_build(builds: dict[str, Path], tmp_path: Path) -> None:
     """SAM uploads by content: a build that differs would publish a needless version."""
     again = tmp_path / "again"
     assert sam_build(again, HOST).returncode == 0
 
     def contents(build: Path) -> dict[str, str]:
-        files = (file for file in (build / "BatchProgressLayer").rglob("*") if file.is_file())
+        files = (file for folder in build.iterdir() if folder.is_dir() for file in folder.rglob("*") if file.is_file())
         return {str(file.relative_to(build)): sha256(file.read_bytes()).hexdigest() for file in files}
 
     assert contents(builds[HOST]) == contents(again)

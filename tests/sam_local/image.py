@@ -1,8 +1,8 @@
 """An image that replaces AWS's `public.ecr.aws/lambda/python:3.13` on a machine without an image registry.
 
 It consists of this machine's files: busybox for the shell, this interpreter's CPython under `/var/lang`, the shared
-libraries that it loads, and AWS's runtime client with its start program in `/var/runtime`. Unlike AWS's image it has no
-boto3, so a package that the layer lacks is missing. Its C library is this machine's, not Amazon's.
+libraries that it loads, and in `/var/runtime` AWS's runtime client, its start program and boto3. Its C
+library is this machine's, not Amazon's.
 """
 
 import io
