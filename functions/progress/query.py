@@ -1,13 +1,12 @@
 """A question about one batch, as a value."""
 
-from dataclasses import dataclass
+import msgspec
 
 from batch_progress.table import JobStatus
 from functions.progress.cursor import Cursor
 
 
-@dataclass(frozen=True, slots=True)
-class Query:
+class Query(msgspec.Struct, frozen=True):
     """A question about one batch.
 
     Attributes:

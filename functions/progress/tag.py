@@ -8,7 +8,6 @@ with each change of a job. The tag is as good as its digest for a minute, and no
 
 import hashlib
 import re
-from dataclasses import dataclass
 from typing import Final, Self
 
 import msgspec
@@ -25,8 +24,7 @@ _TAG: Final = re.compile(r'(?:W/)?"([0-9]{1,12})\.([0-9]{1,12})\.([0-9a-f]{24})"
 _encoder: Final = msgspec.json.Encoder(order="deterministic")
 
 
-@dataclass(frozen=True, slots=True)
-class Tag:
+class Tag(msgspec.Struct, frozen=True):
     """An entity tag of ours."""
 
     made: int

@@ -1,6 +1,6 @@
 """ETags: how one is written and read, how long it holds, and its digest."""
 
-from dataclasses import replace
+from copy import replace
 from datetime import UTC, datetime
 
 import pytest

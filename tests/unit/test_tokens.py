@@ -95,3 +95,8 @@ def test_an_item_that_is_wrong_in_one_thing_opens_nothing(item: dict[str, Any]) 
     """An expiry of the wrong type may have passed."""
     with pytest.raises(TokenInvalid):
         show(TokenStore(Table(item), "tokens"), 0, 1)
+
+
+def test_a_credential_does_not_show_its_token() -> None:
+    """It can stand in a traceback, and that in a log."""
+    assert "Credential(scheme=<Scheme.BEARER: 'bearer'>)" == repr(Credential(Scheme.BEARER, "secret-token"))

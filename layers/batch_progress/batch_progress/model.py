@@ -4,7 +4,6 @@ Jobs are msgspec structs rather than dataclasses: a batch has up to hundreds of 
 is made and encoded several times faster (docs/decisions/0002-msgspec-beside-pydantic.md).
 """
 
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated
 
@@ -46,8 +45,7 @@ class DetailedJob(Job, frozen=True, gc=False):
     error_message: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
+class Page(msgspec.Struct, frozen=True):
     """Some jobs of a batch in the order of `job_id`, with when each started and ended.
 
     The three lists run in parallel. A time is `None` where it is not recorded.
@@ -58,8 +56,7 @@ class Page:
     finished: list[datetime | None]
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
+class Batch(msgspec.Struct, frozen=True):
     """What a batch declares of itself; its progress is made from its jobs, never kept here.
 
     Attributes:

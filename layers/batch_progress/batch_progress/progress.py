@@ -2,12 +2,13 @@
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from itertools import islice
 from math import ceil, floor
 from typing import Final, assert_never
+
+import msgspec
 
 from batch_progress.forecast import time_left
 from batch_progress.model import Batch, Page
@@ -20,8 +21,7 @@ _SAMPLE: Final = 1_000
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-@dataclass(frozen=True, slots=True)
-class Counts:
+class Counts(msgspec.Struct, frozen=True):
     """How far a batch is.
 
     `completed + failed + pending == total_urls`, and none is negative.
@@ -49,8 +49,7 @@ class Counts:
         return self.pending == 0
 
 
-@dataclass(frozen=True, slots=True)
-class Observed:
+class Observed(msgspec.Struct, frozen=True):
     """What a batch's times tell; all in seconds or as moments.
 
     Attributes:
@@ -146,8 +145,7 @@ class Basis(StrEnum):
     FINISHED = "finished"
 
 
-@dataclass(frozen=True, slots=True)
-class Estimate:
+class Estimate(msgspec.Struct, frozen=True):
     """When a batch will be done, or was.
 
     Attributes:

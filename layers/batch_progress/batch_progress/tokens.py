@@ -6,7 +6,6 @@ A token is never stored and never logged; the table knows its SHA-256 alone (doc
 import hashlib
 import re
 from collections import OrderedDict
-from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Final, NamedTuple
 
@@ -55,12 +54,15 @@ _REFUSALS: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Credential:
+class Credential(msgspec.Struct, frozen=True):
     """A token and how it came."""
 
     scheme: Scheme
-    token: str = field(repr=False)
+    token: str
+
+    def __repr__(self) -> str:
+        """Leave out the token."""
+        return f"Credential(scheme={self.scheme!r})"
 
 
 class TokenItem(msgspec.Struct, frozen=True):
@@ -72,8 +74,7 @@ class TokenItem(msgspec.Struct, frozen=True):
     revoked_at: dict[str, Any] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Known:
+class _Known(msgspec.Struct, frozen=True):
     """What the table said of a token, and when (epoch seconds)."""
 
     owner_id: str
