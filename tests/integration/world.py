@@ -17,6 +17,7 @@ from typing import Any
 
 from werkzeug.datastructures import Headers
 
+from batch_progress.table import BATCH_KEY, JOB_PREFIX, batch_key, timestamp
 from functions.progress import app
 from local_cloud.lambda_context import LambdaContext
 from local_cloud.proxy_event import proxy_event
@@ -43,7 +44,7 @@ print("answer:" + json.dumps(handler(json.load(sys.stdin), Context(60))))
 def now(seconds: float = 0) -> str:
     """Return the time `seconds` from now in the tables' format: RFC 3339, UTC, milliseconds."""
     moment = datetime.now(UTC) + timedelta(seconds=seconds)
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return timestamp(moment)
 
 
 def moment(text: str) -> datetime:
@@ -72,7 +73,7 @@ def attributes(values: Mapping[str, Attribute]) -> dict[str, Any]:
 
 def batch_item(batch_id: str, **values: Attribute) -> dict[str, Any]:
     """Return a batch item in DynamoDB's JSON; `owner_id` is `demo` by default."""
-    return attributes({"batch_id": batch_id, "sk": "BATCH", "owner_id": "demo"} | values)
+    return attributes({"batch_id": batch_id, "sk": BATCH_KEY, "owner_id": "demo"} | values)
 
 
 class Context(LambdaContext):
@@ -183,7 +184,7 @@ class World:
             attributes(
                 {
                     "batch_id": batch_id,
-                    "sk": f"JOB#{job_id}",
+                    "sk": JOB_PREFIX + job_id,
                     "status": "pending",
                     "url": f"https://example.com/{job_id}",
                 }
@@ -205,7 +206,7 @@ class World:
 
     def delete_batch(self, batch_id: str) -> None:
         """Delete a batch item but not its jobs."""
-        self.dynamodb.delete_item(TableName=self.jobs_table, Key=attributes({"batch_id": batch_id, "sk": "BATCH"}))
+        self.dynamodb.delete_item(TableName=self.jobs_table, Key=batch_key(batch_id))
 
     def put_token(self, token: str | None = None, owner: str = "demo", **values: Attribute) -> str:
         """Write a token and return it; `values` may have `expires_at` and `revoked_at`."""
