@@ -35,7 +35,9 @@ print(app._client.cache_info().currsize, app.handler({"batch_id": "b"}, None)["e
 )
 def test_the_client_is_made_in_the_init_phase(changed: dict[str, str | None], expected: str) -> None:
     """Only there; and a configuration that is wrong is an answer, not a function that cannot be loaded."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "BATCH_PROGRESS_"))
+    }
     # A port of this machine on which nothing listens.
     settings = LAMBDA | {"AWS_ENDPOINT_URL_DYNAMODB": "http://127.0.0.1:9"} | changed
     environment |= {name: value for name, value in settings.items() if value is not None}
