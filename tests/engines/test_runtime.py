@@ -73,13 +73,13 @@ def progress(build: Path, world: World, dynamodb_endpoint: str) -> Iterator[Buil
 
 
 @pytest.mark.parametrize("given", [[{"batch_id": "b"}], "batch_xyz789", 7, None, True, {}])
-def test_an_event_that_is_no_question_is_a_clean_error(progress: BuiltWorld, given: object) -> None:
+def test_an_invalid_event_is_a_clean_error(progress: BuiltWorld, given: object) -> None:
     """The answer to any JSON is the envelope, not the runtime's error."""
     error = progress.invoke(given)["error"]
     assert (422, "VALIDATION_ERROR") == (error["status"], error["code"])
 
 
-def test_what_is_no_json_reaches_no_function(progress: BuiltWorld) -> None:
+def test_invalid_json_does_not_reach_the_function(progress: BuiltWorld) -> None:
     """The runtime refuses it, and the next event is answered."""
     assert progress.emulator
     assert "Runtime.UnmarshalError" == progress.emulator.send(b"{batch_id").json()["errorType"]

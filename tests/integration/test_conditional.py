@@ -117,7 +117,7 @@ def test_tag_that_is_not_ours(world: World, finished: str, tags: str) -> None:
     assert 200 == again(world, finished, tags).status
 
 
-def test_tag_is_good_for_a_minute(world: World, finished: str) -> None:
+def test_tag_holds_for_a_minute(world: World, finished: str) -> None:
     """An older tag gets the full answer and a new tag, even if nothing has changed."""
     _, eta, digest = parts(world.get(finished))
     second = int(time.time())
@@ -127,7 +127,7 @@ def test_tag_is_good_for_a_minute(world: World, finished: str) -> None:
     assert parts(old)[0] >= second
 
 
-def test_tag_is_good_until_its_forecast(world: World, running: str) -> None:
+def test_tag_holds_until_its_forecast(world: World, running: str) -> None:
     """A client must not keep a forecast that has passed."""
     made, _, digest = parts(world.get(running))
     second = int(time.time())
@@ -161,7 +161,7 @@ def test_tag_holds_for_its_batch_only(world: World, finished: str) -> None:
     assert 200 == again(world, other, world.get(finished).headers["ETag"]).status
 
 
-def test_tag_is_no_credential(world: World, finished: str) -> None:
+def test_tag_does_not_replace_a_token(world: World, finished: str) -> None:
     """The token is checked first, and another owner's batch is a 404 in spite of its tag."""
     tags = {"If-None-Match": world.get(finished).headers["ETag"]}
     path = progress_path(finished)
@@ -205,7 +205,7 @@ def test_batch_that_has_changed(world: World, name: str, value: int | None) -> N
     assert before != answer.headers["ETag"]
 
 
-def test_batch_that_has_expired_or_gone(world: World, running: str) -> None:
+def test_expired_or_deleted_batch(world: World, running: str) -> None:
     before = world.get(running).headers["ETag"]
     world.put_batch(running, expires_at=int(time.time()) - 1)
     assert (404, "BATCH_NOT_FOUND") == again(world, running, before).outcome

@@ -67,7 +67,7 @@ def test_items_are_summed_exactly_where_a_float_would_round(world: World) -> Non
     assert 2**53 + 1 == world.get(batch_id).data["total_items_extracted"]
 
 
-def test_counters_on_the_batch_are_not_believed(world: World) -> None:
+def test_counters_on_the_batch_are_ignored(world: World) -> None:
     """Counters that a writer keeps on the batch item are ignored."""
     batch_id = world.put_batch(total_urls=2, completed=2, failed=9, pending=9, total_items_extracted=99)
     world.put_jobs(batch_id, ["completed", "pending"])

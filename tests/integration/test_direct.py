@@ -111,7 +111,7 @@ def test_unknown_key(world: World, batch_id: str, key: str) -> None:
     assert [key] == list(answer["details"])
 
 
-def test_a_key_that_is_no_unicode(world: World, batch_id: str) -> None:
+def test_a_key_with_a_lone_surrogate(world: World, batch_id: str) -> None:
     """JSON can contain a lone surrogate, which UTF-8 cannot encode."""
     for odd in ({"\ud800": 1}, {"batch_id": batch_id, "limit\udfff": 1}):
         answer = world.invoke(odd)
@@ -168,7 +168,7 @@ def test_batch_id_is_needed(world: World) -> None:
 
 
 @pytest.mark.parametrize("value", [[], ["batch"], "x", "", 3, 0, 1.5, None, True, False])
-def test_event_that_is_no_object(world: World, value: object) -> None:
+def test_event_that_is_not_an_object(world: World, value: object) -> None:
     """The answer to any JSON is the envelope."""
     answer = error(world.invoke(value))
     assert "VALIDATION_ERROR" == answer["code"]

@@ -91,7 +91,7 @@ def test_missing_foreign_and_expired_batches_look_the_same(world: World) -> None
     assert headers == without_ids_and_times(world.get(foreign), foreign)[2]
 
 
-def test_batch_without_an_owner_is_nobodys(world: World) -> None:
+def test_batch_without_an_owner_is_readable_by_no_token(world: World) -> None:
     batch_id = unique("batch")
     world.put_item({"batch_id": {"S": batch_id}, "sk": {"S": "BATCH"}, "total_urls": {"N": "1"}})
     assert (404, "BATCH_NOT_FOUND") == world.get(batch_id).outcome

@@ -96,7 +96,7 @@ def test_forecast_is_never_in_the_past(world: World, put: Callable[[World], str]
     assert before <= moment(world.get(batch_id).data["estimated_completion"])
 
 
-def test_forecast_of_a_lively_batch_is_near(world: World) -> None:
+def test_forecast_of_a_fast_batch_is_near(world: World) -> None:
     """Two pending jobs of a few seconds each take less than an hour."""
     estimated = moment(world.get(put_observed(world)).data["estimated_completion"])
     assert estimated < datetime.now(UTC) + timedelta(minutes=10)
@@ -141,7 +141,7 @@ def test_finished_batch_with_nothing_recorded_is_done_now(world: World) -> None:
     assert before <= moment(world.get(batch_id).data["estimated_completion"]) <= datetime.now(UTC)
 
 
-def test_end_that_is_no_time_counts_as_not_recorded(world: World) -> None:
+def test_invalid_end_time_counts_as_not_recorded(world: World) -> None:
     batch_id = world.put_batch(created_at="2024-12-16T10:00:00.000Z")
     jobs = {
         f"job_{number}": {"status": "completed", "finished_at": text}
@@ -151,7 +151,7 @@ def test_end_that_is_no_time_counts_as_not_recorded(world: World) -> None:
     assert "2024-12-16T10:31:59Z" == world.get(batch_id).data["estimated_completion"]
 
 
-def test_creation_that_is_no_time_counts_as_not_recorded(world: World) -> None:
+def test_invalid_creation_time_counts_as_not_recorded(world: World) -> None:
     batch_id = world.put_batch(created_at="once upon a time")
     world.put_jobs(batch_id, ENDED)
     before = datetime.now(UTC).replace(microsecond=0)

@@ -195,7 +195,7 @@ def test_a_fault_is_what_it_is_to_the_stock_client(rig: Rig, faulty: Faulty, pla
 @pytest.mark.parametrize("bounded", [False, True])
 @pytest.mark.parametrize("name", DAMAGED)
 @pytest.mark.parametrize("place", ["batch", "first page"])
-def test_a_damaged_answer_is_no_answer(rig: Rig, faulty: Faulty, place: str, name: str, *, bounded: bool) -> None:
+def test_a_damaged_answer_is_not_accepted(rig: Rig, faulty: Faulty, place: str, name: str, *, bounded: bool) -> None:
     """It is retried like any retryable fault, and never accepted."""
     faulty.forever[place] = fault(name, place)
     with dynamodb.deadline(time.monotonic() + 60) if bounded else nullcontext(), pytest.raises(ServiceUnavailable):
@@ -218,7 +218,7 @@ def test_a_body_that_stops_coming_is_asked_for_again(rig: Rig, faulty: Faulty) -
 
 
 @pytest.mark.usefixtures("_at_once")
-def test_an_update_whose_answer_is_damaged_is_none(rig: Rig, faulty: Faulty) -> None:
+def test_an_update_with_a_damaged_answer_fails(rig: Rig, faulty: Faulty) -> None:
     """Nor is one that is throttled."""
     revisions = Revisions(rig.ours, "JobsTable")
     for reply in (Reply(body=b"{}", checksum=1), fault("ThrottlingException", "first page")):
@@ -296,7 +296,7 @@ def test_a_fault_that_passes_is_not_seen(function: Faulty, place: str, name: str
 
 
 @pytest.mark.usefixtures("_at_once")
-def test_a_direct_call_is_told_the_same(function: Faulty) -> None:
+def test_a_direct_call_has_the_same_error(function: Faulty) -> None:
     function.forever["later page"] = fault("bad checksum", "later page")
     answer = app.handler({"batch_id": "batch"}, Context())
     assert (503, "SERVICE_UNAVAILABLE") == (answer["error"]["status"], answer["error"]["code"])

@@ -183,7 +183,7 @@ def test_the_first_request_of_a_process_is_a_cold_start(world: World, capsys: py
     assert 0 == by_name(capsys.readouterr().out)["ColdStart"][0]
 
 
-def test_jobs_are_told_of_an_answer_alone(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+def test_jobs_are_counted_for_full_answers_only(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     """Otherwise the average would include answers without jobs: 304s, errors, the page."""
     batch_id = world.put_batch()
     world.put_jobs(batch_id, ["pending"] * 3)

@@ -178,7 +178,7 @@ def test_cursor_does_not_let_a_stranger_in(world: World) -> None:
     assert (404, "BATCH_NOT_FOUND") == world.get(batch_id, unique("owner"), cursor=cursor).outcome
 
 
-def test_cursor_of_a_batch_that_has_gone(world: World) -> None:
+def test_cursor_of_a_deleted_batch(world: World) -> None:
     batch_id = put_five(world)
     cursor = world.get(batch_id, limit="1").data["next_cursor"]
     world.delete_batch(batch_id)

@@ -149,7 +149,7 @@ def test_foreign_batch_is_as_good_as_missing(world: World, batch: Raw, partition
 
 @ANY_BATCH
 @given(event=st.recursive(st.none() | st.booleans() | st.integers() | st.text(max_size=5), st.lists, max_leaves=5))
-def test_event_that_is_no_object_is_answered(world: World, event: object) -> None:
+def test_event_that_is_not_an_object_is_answered(world: World, event: object) -> None:
     assert "VALIDATION_ERROR" == world.invoke(event)["error"]["code"]
 
 

@@ -238,7 +238,7 @@ class Overtaken:
 
 
 @pytest.mark.parametrize("owner", ["demo", "somebody"])
-def test_somebody_else_makes_the_batch_first(world: World, recorder: BatchRecorder, owner: str) -> None:
+def test_another_writer_makes_the_batch_first(world: World, recorder: BatchRecorder, owner: str) -> None:
     """Between the read and the write: the same batch is completed, a different one is a conflict."""
     batch_id = unique("batch")
     client = Overtaken(world.dynamodb, lambda: recorder.create(batch_id, owner, URLS))

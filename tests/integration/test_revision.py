@@ -113,7 +113,7 @@ def test_a_job_that_comes_or_goes_is_a_change_too(world: World, name: str) -> No
 
 
 @pytest.mark.parametrize("sk", ["BATCH", "JOB", "job#a", "META#JOB#a", "JOC#a"])
-def test_what_is_no_job_is_not_counted(world: World, sk: str) -> None:
+def test_other_items_are_not_counted(world: World, sk: str) -> None:
     """Especially the batch item, which every count changes: the function would invoke itself in an endless loop."""
     batch_id = world.put_batch()
     assert [] == deliver([record(batch_id, sk)])
@@ -128,7 +128,7 @@ def test_the_rest_of_the_batch_stays_as_it_is(world: World) -> None:
     assert before | {"revision": {"N": "1"}} == item(world, batch_id)
 
 
-def test_a_batch_that_is_gone_does_not_rise_again(world: World) -> None:
+def test_a_deleted_batch_is_not_created_again(world: World) -> None:
     """Its jobs expire later and come through the stream. A new batch item would never expire."""
     gone = unique("gone")
     assert [] == deliver([record(gone, name="REMOVE")])
@@ -172,7 +172,7 @@ def test_what_failed_is_counted_when_it_comes_again(world: World, monkeypatch: p
     assert (1, 2) == (revision(world, batch_id), revision(world, other))
 
 
-def test_a_batch_that_never_takes_a_count_holds_nothing_up(world: World) -> None:
+def test_a_batch_that_cannot_be_counted_does_not_block_the_others(world: World) -> None:
     """A retry cannot repair a `revision` of the wrong type."""
     odd, fine = world.put_batch(revision={"S": "seven"}), world.put_batch()
     assert [] == deliver([record(odd), record(fine)])
@@ -284,7 +284,7 @@ def test_polling_without_end_never_keeps_a_stale_answer(world: World, monkeypatc
     assert [304] * 61 + [200] + [304] * 8 == seen
 
 
-def test_a_forecast_that_has_passed_is_answered_anew(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tag_with_a_passed_forecast_gets_a_full_answer(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     batch_id = world.put_batch(total_urls=2, parallel_jobs=1, timeout_per_url=10, created_at=now(-1))
     world.put_jobs(batch_id, {"a": {"status": "processing", "started_at": now(-1)}})
     first = world.get(batch_id)

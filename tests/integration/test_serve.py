@@ -173,13 +173,13 @@ def test_a_bridge_of_another_machine_is_one_line() -> None:
 
 
 @pytest.mark.parametrize("address", ["docker0", "", "172.17.0", "::1"])
-def test_a_bridge_that_is_no_address_is_one_line(address: str) -> None:
+def test_an_invalid_bridge_is_one_line(address: str) -> None:
     """An empty address would bind every interface of the machine."""
     assert f"batch-progress: {address!r} is not an IPv4 address\n" == _refused(f"--bridge={address}")
 
 
 @pytest.mark.parametrize("port", ["http", "-1", "65536", "3000.5", "", "٣"])
-def test_a_port_that_is_none_is_one_line(port: str) -> None:
+def test_an_invalid_port_is_one_line(port: str) -> None:
     assert f"batch-progress: {port!r} is not a port; give a number from 0 (any free one) to 65535\n" == _refused(
         f"--port={port}"
     )

@@ -109,7 +109,7 @@ def test_other_tokens_go_the_opaque_way(world: World, issuer: Issuer) -> None:
     assert [] == issuer.asked
 
 
-def test_a_session_token_as_a_key_is_none(world: World, issuer: Issuer, batch_id: str) -> None:
+def test_a_session_token_as_an_api_key_is_refused(world: World, issuer: Issuer, batch_id: str) -> None:
     """`X-API-Key` accepts opaque tokens only."""
     answer = world.request("GET", progress_path(batch_id), [("X-API-Key", issuer.token())])
     assert (401, "INVALID_API_KEY") == (answer.status, answer.error["code"])
@@ -125,7 +125,9 @@ def test_the_session_token_decides_beside_a_key(world: World, issuer: Issuer, ba
 # Owners
 
 
-def test_an_owner_of_a_session_is_no_opaque_owner_of_the_same_name(world: World, issuer: Issuer, batch_id: str) -> None:
+def test_a_session_owner_and_an_opaque_owner_of_one_name_are_different(
+    world: World, issuer: Issuer, batch_id: str
+) -> None:
     """Neither sees the other's batches."""
     opaque = world.put_batch(owner="demo")
     assert (404, "BATCH_NOT_FOUND") == outcome(world, opaque, issuer.token(sub="demo"))
@@ -233,7 +235,7 @@ def test_times(world: World, issuer: Issuer, batch_id: str, claims: dict[str, in
 
 
 @pytest.mark.parametrize("expiry", [None, "soon", [], {}, float("nan"), float("inf")])
-def test_a_token_for_ever(world: World, issuer: Issuer, batch_id: str, expiry: object) -> None:
+def test_a_token_without_a_valid_expiry(world: World, issuer: Issuer, batch_id: str, expiry: object) -> None:
     """A token without a valid `exp` is refused."""
     assert INVALID == outcome(world, batch_id, issuer.token(exp=expiry))
 
@@ -334,7 +336,7 @@ def test_a_key_id_is_only_compared(world: World, issuer: Issuer, batch_id: str, 
 
 
 @pytest.mark.parametrize("kid", [7, None, [], {}])
-def test_a_key_id_that_is_no_text(world: World, issuer: Issuer, batch_id: str, kid: object) -> None:
+def test_a_key_id_that_is_not_a_string(world: World, issuer: Issuer, batch_id: str, kid: object) -> None:
     token = unsigned({"alg": "RS256", "kid": kid}, issuer.claims(), b"x" * 256)
     assert INVALID == outcome(world, batch_id, token)
 
@@ -587,7 +589,7 @@ BAD_DAYS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("day", BAD_DAYS)
-def test_an_issuer_on_a_bad_day_is_a_503_and_the_next_call_recovers(
+def test_a_failing_issuer_is_a_503_and_the_next_call_recovers(
     world: World, issuer: Issuer, batch_id: str, day: str
 ) -> None:
     """A token that may be valid is never a 401. The next call succeeds once the issuer has recovered."""
@@ -601,7 +603,9 @@ def test_an_issuer_on_a_bad_day_is_a_503_and_the_next_call_recovers(
 
 
 @pytest.mark.parametrize("day", BAD_DAYS)
-def test_a_bad_day_of_the_issuer_is_nobody_elses(world: World, issuer: Issuer, batch_id: str, day: str) -> None:
+def test_a_failing_issuer_affects_neither_known_keys_nor_api_keys(
+    world: World, issuer: Issuer, batch_id: str, day: str
+) -> None:
     """Tokens signed with a known key, and API keys, are accepted without asking the issuer."""
     assert GOOD == outcome(world, batch_id, issuer.token())
     for name, value in BAD_DAYS[day].items():
@@ -721,7 +725,7 @@ def test_cryptography_is_imported_for_a_session_token_alone(world: World, issuer
         {"BATCH_PROGRESS_TOKEN_ISSUER": "https://issuer.example.com?tenant=1"},
     ],
 )
-def test_a_deployment_that_would_trust_too_much_answers_nobody(
+def test_an_unsafe_issuer_setting_is_a_500(
     world: World,
     issuer: Issuer,
     batch_id: str,

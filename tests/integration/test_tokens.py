@@ -111,7 +111,7 @@ def test_expiry_is_checked_although_the_token_is_remembered(
     assert (401, "API_KEY_EXPIRED") == ask(world, batch_id, key(token)).outcome
 
 
-def test_expiry_ahead_is_no_obstacle(world: World, batch_id: str) -> None:
+def test_expiry_in_the_future_is_accepted(world: World, batch_id: str) -> None:
     assert 200 == ask(world, batch_id, bearer(world.put_token(expires_at=int(time.time()) + 3600))).status
 
 
@@ -217,7 +217,7 @@ def test_anything_else_is_refused_without_a_look_up(world: World, batch_id: str,
     assert (401, "INVALID_API_KEY") == ask(world, batch_id, key(token)).outcome
 
 
-def test_the_hash_of_a_token_is_no_token(world: World, batch_id: str, token: str) -> None:
+def test_the_hash_of_a_token_is_not_a_token(world: World, batch_id: str, token: str) -> None:
     """A hash from the table cannot be used as a token."""
     del token
     hashes = [item["token_hash"]["S"] for item in world.dynamodb.scan(TableName=world.tokens_table)["Items"]]

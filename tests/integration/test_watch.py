@@ -322,9 +322,7 @@ def test_no_text_of_a_job_reaches_the_terminal_as_a_command(local_api: LocalApi,
         ("batch_xyz789", "", "no token; give --token or set FREDDY_API_KEY"),
     ],
 )
-def test_what_cannot_be_told_is_one_line_and_status_2(
-    local_api: LocalApi, batch_id: str, token: str, said: str
-) -> None:
+def test_a_failure_is_one_line_and_status_2(local_api: LocalApi, batch_id: str, token: str, said: str) -> None:
     done = CliRunner().invoke(app, ["watch", batch_id, "--url", local_api.address], env={"FREDDY_API_KEY": token})
     assert (2, "") == (done.exit_code, done.stdout)
     assert done.stderr.startswith(f"batch-progress: {said}")
@@ -337,7 +335,7 @@ def test_the_token_of_the_option_comes_first(local_api: LocalApi) -> None:
     assert 0 == CliRunner().invoke(app, arguments, env={"FREDDY_API_KEY": "wrong"}).exit_code
 
 
-def test_it_gives_up_when_nobody_answers() -> None:
+def test_it_gives_up_without_an_answer() -> None:
     with socket.create_server(("127.0.0.1", 0)) as closed:
         address = f"http://127.0.0.1:{closed.getsockname()[1]}"
     arguments = ["watch", "batch_a", "--url", address, "--give-up-after", "2s"]

@@ -66,7 +66,7 @@ def test_every_job_is_recorded_as_it_ends() -> None:
     ] == recorder.calls
 
 
-def test_workers_leave_everything_as_it_is_when_told_to_stop() -> None:
+def test_stopped_workers_leave_their_jobs_unchanged() -> None:
     stop = threading.Event()
 
     class Stopping(Recorder):

@@ -133,7 +133,7 @@ def test_faults_are_survived() -> None:
     assert notes.troubles[-1] is None
 
 
-def test_a_throttled_client_waits_as_long_as_it_is_told() -> None:
+def test_a_throttled_client_waits_for_retry_after() -> None:
     assert 20 <= told(error(429, "RATE_LIMIT_EXCEEDED", **{"Retry-After": "20"}), ok(progress(4)))[1].waits[0]
 
 

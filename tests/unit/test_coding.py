@@ -41,7 +41,7 @@ def test_as_it_is(value: object) -> None:
 
 
 @given(value=st.dictionaries(st.text("abc"), st.text("abc") | st.integers()))
-def test_room_is_no_larger_than_need_be(value: object) -> None:
+def test_room_is_not_larger_than_needed(value: object) -> None:
     """For plain letters it is exact."""
     body = json.dumps(value).encode()
     assert len(json.dumps(body.decode())) - 2 == Identity().room_for(body, strings(value))

@@ -24,7 +24,9 @@ LEGACY = "KsMe4itHf1JbImpvYl9hIiwxMCw3LDEsMjQ1LCJvYnNlcnZlZCIsMzAwLDIwMCw0MDBd"
     items=NATURAL,
     estimate=st.builds(Estimate, st.sampled_from(Basis), SECOND, SECOND, SECOND),
 )
-def test_what_goes_in_comes_out(job_id: str, done: tuple[int, int, int], items: int, estimate: Estimate) -> None:
+def test_a_cursor_survives_the_round_trip(
+    job_id: str, done: tuple[int, int, int], items: int, estimate: Estimate
+) -> None:
     """Its text needs no escaping in a URL."""
     counts = Counts(sum(done), done[0], done[1], items)
     cursor = Cursor.behind(job_id, counts, estimate)
@@ -36,7 +38,7 @@ def test_what_goes_in_comes_out(job_id: str, done: tuple[int, int, int], items: 
 
 
 @given(data=st.data())
-def test_a_damaged_cursor_is_none(data: st.DataObject) -> None:
+def test_a_damaged_cursor_is_refused(data: st.DataObject) -> None:
     """A changed character anywhere, or a missing part."""
     at = data.draw(st.integers(0, len(TEXT) - 1))
     letter = data.draw(st.sampled_from("Aa0-_=/ é"))

@@ -78,7 +78,7 @@ def test_a_detailed_page_has_what_details_show(odd: dict[str, Any]) -> None:
     assert ("TIMEOUT", "…", "2024-12-16T10:30:02.123Z") == (item.error_code.S, item.error_message.S, item.started_at.S)
 
 
-def test_what_is_absent_is_none_and_what_is_unknown_is_passed_over() -> None:
+def test_absent_attributes_are_none_and_unknown_ones_are_ignored() -> None:
     """Writers of different versions can share a table."""
     (item,) = decoded(page({"sk": {"S": "JOB#a"}, "novelty": {"M": {"deep": {"L": [{"NULL": True}]}}}})).items
     assert decode.Item(sk=decode.Text("JOB#a")) == item
@@ -239,14 +239,14 @@ def test_no_exception_for_each_malformed_attribute(
         page(JOB).replace(b"example", b"\xff"),
     ],
 )
-def test_what_is_no_page(body: bytes) -> None:
+def test_invalid_pages(body: bytes) -> None:
     """An incomplete page is refused, also if its count differs from its items."""
     with pytest.raises((msgspec.DecodeError, UnicodeDecodeError)):
         decoded(body)
 
 
 @pytest.mark.parametrize("body", [b"", b"null", b"[]", b'{"Item": []}', b'{"Item": null}', b'{"Item": {"sk": 1}}'])
-def test_what_is_no_answer_to_a_get(body: bytes) -> None:
+def test_invalid_answers_to_a_get(body: bytes) -> None:
     with pytest.raises(msgspec.DecodeError):
         decode.get_result(body)
 

@@ -58,7 +58,7 @@ def test_is_finite_never_negative_and_in_order(
 
 @settings(max_examples=150, deadline=None)
 @given(st.lists(ANYTHING, max_size=20), st.lists(ANYTHING, max_size=20), st.integers(-5, 100), WORKERS, TIMEOUT)
-def test_takes_any_clock_in_its_stride(
+def test_any_clock_makes_a_finite_forecast(
     finished: list[float], running: list[float], pending: int, workers: int | None, timeout: float | None
 ) -> None:
     """Ages and durations may be negative, NaN or infinite; the forecast never is."""
@@ -252,7 +252,7 @@ def test_a_steady_batch_settles_within_a_tenth_after_a_fifth(workers: int, share
 
 
 @pytest.mark.parametrize("workers", [1, 3, 10])
-def test_a_four_minute_run_is_never_told_hours(workers: int) -> None:
+def test_a_four_minute_run_is_never_forecast_as_hours(workers: int) -> None:
     """At any time the forecast is less than ten times too long."""
     rng = random.Random(workers)  # noqa: S311  # jobs, not secrets
     jobs = [rng.lognormvariate(1, 0.7) for _ in range(60 * workers)]
@@ -287,7 +287,7 @@ def test_the_interval_holds_for_about_four_batches_in_five() -> None:
     assert sum(held) / len(held) == pytest.approx(0.8, abs=0.1)
 
 
-def test_a_straggler_is_not_written_off() -> None:
+def test_a_straggler_may_take_as_long_again() -> None:
     """A job that runs long after the others may take as long again, and does not end at once."""
     made = time_left([5.0] * 40, [25.0], 0, workers=3, timeout=60)
     assert made.median > 0.5

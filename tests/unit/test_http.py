@@ -52,7 +52,7 @@ LONG, SHORT = "/api/v1/scrape/batch/{batch_id}/progress", "/v1/scrape/batch/{bat
         (None, "/watch/b", "b", "/watch/b"),
     ],
 )
-def test_the_base_path_of_a_custom_domain_is_no_part_of_the_path(
+def test_the_base_path_of_a_custom_domain_is_not_part_of_the_path(
     resource: str | None, sent: str, proxy: object, path: str
 ) -> None:
     """API Gateway keeps it in `path`, but not in the matched resource."""
@@ -91,7 +91,7 @@ def test_the_scheme_has_no_case(value: str) -> None:
         ({"x_api_key": ["a", "b"]}, ApiKeyInvalid),
     ],
 )
-def test_what_is_no_credential(headers: dict[str, str | list[str]], refusal: type[Exception]) -> None:
+def test_invalid_credentials(headers: dict[str, str | list[str]], refusal: type[Exception]) -> None:
     with pytest.raises(refusal) as caught:
         request(**headers).credential()
     assert isinstance(caught.value, CredentialRefused) == (refusal is not AuthenticationRequired)

@@ -38,7 +38,7 @@ def test_a_container_asks_the_port_and_region_of_the_local_server() -> None:
 
 
 @pytest.mark.parametrize("command", ["local_invoke", "local_start_api", "local_start_lambda"])
-def test_each_command_is_told_the_same(command: str) -> None:
+def test_all_commands_have_the_same_settings(command: str) -> None:
     told = CONFIGURED[command]["parameters"]
     assert (REGION, "local-env.json") == (told["region"], told["env_vars"])
     assert ["host.docker.internal:host-gateway"] == told["add_host"]

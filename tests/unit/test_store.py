@@ -65,7 +65,7 @@ def test_a_stranger_costs_one_page() -> None:
     assert (1, 1) == (log.pages, len(client.asked))
 
 
-def test_jobs_without_their_batch_are_nobodys() -> None:
+def test_jobs_without_their_batch_are_not_found() -> None:
     with pytest.raises(BatchNotFound):
         read(answer(job("a"), more=False))
 
