@@ -508,7 +508,7 @@ def test_keys_are_used_for_as_long_as_the_issuer_is_away(issuer: Issuer, caplog:
         assert key.kid == keys.find(key.kid, key.algorithm, now + seconds).key_id
     assert 4 == len(issuer.asked), issuer.asked
     assert 2 == len(caplog.records)
-    assert all("those of before stay in use" in record.getMessage() for record in caplog.records)
+    assert all("the cached ones stay in use" in record.getMessage() for record in caplog.records)
     issuer.status = 200
     assert key.kid == keys.find(key.kid, key.algorithm, now + 86_500).key_id
     assert 2 == len(caplog.records)
@@ -670,7 +670,10 @@ def test_what_went_wrong_is_in_the_log_and_no_token(
     with caplog.at_level(logging.DEBUG):
         unavailable(world, batch_id, token)
     (record,) = [record for record in caplog.records if record.name == jwks.__name__]
-    assert f"The token issuer {issuer.address} did not hand out its keys, none are known" in record.getMessage()
+    assert (
+        f"The keys of the token issuer {issuer.address} could not be fetched, and none are cached"
+        in record.getMessage()
+    )
     assert "status 500" in record.getMessage()
     signature = token.rpartition(".")[2]
     assert not any(signature in record.getMessage() for record in caplog.records)

@@ -1,4 +1,4 @@
-"""Everything that can go wrong, as one small tree. None of it knows of HTTP.
+"""All errors, as one small tree. They are independent of HTTP: `functions/progress/envelope.py` maps codes to statuses.
 
 * BatchProgressError
   * AuthenticationError
@@ -19,13 +19,13 @@ from typing import Any, ClassVar
 
 
 class BatchProgressError(Exception):
-    """A failure that a caller is told about.
+    """An error that a caller sees: in the envelope of a response, or as an exception of the recorder.
 
     Attributes:
-        code: Stable name of the failure, for programs.
-        message: One sentence for the person at the other end.
+        code: Stable identifier, for programs.
+        message: One sentence for people.
         system_message: A short fixed text for logs and alarms.
-        details: What the failure is about; never a secret, never another tenant's.
+        details: The values that the error is about, by name. Never a secret, never another tenant's data.
     """
 
     code: ClassVar[str] = "INTERNAL_ERROR"
@@ -33,21 +33,25 @@ class BatchProgressError(Exception):
     system_message: ClassVar[str] = "Internal error"
 
     def __init__(self, **details: str) -> None:
-        """Keep `details`; the texts are those of the class."""
         super().__init__(self.system_message)
         self.details: Mapping[str, str] = details
 
+    def __str__(self) -> str:
+        """Return the fixed text and the details, such as `Batch not found (batch_id: batch_xyz789)`."""
+        details = ", ".join(f"{name}: {value}" for name, value in self.details.items())
+        return f"{self.system_message} ({details})" if details else self.system_message
+
     def __reduce__(self) -> tuple[Any, ...]:
-        """Let an error cross from one process to another, as a pool of them hands it over, whatever it is made from."""
+        """Pickle without calling `__init__`, whose arguments differ by class. A process pool pickles exceptions."""
         return copyreg.__newobj__, (type(self), *self.args), vars(self)  # type: ignore[attr-defined]  # pickle's own
 
 
 class AuthenticationError(BatchProgressError):
-    """The caller did not show who it is."""
+    """The caller could not be authenticated."""
 
 
 class AuthenticationRequired(AuthenticationError):
-    """No credentials came with the request."""
+    """The request has no credentials."""
 
     code = "AUTHENTICATION_REQUIRED"
     message = "Send your token as 'Authorization: Bearer <token>' or 'X-API-Key: <token>'."
@@ -55,11 +59,11 @@ class AuthenticationRequired(AuthenticationError):
 
 
 class CredentialRefused(AuthenticationError):
-    """A credential came and is not good. The subclasses say why, and by which header it came."""
+    """The request's credential is not valid. The subclasses distinguish the reason, and bearer tokens from API keys."""
 
 
 class TokenInvalid(CredentialRefused):
-    """A bearer token that is malformed, unknown or revoked."""
+    """The bearer token is malformed, unknown or revoked."""
 
     code = "TOKEN_INVALID"
     message = "This bearer token is not valid."
@@ -67,7 +71,7 @@ class TokenInvalid(CredentialRefused):
 
 
 class TokenExpired(CredentialRefused):
-    """A bearer token past its expiry."""
+    """The bearer token has expired."""
 
     code = "TOKEN_EXPIRED"
     message = "This bearer token has expired."
@@ -75,15 +79,15 @@ class TokenExpired(CredentialRefused):
 
 
 class TokenMissingSubject(CredentialRefused):
-    """A session token that is good and does not say whose it is."""
+    """The session token is valid, but has no usable owner claim."""
 
     code = "TOKEN_MISSING_SUBJECT"
-    message = "This bearer token does not say whose it is."
-    system_message = "Token without its owner's claim"
+    message = "This bearer token does not name its owner."
+    system_message = "Token without an owner claim"
 
 
 class ApiKeyInvalid(CredentialRefused):
-    """An API key that is malformed or unknown."""
+    """The API key is malformed or unknown."""
 
     code = "INVALID_API_KEY"
     message = "This API key is not valid."
@@ -91,7 +95,7 @@ class ApiKeyInvalid(CredentialRefused):
 
 
 class ApiKeyExpired(CredentialRefused):
-    """An API key past its expiry."""
+    """The API key has expired."""
 
     code = "API_KEY_EXPIRED"
     message = "This API key has expired."
@@ -99,7 +103,7 @@ class ApiKeyExpired(CredentialRefused):
 
 
 class ApiKeyDeactivated(CredentialRefused):
-    """An API key that was revoked."""
+    """The API key has been revoked."""
 
     code = "API_KEY_DEACTIVATED"
     message = "This API key has been deactivated."
@@ -107,69 +111,65 @@ class ApiKeyDeactivated(CredentialRefused):
 
 
 class BatchNotFound(BatchProgressError):
-    """No batch with this id belongs to the caller: missing, expired or another owner's, told alike."""
+    """The batch does not exist, has expired or belongs to another owner. The caller cannot see which."""
 
     code = "BATCH_NOT_FOUND"
     message = "No batch with this id belongs to you."
     system_message = "Batch not found"
 
     def __init__(self, batch_id: str) -> None:
-        """Name the batch that was asked for."""
         super().__init__(batch_id=batch_id)
 
 
 class JobNotFound(BatchProgressError):
-    """The batch is there, and has no such job."""
+    """The batch exists, but has no job with this id."""
 
     code = "JOB_NOT_FOUND"
     message = "This batch has no job with this id."
     system_message = "Job not found"
 
     def __init__(self, batch_id: str, job_id: str) -> None:
-        """Name the job that was asked for."""
         super().__init__(batch_id=batch_id, job_id=job_id)
 
 
 class BatchConflict(BatchProgressError):
-    """The id is taken by a batch that is not the one to be made: another owner's, or one with other values."""
+    """The batch id is in use: by another owner, by a batch with other values, or by jobs of an expired batch."""
 
     code = "BATCH_CONFLICT"
-    message = "This batch id is taken by another batch."
+    message = "Another batch already uses this id."
     system_message = "Batch conflict"
 
     def __init__(self, batch_id: str) -> None:
-        """Name the batch, never whose it is."""
         super().__init__(batch_id=batch_id)
 
 
 class IllegalTransition(BatchProgressError):
-    """A job cannot go from its state to the one asked for, or is there already with other values.
+    """A job cannot change to the requested status, or already has it with other values. The job is unchanged.
 
     Attributes:
-        current: The state it is in, and stays in.
-        wanted: The state it was to go to.
+        current: The job's status.
+        wanted: The requested status.
     """
 
     code = "ILLEGAL_TRANSITION"
-    message = "The job is in a state from which it cannot go to this one."
+    message = "The job's current status does not allow this change."
     system_message = "Illegal transition"
 
     def __init__(self, batch_id: str, job_id: str, current: str, wanted: str) -> None:
-        """Name the job and both states."""
         super().__init__(batch_id=batch_id, job_id=job_id, current=current, wanted=wanted)
         self.current = current
         self.wanted = wanted
 
     def __str__(self) -> str:
-        """Say both states."""
-        job = f"{self.details['job_id']} of {self.details['batch_id']}"
+        """Name the job and both statuses."""
+        job = f"Job {self.details['job_id']} of batch {self.details['batch_id']}"
         if self.current == self.wanted:
-            return f"{job} is {self.current} already, with other values"
-        return f"{job} cannot go from {self.current} to {self.wanted}"
+            return f"{job} is already {self.current}, with other values"
+        return f"{job} cannot change from {self.current} to {self.wanted}"
 
 
 class InvalidRequest(BatchProgressError):
-    """The caller asked for something that cannot be; `details` says what and why, by field."""
+    """The request is invalid; `details` has the reason for each invalid field."""
 
     code = "VALIDATION_ERROR"
     message = "The request is not valid; 'details' says which fields and why."
@@ -177,21 +177,20 @@ class InvalidRequest(BatchProgressError):
 
 
 class ServiceUnavailable(BatchProgressError):
-    """DynamoDB, or the issuer of session tokens, was away, too slow or sent a damaged answer, after the retries."""
+    """DynamoDB (after the retries) or the issuer of session tokens gave no usable response in time."""
 
     code = "SERVICE_UNAVAILABLE"
-    message = "The service cannot answer just now. Please try again shortly."
+    message = "The service is temporarily unavailable. Please try again shortly."
     system_message = "Service unavailable"
 
 
 class ConfigurationError(BatchProgressError):
-    """The deployment is wrong, not the caller: `str(error)` names the setting, the caller sees a plain 500."""
+    """The deployment's configuration is wrong. `str(error)` says how, for the log; the caller sees `INTERNAL_ERROR`."""
 
     def __init__(self, reason: str) -> None:
-        """Keep `reason` for the log; it is not for the caller."""
         super().__init__()
         self.reason = reason
 
     def __str__(self) -> str:
-        """Return the reason."""
+        """Return the reason, which `details` must not have: callers see them."""
         return self.reason

@@ -1,20 +1,22 @@
-"""When a batch will have ended: seconds in, seconds out.
+"""Forecast when the last job of a batch ends. All inputs and outputs are in seconds.
 
-Elapsed-time extrapolation is wrong twice. Short jobs end first, so means taken early
-are too low; and a rate says nothing about the last few jobs, on which the end depends.
-So this module estimates how long one job takes, and plays the rest of the batch:
+Extrapolating the elapsed time is wrong in two ways. Short jobs end first, so early means
+are too low. And a rate says nothing about the last few jobs, which determine the end.
+This module estimates the distribution of job durations, then simulates the rest of the
+batch:
 
-1. A prior for the durations: normal on a power scale, its place drawn gently towards a
-   share of the timeout, fitted to ended jobs and, as censored, to the running ones.
-2. The durations themselves: the product-limit estimate over ended jobs (events) and
-   running ones (censored at their age), with the prior as a fraction of a job's weight.
-3. What is left of a running job: that estimate, given that the job is as old as it is.
-4. The rest of the batch: first come, first served over the workers, a fixed number of
-   times with fixed, evenly spread draws. Same input, same answer.
+1. Fit a prior: a normal distribution of durations on a power scale. Ended jobs count as
+   they are, running ones as censored. Its mean is drawn weakly towards a share of the
+   timeout.
+2. Estimate the durations: the product-limit estimate over ended jobs (events) and running
+   ones (censored at their age). The prior weighs about as much as one ended job.
+3. The time left of a running job: that estimate, conditional on the job's age.
+4. Simulate the rest of the batch, first come, first served over the workers, a fixed
+   number of times with fixed, stratified draws: the same input gives the same result.
 
-Sources: Kaplan and Meier (1958) for step 2, with Susarla and Van Ryzin (1976) for the
-prior in it; Dempster, Laird and Rubin (1977) for step 1; Graham (1969) for step 4. What
-was measured, and what was tried and dropped: docs/decisions/0008-forecast.md.
+Sources: step 1, Dempster, Laird and Rubin (1977); step 2, Kaplan and Meier (1958), with
+the prior as in Susarla and Van Ryzin (1976); step 4, Graham (1969). Measurements and
+rejected alternatives: docs/decisions/0008-forecast.md.
 """
 
 from __future__ import annotations
@@ -30,10 +32,10 @@ from batch_progress.table import DEFAULT_TIMEOUT_SECONDS, DEFAULT_WORKERS
 
 
 class Forecast(NamedTuple):
-    """Seconds until the last job of a batch has ended."""
+    """Seconds until the last job of a batch ends."""
 
     median: float
-    """As likely too early as too late."""
+    """Half of such batches end before this."""
     low: float
     """One batch in ten ends before this."""
     high: float
@@ -41,36 +43,36 @@ class Forecast(NamedTuple):
 
 
 class Constants(NamedTuple):
-    """What was learnt from replays of finished batches; `benchmarks/fit_forecast.py` fits it."""
+    """Constants fitted to replays of finished batches by `benchmarks/fit_forecast.py`."""
 
     power: float
     """Durations to this power are roughly normal."""
     typical_share: float
-    """The job expected before any has been seen, as a share of the timeout."""
+    """Expected duration of a job before any is observed, as a share of the timeout."""
     typical_doubt: float
-    """How far off that may be, as the standard deviation of its logarithm."""
+    """Uncertainty of `typical_share`, as the standard deviation of its logarithm."""
     spread: float
-    """The coefficient of variation expected of durations."""
+    """Expected coefficient of variation of durations."""
     spread_jobs: float
-    """... and how many ended jobs that expectation is worth."""
+    """Weight of `spread`, in observed jobs."""
     prior_jobs: float
-    """How many ended jobs the fitted normal is worth in the product-limit estimate."""
+    """Weight of the fitted normal in the product-limit estimate, in ended jobs."""
     prior_width: float
     """The prior's standard deviation, as a share of the fitted one."""
     beyond: float
-    """How much longer than the oldest running job a job may take, as a share of its age."""
+    """How much longer than the oldest running job a job may take, as a share of that job's age."""
     beyond_jobs: float
-    """... and how many ended jobs that is worth."""
+    """Weight of `beyond`, in ended jobs."""
     gap: float
-    """A worker's pause between two jobs, in median jobs times `gap_workers`."""
+    """Expected pause of a worker between two jobs, in median job durations, times `gap_workers`."""
     gap_workers: float
-    """... that is how many workers seen the expectation is worth; idle ones among them mean longer pauses."""
+    """Weight of that expectation, in observed workers. Idle ones among these make the estimated pause longer."""
     doubt: float
-    """How far off all of this may be, as the standard deviation of the logarithm of what is left."""
+    """General uncertainty, as the standard deviation of the logarithm of the time left."""
     doubt_mean: float
-    """... and what the standard error of the mean job adds to it, as a share of that."""
+    """Factor on the relative standard error of the mean job, which is added to `doubt`."""
     doubt_later: float
-    """... and what is added upwards while most jobs are still running, and none has shown how long they get."""
+    """Added upwards only, while most observed jobs are still running: their full durations are not known."""
 
 
 FITTED: Final = Constants(
@@ -90,18 +92,18 @@ FITTED: Final = Constants(
     doubt_later=0.43,
 )
 
-SHORTEST: Final = 1e-3  # seconds; also what a job gets that ended before it started
+SHORTEST: Final = 1e-3  # seconds; also the duration of a job that ended before it started
 LONGEST: Final = 1e8  # seconds, three years
 
-DRAWS: Final = 31  # how often the rest of a batch is played; a prime, see _draws
-QUANTILES: Final = 256  # how finely the distribution of durations is kept
-SAMPLED: Final = 256  # durations looked at, of however many
-PLAYED: Final = 64  # running jobs, and waiting ones, played one by one; the rest is a mean
+DRAWS: Final = 31  # simulations of the rest of a batch; a prime, see _draws
+QUANTILES: Final = 256  # of the distribution of durations
+SAMPLED: Final = 256  # at most this many durations of ended jobs are used
+PLAYED: Final = 64  # running jobs, and waiting ones, simulated one by one; sampled or pooled beyond
 ROUNDS: Final = 6  # of expectation maximisation
-PRIOR_POINTS: Final = 12  # equally likely durations that stand for the prior
-BEYOND: Final = (0.3, 1.0, 3.0)  # how far beyond the oldest running job, in `beyond`
-WIDEST: Final = 2.0  # the largest coefficient of variation believed; ages alone would set no bound
-FAR_OUT: Final = 6.0  # widths from the centre, where the normal's tail underflows
+PRIOR_POINTS: Final = 12  # equally likely durations that represent the prior
+BEYOND: Final = (0.3, 1.0, 3.0)  # events beyond the oldest running job, in units of `beyond`
+WIDEST: Final = 2.0  # the largest coefficient of variation; running jobs alone would not bound it
+FAR_OUT: Final = 6.0  # standard deviations from the mean; further out, an approximation is used
 SQRT2: Final = math.sqrt(2)
 NORMAL_PEAK: Final = math.sqrt(2 / math.pi)  # twice the standard normal's density at 0
 GOLDEN: Final = (math.sqrt(5) - 1) / 2
@@ -117,21 +119,23 @@ def time_left(
 ) -> Forecast:
     """Forecast when the last job ends, with an interval that covers 80% of batches.
 
-    Pure and deterministic; the order of the jobs doesn't matter. More pending jobs never
-    make it sooner. Impossible numbers are taken for the nearest possible ones.
+    Pure and deterministic; the order of the jobs does not matter. More pending jobs never
+    make the forecast earlier. Impossible numbers are clamped to the nearest possible ones.
 
     Args:
-        finished: Seconds that each ended job took. Negative (clock skew) counts as none.
-        running: Seconds that each running job has been running for. The same holds.
-        pending: How many jobs have not started.
-        workers: How many jobs the batch runs at once. None where it declares none: as
-            many as are running. More running than declared wins.
-        timeout: Seconds after which a job is cut off. None where none is declared: jobs
-            may take any time, and are expected to be as long as the platform's are.
+        finished: Duration of each ended job, in seconds. A negative one (clock skew)
+            counts as zero.
+        running: Age of each running job, in seconds. A negative one counts as zero.
+        pending: The number of jobs that have not started.
+        workers: The number of jobs that the batch runs at once, `None` if not declared:
+            it is then estimated from the running jobs. If more jobs than this are
+            running, their number is used.
+        timeout: Seconds after which a job is stopped, `None` if not declared: durations
+            are then not limited, and the platform's default serves only as the prior.
 
     Returns:
-        Seconds from now, never negative, `low <= median <= high`; three zeros where
-        nothing is left.
+        Seconds from now, never negative, `low <= median <= high`; three zeros if no job
+        is left.
     """
     if not running and pending <= 0:
         return Forecast(0.0, 0.0, 0.0)
@@ -141,9 +145,9 @@ def time_left(
     known, busy = len(ended), len(ages)
     slots = max(workers, busy, 1) if workers else _slots(busy)
     most = limit - ages[0] if limit and pending <= 0 else math.inf
-    if known > SAMPLED:  # the middle of each of so many parts
+    if known > SAMPLED:  # the middle of each of SAMPLED equal parts
         ended = [ended[(2 * i + 1) * known // (2 * SAMPLED)] for i in range(SAMPLED)]
-    if busy > PLAYED:  # the end of each part, so that the oldest is among them
+    if busy > PLAYED:  # the last of each of PLAYED equal parts, so that the oldest job is included
         ages = [ages[(i + 1) * busy // PLAYED - 1] for i in range(PLAYED)]
 
     centre, width = _prior(ended, ages, limit or DEFAULT_TIMEOUT_SECONDS)
@@ -153,7 +157,7 @@ def time_left(
     idle = slots - busy if known or busy else 0
     mean, middle = sum(durations) / QUANTILES, durations[QUANTILES // 2]
     gap = (c.gap * middle + idle * mean) / (c.gap_workers + slots)
-    one_in = busy / len(ages) if ages else 1.0  # jobs that one of those played stands for
+    one_in = busy / len(ages) if ages else 1.0  # running jobs for each simulated one
     ends = _ends(durations, ages, (slots - busy) / one_in, max(pending, 0) / one_in, gap)
 
     doubt = math.hypot(c.doubt, c.doubt_mean * width / (centre * c.power) / math.sqrt(known + 1))
@@ -162,15 +166,16 @@ def time_left(
 
 
 def _in_order(seconds: Sequence[float]) -> list[float]:
-    """Sort, and bring what no clock can show (negative, NaN, infinite) within bounds."""
+    """Sort durations, with impossible ones (negative, NaN, infinite) clamped to the bounds."""
     return sorted([s if SHORTEST < s < LONGEST else LONGEST if s > 1 else SHORTEST for s in seconds])
 
 
 def _slots(busy: int) -> int:
-    """Guess how many workers a batch has that declares none, from how many are at work.
+    """Estimate an undeclared number of workers from the number of running jobs.
 
-    A look finds some of them between two jobs. One short of the platform's default is the
-    default, and people choose round numbers: the next multiple of five, if within a fifth.
+    A worker between two jobs is not visible, so the number is rounded up: from one less
+    than the platform's default to the default, otherwise to the next multiple of five if
+    that adds at most a fifth, since people choose round numbers.
     """
     if busy == DEFAULT_WORKERS - 1:
         return DEFAULT_WORKERS
@@ -181,8 +186,8 @@ def _slots(busy: int) -> int:
 def _prior(ended: list[float], ages: list[float], timeout: float) -> tuple[float, float]:
     """Fit a normal to `seconds ** power`: mean and standard deviation on that scale.
 
-    Expectation maximisation: a running job counts as what it may be expected to take
-    beyond its age. Nothing seen at all is the expectation from the timeout.
+    Expectation maximisation: a running job counts with its expected duration, given its
+    age. Without any job, the mean is the one expected from the timeout.
     """
     c = FITTED
     expected = (c.typical_share * timeout) ** c.power
@@ -197,7 +202,7 @@ def _prior(ended: list[float], ages: list[float], timeout: float) -> tuple[float
         total, squares = known, known_squares
         for floor in floors:
             z = (floor - centre) / width
-            # Mills' ratio: how far beyond its floor, in widths, a normal may be expected.
+            # Inverse Mills ratio: the mean of a standard normal, given that it exceeds z.
             hazard = z + 1 / z if z > FAR_OUT else NORMAL_PEAK * math.exp(-z * z / 2) / math.erfc(z / SQRT2)
             mean = centre + width * hazard
             total += mean
@@ -212,10 +217,10 @@ def _prior(ended: list[float], ages: list[float], timeout: float) -> tuple[float
 
 
 def _durations(ended: list[float], known: int, ages: list[float], busy: int, prior: tuple[float, float]) -> list[float]:
-    """Estimate how long jobs take, as so many equally likely seconds in order.
+    """Estimate the distribution of durations: `QUANTILES` equally likely seconds, in order.
 
-    The product-limit estimate: at each duration that is seen, the share of the jobs still
-    at risk that end there. `ended` and `ages` stand for `known` and `busy` jobs.
+    The product-limit estimate: at each observed duration, the share of the jobs at risk
+    that end there. `ended` and `ages` are samples of `known` and `busy` jobs.
     """
     c = FITTED
     centre, width = prior
@@ -241,14 +246,15 @@ def _durations(ended: list[float], known: int, ages: list[float], busy: int, pri
 
 
 def _ends(durations: list[float], ages: list[float], free: float, waiting: float, gap: float) -> list[float]:
-    """Play the rest of the batch, once for each draw: seconds until the last job ends.
+    """Simulate the rest of the batch, once for each draw: seconds until the last job ends.
 
-    `free` workers have no job, `waiting` jobs have not begun; each pauses a worker for `gap`.
+    `free` workers have no job, `waiting` jobs have not started. Before each of these jobs
+    its worker pauses for `gap`.
     """
     takes = [seconds + gap for seconds in durations]
     bulk = max(waiting - PLAYED, 0.0) * sum(takes) / QUANTILES
     alone = PLAYED + min(math.ceil(waiting), PLAYED)
-    # Where in `durations` those longer than each running job begin, and how many they are.
+    # For each running job: the index of the first longer duration, how many of these there are, and the age.
     older = [min(bisect_right(durations, age), QUANTILES - 1) for age in ages]
     rests = [(at, QUANTILES - at, min(age, durations[at])) for at, age in zip(older, ages, strict=True)]
     ends = []
@@ -259,9 +265,10 @@ def _ends(durations: list[float], ages: list[float], free: float, waiting: float
 
 
 def _interval(ends: list[float], doubt: float, later: float, most: float) -> Forecast:
-    """Sum up the draws: the middle of them, and the middle 80% spread by what they can't know.
+    """Summarise the draws: the mean of the middle fifth, and the middle 80%, widened by the uncertainty.
 
-    `doubt` and, upwards, `later` are standard deviations of the logarithm of what is left.
+    `doubt` (downwards) and `later` (upwards) are standard deviations of the logarithm of
+    the time left.
     """
     spread = [
         end * math.exp(score * (later if score > 0 else doubt)) for end, score in zip(ends, _scores(DRAWS), strict=True)
@@ -274,10 +281,11 @@ def _interval(ends: list[float], doubt: float, later: float, most: float) -> For
 
 
 def _last_end(left: list[float], free: float, bulk: float, jobs: list[float]) -> float:
-    """Play `jobs` first come, first served: seconds until the last worker is done.
+    """Simulate `jobs` first come, first served: seconds until the last worker is done.
 
-    Workers are free after `left` seconds, `free` more at once. `bulk` seconds of work go
-    first, poured over the workers like water, for the sake of speed.
+    One worker becomes free after each of the `left` seconds, and `free` more are free now.
+    Before `jobs`, `bulk` seconds of work are spread over the workers that become free
+    first, so that they all finish it at the same time: much faster than job by job.
     """
     level = 0.0
     if bulk:
@@ -299,11 +307,11 @@ def _last_end(left: list[float], free: float, bulk: float, jobs: list[float]) ->
 
 @cache
 def _draws() -> list[tuple[int, ...]]:
-    """Make the fixed draws: for each job that is played, one of the quantiles.
+    """Make the fixed draws: for each draw, the index of one quantile per simulated job.
 
-    Each job's are stratified (McKay, Beckman and Conover 1979): over the draws it gets each
-    part of the distribution once, in an order made by inverses modulo a prime (Eichenauer
-    and Lehn 1986), which makes one job's look independent of another's.
+    Each job is stratified (McKay, Beckman and Conover 1979): over all draws it gets each
+    part of the distribution once. The order comes from inverses modulo a prime
+    (Eichenauer and Lehn 1986), so that jobs look independent of each other.
     """
     inverse = [pow(i, DRAWS - 2, DRAWS) for i in range(DRAWS)]
     jobs = []
@@ -316,7 +324,7 @@ def _draws() -> list[tuple[int, ...]]:
 
 @cache
 def _scores(count: int) -> list[float]:
-    """Cut a standard normal into `count` equally likely parts; the median of each, by Newton's method."""
+    """Divide a standard normal into `count` equally likely parts; return the median of each, by Newton's method."""
     scores = []
     for i in range(count):
         score = 0.0

@@ -1,6 +1,6 @@
-"""The keys of the issuer of session tokens: found by OpenID discovery, fetched once, kept.
+"""The public keys of the issuer of session tokens: found by OpenID discovery, fetched and cached.
 
-Sources: OpenID Connect Discovery 1.0, sections 3 and 4; RFC 7517. The bounds are ours
+Sources: OpenID Connect Discovery 1.0, sections 3 and 4; RFC 7517. The limits are ours
 (docs/decisions/0011-session-tokens.md).
 """
 
@@ -18,12 +18,13 @@ from jwt import PyJWK, PyJWKSet
 from batch_progress import dynamodb
 from batch_progress.errors import ServiceUnavailable, TokenInvalid
 
-# Once there are keys, the issuer is asked for newer ones at most so often, whatever tokens say, ...
+# The shortest time between two refreshes of cached keys, however many tokens name unknown keys.
 REFRESH_SECONDS: Final = 60.0
-# ... and after so long whatever they say, since it may have taken one back.
+# Cached keys older than this are refreshed: the issuer may have withdrawn one.
 KEEP_SECONDS: Final = 3_600.0
-# For both documents together; of each no more than so much is read.
+# The time limit for both documents together.
 FETCH_SECONDS: Final = 2.0
+# The size limit of each document, in bytes.
 _LARGEST_DOCUMENT: Final = 2**18
 _CHUNK_BYTES: Final = 2**16
 _OK: Final = 200
@@ -33,21 +34,20 @@ _logger = logging.getLogger(__name__)
 
 
 class IssuerFailed(Exception):
-    """The issuer did not hand out its keys; the message says why, for the log."""
+    """The issuer's keys could not be fetched. The message says why, for the log."""
 
 
 class Discovery(msgspec.Struct, frozen=True):
-    """What the issuer says of itself."""
+    """The fields of the discovery document that are used."""
 
     issuer: str
     jwks_uri: str
 
 
 class IssuerKeys:
-    """The keys of one issuer, in a process that answers for long."""
+    """The keys of one issuer, fetched at the first use. Threads may share it."""
 
     def __init__(self, issuer: str) -> None:
-        """Take the issuer as its tokens spell it; nothing is fetched yet."""
         self._issuer = issuer
         self._http = urllib3.PoolManager(cert_reqs="CERT_REQUIRED")
         self._keys: list[PyJWK] | None = None
@@ -55,16 +55,16 @@ class IssuerKeys:
         self._lock = Lock()
 
     def find(self, kid: str | None, algorithm: str, now: float) -> PyJWK:
-        """Return the key that a token names, or the only one for its algorithm where it names none.
+        """Return the key for a token: the one with its key id, or without an id the only one for its algorithm.
 
         Args:
-            kid: The token's key id, `None` without one. It is compared, never followed.
-            algorithm: The token's.
+            kid: The token's key id, `None` without one.
+            algorithm: The token's algorithm.
             now: Epoch seconds.
 
         Raises:
-            TokenInvalid: The issuer has no such key, or has several and the token names none.
-            ServiceUnavailable: The issuer is away and no keys of it are known.
+            TokenInvalid: The issuer does not have the key, or the token has no key id and several keys fit.
+            ServiceUnavailable: The keys cannot be fetched and none are cached.
         """
         with self._lock:
             found = self._known(kid, algorithm)
@@ -84,40 +84,40 @@ class IssuerKeys:
         return next((key for key in fit if key.key_id == kid), None)
 
     def _due(self, found: PyJWK | None, now: float) -> bool:
-        """Tell whether to ask the issuer: for first keys always, for newer ones at most once in `REFRESH_SECONDS`."""
+        """Whether to fetch: always while there are no keys, otherwise at most once in `REFRESH_SECONDS`."""
         if self._keys is None:
             return True
         wanted = found is None or not _within(KEEP_SECONDS, self._fetched_at, now)
         return wanted and not _within(REFRESH_SECONDS, self._refreshed_at, now)
 
     def _ask(self, now: float) -> None:
-        """Fetch the keys; where that fails, those of before stay."""
+        """Fetch the keys. If that fails, keep the cached ones and log why."""
         if self._keys is not None:
             self._refreshed_at = now
         try:
             self._keys = self._fetch()
             self._fetched_at = now
-        except Exception as error:  # noqa: BLE001  # it is not ours, and may send anything
-            state = "none are known" if self._keys is None else "those of before stay in use"
+        except Exception as error:  # noqa: BLE001  # a third party, which may send anything
+            state = "and none are cached" if self._keys is None else "the cached ones stay in use"
             reason = f"{type(error).__name__}: {error}"[:_LONGEST_REASON]
-            _logger.warning("The token issuer %s did not hand out its keys, %s: %s", self._issuer, state, reason)
+            _logger.warning("The keys of the token issuer %s could not be fetched, %s: %s", self._issuer, state, reason)
 
     def _fetch(self) -> list[PyJWK]:
         until = monotonic() + min(FETCH_SECONDS, dynamodb.seconds_left())
         address = self._issuer.removesuffix("/") + "/.well-known/openid-configuration"
         found = msgspec.json.decode(self._get(address, until), type=Discovery)
         if found.issuer != self._issuer:
-            raise IssuerFailed(f"it calls itself {found.issuer!r}")
-        # What vouches for clients comes over TLS, but from an issuer on this machine.
+            raise IssuerFailed(f"its discovery document is for another issuer, {found.issuer!r}")
+        # The issuer is https, or http on loopback: see `settings.Issuer`.
         if urlsplit(found.jwks_uri).scheme not in {"https", urlsplit(self._issuer).scheme}:
-            raise IssuerFailed("its keys are not behind TLS")
+            raise IssuerFailed("its jwks_uri is not an https URL")
         return PyJWKSet.from_dict(msgspec.json.decode(self._get(found.jwks_uri, until), type=dict)).keys
 
     def _get(self, address: str, until: float) -> bytes:
-        """Read a document within bounds of time and size, with no redirect followed and nothing unpacked."""
+        """Read a document within the limits of time and size, without following redirects or decompressing."""
         left = until - monotonic()
         if left <= 0:
-            raise IssuerFailed("no time is left to ask it")
+            raise IssuerFailed("no time is left for the request")
         response = self._http.request(
             "GET",
             address,
@@ -134,15 +134,15 @@ class IssuerKeys:
             while piece := response.read1(_CHUNK_BYTES, decode_content=False):
                 body += piece
                 if len(body) > _LARGEST_DOCUMENT:
-                    raise IssuerFailed(f"a document of more than {_LARGEST_DOCUMENT} bytes")
+                    raise IssuerFailed(f"the document is larger than {_LARGEST_DOCUMENT} bytes")
                 if monotonic() > until:
-                    raise IssuerFailed(f"slower than {FETCH_SECONDS:g} seconds")
+                    raise IssuerFailed("the response took too long")
         finally:
-            # A connection kept would be stale when the next is needed, in an hour.
+            # A kept connection would be stale at the next refresh, an hour later.
             response.close()
         return bytes(body)
 
 
 def _within(seconds: float, since: float, now: float) -> bool:
-    # A clock that was set back does not make the past last.
+    # The lower bound: a clock that was set back must not keep entries longer.
     return 0 <= now - since < seconds

@@ -1,6 +1,6 @@
-"""Who is asking: session tokens, the JWTs of an issuer that the deployment trusts (docs/tokens.md).
+"""Session tokens: JWTs of the issuer that the deployment trusts (docs/tokens.md).
 
-Imported only when one arrives: cryptography would make every cold start half as long again.
+Imported only when the first one arrives: importing cryptography would make every cold start half as long again.
 """
 
 from typing import Any, Final
@@ -12,16 +12,17 @@ from batch_progress.errors import TokenExpired, TokenInvalid, TokenMissingSubjec
 from batch_progress.jwks import IssuerKeys
 from batch_progress.tokens import SESSION_TOKEN, session_owner
 
-# Public keys only: with a symmetric algorithm among them, whoever knows the public key could sign.
+# Asymmetric algorithms only: with a symmetric one allowed, a token could be signed with the public key as the secret.
 ALGORITHMS: Final = ("RS256", "ES256", "EdDSA")
 LEEWAY_SECONDS: Final = 60
-# Types of JWTs that are for a resource (RFC 9068, section 2.1; RFC 7519, section 5.1); absent is good, too.
+# The accepted values of `typ`; it may also be absent (RFC 9068, section 2.1; RFC 7519, section 5.1).
 _TYPES: Final = frozenset({"jwt", "at+jwt"})
 _LONGEST_OWNER: Final = 1_024
 
 _CHECKS: Final[jwt.types.Options] = {
     "require": ["exp", "iss"],
-    # Whom it is for is checked below; when it was issued, its own id and a subject that is not asked for don't matter.
+    # `aud` is checked below, since `client_id` may stand for it. `iat` and `jti` are not used. `sub` is checked below
+    # if it is the owner claim.
     "verify_aud": False,
     "verify_iat": False,
     "verify_jti": False,
@@ -31,29 +32,34 @@ _CHECKS: Final[jwt.types.Options] = {
 
 
 class SessionTokens:
-    """Session tokens of one issuer, for one deployment."""
+    """Verifies session tokens.
+
+    Args:
+        issuer: The issuer, spelled as in the `iss` of its tokens.
+        audiences: A token must be for one of these.
+        owner_claim: The name of the claim that has the owner.
+    """
 
     def __init__(self, issuer: str, audiences: frozenset[str], owner_claim: str) -> None:
-        """Take the issuer as its tokens spell it, whom they must be meant for, and the claim that names an owner."""
         self._issuer = issuer
         self._audiences = audiences
         self._owner_claim = owner_claim
         self._keys = IssuerKeys(issuer)
 
     def owner(self, token: str, now: float) -> str:
-        """Return whose session it is, as `session_owner` names them.
+        """Verify a token and return its `owner_id`, as `session_owner` makes it.
 
         Args:
-            token: A bearer that `is_session_token`.
-            now: Epoch seconds, for the keys; a token's own times are held against the clock.
+            token: A bearer token that `is_session_token` accepts.
+            now: Epoch seconds, for the cache of keys. The token's own times are compared with the system clock.
 
         Raises:
-            TokenExpired: Its `exp` has passed, more than `LEEWAY_SECONDS` ago.
-            TokenMissingSubject: It is good and lacks the owner's claim, or has none there that could name one.
+            TokenExpired: Its `exp` passed more than `LEEWAY_SECONDS` ago.
+            TokenMissingSubject: It is valid, but its owner claim is missing, empty, too long or not a string.
             TokenInvalid: Anything else is wrong with it.
-            ServiceUnavailable: The issuer is away and none of its keys are known.
+            ServiceUnavailable: The issuer's keys cannot be fetched and none are cached.
 
-        Source: RFC 7519; RFC 8725 for what to insist on.
+        Sources: RFC 7519; RFC 8725 for the required checks.
         """
         if not SESSION_TOKEN.match(token):
             raise TokenInvalid
@@ -82,7 +88,7 @@ def _resource_type(typ: object) -> bool:
 
 
 def _audiences(claims: dict[str, Any]) -> set[str]:
-    """Return whom a token is for; access tokens of Amazon Cognito say it in `client_id` alone."""
+    """Return the audiences of a token: `aud`, or `client_id` without one, as in Amazon Cognito's access tokens."""
     found = claims.get("aud", claims.get("client_id"))
     values = found if isinstance(found, list) else [found]
     return {value for value in values if isinstance(value, str)}

@@ -1,7 +1,7 @@
-"""What a batch and its jobs are, as values.
+"""Batches and jobs, as immutable values.
 
-Jobs are msgspec structs rather than dataclasses: a batch has up to hundreds of thousands of them, and a struct
-is made and encoded several times faster (docs/decisions/0002-msgspec-beside-pydantic.md).
+Jobs are msgspec structs: a batch has up to hundreds of thousands of them, and a struct is created and encoded several
+times faster than a dataclass (docs/decisions/0002-msgspec-beside-pydantic.md).
 """
 
 from datetime import datetime
@@ -17,26 +17,26 @@ class Job(msgspec.Struct, frozen=True, gc=False):
 
     Attributes:
         job_id: Unique within the batch; jobs are in its order.
-        url: The address to scrape, `""` when it is not recorded properly. Text from outside, to be escaped.
+        url: The address to scrape, `""` if it is missing or malformed. Untrusted: escape it.
         status: One of the values of `JobStatus`.
-        items_extracted: Records found so far, 0 when nothing is recorded.
+        items_extracted: Items found so far, 0 if not recorded.
     """
 
     job_id: str
     url: str
-    # A plain text, not the enumeration: it is decoded and encoded as it is, for each job of each answer.
+    # A string, not a `JobStatus`: it is decoded and encoded without conversion, for each job of each answer.
     status: Annotated[str, msgspec.Meta(extra_json_schema={"enum": list(JobStatus)})]
     items_extracted: Annotated[int, msgspec.Meta(ge=0)]
 
 
 class DetailedJob(Job, frozen=True, gc=False):
-    """A job with its times and its failure; `None` where nothing is recorded.
+    """A job with its times and its error. An attribute is `None` if it is not recorded.
 
     Attributes:
-        started_at: When a worker took it, RFC 3339.
+        started_at: When a worker started it, RFC 3339.
         finished_at: When it ended, RFC 3339.
-        error_code: The kind of its failure, for programs.
-        error_message: Its failure in words, from outside.
+        error_code: The kind of failure, for programs.
+        error_message: The failure in words. Untrusted: escape it.
     """
 
     started_at: str | None
@@ -46,9 +46,9 @@ class DetailedJob(Job, frozen=True, gc=False):
 
 
 class Page(msgspec.Struct, frozen=True):
-    """Some jobs of a batch in the order of `job_id`, with when each started and ended.
+    """A page of a batch's jobs, in the order of `job_id`, with the times of each.
 
-    The three lists run in parallel. A time is `None` where it is not recorded.
+    The three lists are parallel. A time is `None` if it is not recorded.
     """
 
     jobs: list[Job]
@@ -57,17 +57,17 @@ class Page(msgspec.Struct, frozen=True):
 
 
 class Batch(msgspec.Struct, frozen=True):
-    """What a batch declares of itself; its progress is made from its jobs, never kept here.
+    """A `BATCH` item. Progress is not stored in it: it is computed from the jobs.
 
     Attributes:
         batch_id: Its id.
-        owner_id: Whose it is; `None` belongs to nobody.
-        total_urls: How many URLs it declares, 0 when unknown.
-        created_at: When it was made, `None` when not recorded.
-        parallel_jobs: Workers declared, `None` when not.
-        timeout_per_url: Declared limit on one job in seconds, `None` when not.
-        revision: Grows with each recorded change of a job, 0 before the first.
-        expires_at: Epoch seconds after which it is gone, `None` for never.
+        owner_id: The owner, `None` if not recorded: then only direct calls that name no owner can see the batch.
+        total_urls: The declared number of URLs, 0 if not declared.
+        created_at: When it was created, `None` if not recorded.
+        parallel_jobs: The declared number of workers, `None` if not declared.
+        timeout_per_url: The declared time limit of a job in seconds, `None` if not declared.
+        revision: Increases with the changes of jobs, 0 before the first.
+        expires_at: The batch counts as deleted from this time, in epoch seconds; `None` for never.
     """
 
     batch_id: str
