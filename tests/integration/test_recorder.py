@@ -468,9 +468,11 @@ def test_unknown_batch_and_job(world: World, recorder: BatchRecorder, call: str)
     with pytest.raises(BatchNotFound) as not_found:
         CALLS[call](recorder, missing, "job_000001")
     assert {"batch_id": missing} == not_found.value.details
+    assert f"Batch not found (batch_id: {missing})" == str(not_found.value)
     with pytest.raises(JobNotFound) as raised:
         CALLS[call](recorder, batch_id, "nobody")
     assert {"batch_id": batch_id, "job_id": "nobody"} == raised.value.details
+    assert f"Job not found (batch_id: {batch_id}, job_id: nobody)" == str(raised.value)
     assert {} == job(world, missing, "job_000001") | job(world, batch_id, "nobody")
 
 
@@ -555,8 +557,8 @@ def test_a_failure_that_cannot_be_recorded(world: World, recorder: BatchRecorder
     with pytest.raises(ZeroDivisionError) as raised, recorder.job(batch_id, job_id):  # noqa: PT012  # the block
         recorder.cancel(batch_id, job_id)
         1 / 0  # noqa: B018  # raises
-    name = f"{job_id} of {batch_id}"
-    note = f"This failure of {name} is not recorded: {name} cannot go from cancelled to failed"
+    name = f"{job_id} of batch {batch_id}"
+    note = f"The failure of job {name} was not recorded: Job {name} cannot change from cancelled to failed"
     assert [note] == raised.value.__notes__
     assert "cancelled" == job(world, batch_id, job_id)["status"]
 

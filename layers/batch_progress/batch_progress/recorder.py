@@ -1,8 +1,7 @@
-"""Recording batches and what becomes of their jobs: what scraper workers use.
+"""Create batches and record the progress of their jobs: the API for scraper workers (docs/recording.md).
 
-Every change of a job is one conditional write, so that a call may be repeated by whoever is not sure that it
-happened: a worker whose message came twice, a client that lost an answer, a process that was killed. Arguments are
-checked by pydantic, whose `ValidationError` comes before anything is written (docs/recording.md).
+Every change of a job is one conditional write, so every call can be repeated: after a message that was delivered twice,
+a lost response or a killed process.
 """
 
 import hashlib
@@ -59,32 +58,32 @@ from batch_progress.table import (
 
 LONGEST_URL: Final = 2_048
 LONGEST_ERROR: Final = 1_024
-# Of default ids; a batch of more jobs has longer ones, all of one length, so that they sort as they were given.
+# Digits of default job ids. Larger batches have longer ids, all of one length, so that they sort in the URLs' order.
 _LEAST_DIGITS: Final = 6
 
 _url: Final = TypeAdapter(HttpUrl)
 
 
 def _is_url(text: str) -> str:
-    """Let an address pass as it was given, whatever its normal form is."""
+    """Validate a URL, but keep its spelling: pydantic would normalise it."""
     _url.validate_python(text)
     return text
 
 
 def _in_order(value: object) -> object:
-    """Refuse a set: another run would give its members other ids."""
+    """Refuse a set: its order differs between runs, so a rerun would give the URLs other ids."""
     if isinstance(value, set | frozenset):
-        raise PydanticCustomError("rule", "must be in an order, which a set is not")
+        raise PydanticCustomError("rule", "must have an order, so a set is not accepted")
     return value
 
 
 def _cut(value: object) -> object:
-    """Cut an error's text; what is no Unicode in it, such as a file's undecodable name, becomes a question mark."""
+    """Cut an error text, and replace lone surrogates (of an undecodable file name, for example) with question marks."""
     return value[:LONGEST_ERROR].encode(errors="replace").decode() if isinstance(value, str) else value
 
 
 def _epoch(value: object) -> object:
-    # Without an offset it would be another time on another machine.
+    # A naive time stays as it is, and is refused: it would be another moment on a machine in another time zone.
     return int(value.timestamp()) if isinstance(value, datetime) and value.tzinfo else value
 
 
@@ -105,7 +104,7 @@ Expiry = Annotated[int, Field(strict=True, ge=1, le=table.LAST_SECOND), BeforeVa
 
 
 class _NewBatch(BaseModel):
-    """A batch to be made, checked."""
+    """The validated arguments of `create`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -129,13 +128,13 @@ class _NewBatch(BaseModel):
     @model_validator(mode="after")
     def _an_id_for_each_url(self) -> Self:
         if len(self.job_ids) != len(self.urls):
-            raise PydanticCustomError("rule", "there must be as many 'job_ids' as 'urls'")
+            raise PydanticCustomError("rule", "'job_ids' must have exactly one id for each of the 'urls'")
         if len(set(self.job_ids)) != len(self.job_ids):
-            raise PydanticCustomError("rule", "no two of 'job_ids' may be the same")
+            raise PydanticCustomError("rule", "'job_ids' must be unique")
         return self
 
     def item(self, now: str) -> Item:
-        """Return its `BATCH` item."""
+        """Return the `BATCH` item."""
         return table.item(
             batch_id=self.batch_id,
             sk=BATCH_KEY,
@@ -149,7 +148,7 @@ class _NewBatch(BaseModel):
         )
 
     def jobs(self, expires_at: dict[str, str] | None) -> Iterator[Item]:
-        """Yield its `JOB#` items, which expire with the batch as it is stored."""
+        """Yield the `JOB#` items. `expires_at` is that of the stored `BATCH` item: the jobs expire with it."""
         for job_id, url in zip(self.job_ids, self.urls, strict=True):
             item = table.item(
                 batch_id=self.batch_id,
@@ -161,23 +160,23 @@ class _NewBatch(BaseModel):
             yield item if expires_at is None else item | {"expires_at": expires_at}
 
     def is_stored_as(self, item: Item) -> bool:
-        """Tell whether a `BATCH` item is this batch's; one that was not made here says no more than whose it is."""
+        """Whether a stored `BATCH` item is of this batch. Without `made_from` (other writers), the owner decides."""
         return item.get("owner_id") == {"S": self.owner_id} and item.get("made_from") in (None, {"S": self._digest()})
 
     def _digest(self) -> str:
-        """Hash all that a rerun must give again. An expiry is made from the clock: the first one stands."""
+        """Hash the values that a rerun must repeat: not `expires_at`, which is usually computed from the clock."""
         values = [self.job_ids, self.urls, self.parallel_jobs, self.timeout_per_url]
         return hashlib.sha256(msgspec.json.encode(values)).hexdigest()
 
 
 @dataclass(slots=True)
 class RunningJob:
-    """A job at work.
+    """The job of a `with recorder.job(...)` block.
 
     Attributes:
         batch_id: Its batch.
         job_id: Its id.
-        items_extracted: What has been found so far; the block counts it up.
+        items_extracted: The number of items found so far. The block sets it; it is recorded when the block ends.
     """
 
     batch_id: str
@@ -186,7 +185,7 @@ class RunningJob:
 
 
 def _compared(status: JobStatus) -> tuple[str, ...]:
-    """Return the attributes that make a repeated call the same call; times differ and do not count."""
+    """Return the attributes that must be equal for a repeated call to be a no-op. Times may differ."""
     match status:
         case JobStatus.PENDING | JobStatus.PROCESSING | JobStatus.CANCELLED:
             return ()
@@ -198,14 +197,14 @@ def _compared(status: JobStatus) -> tuple[str, ...]:
             assert_never(status)
 
 
-# The value of an absent attribute.
+# The values of absent attributes, for that comparison.
 _ABSENT: Final = table.item(items_extracted=0)
 _NEW: Final = "attribute_not_exists(sk)"
 
-# One partition takes 1,000 writes a second, whatever the table's mode, and one process about as many: more connections
-# bring nothing (docs/decisions/0009-recorder-writes.md).
+# A partition takes 1,000 writes a second in any capacity mode, and one process makes about as many: more connections
+# would not be faster (docs/decisions/0009-recorder-writes.md).
 _CONNECTIONS: Final = 8
-# So many writes are lined up at once.
+# Writes submitted at once, to limit memory.
 _IN_LINE: Final = 1_000
 
 
@@ -214,7 +213,7 @@ def _dynamodb() -> Any:  # noqa: ANN401  # botocore ships no types
         connect_timeout=2,
         read_timeout=10,
         retries={"mode": "standard", "total_max_attempts": 4},
-        # The arguments are this module's own, and DynamoDB checks them too.
+        # The arguments are built in this module, and DynamoDB validates them too.
         parameter_validation=False,
         user_agent="batch-progress",
     )
@@ -222,16 +221,21 @@ def _dynamodb() -> Any:  # noqa: ANN401  # botocore ships no types
 
 
 class BatchRecorder:
-    """The jobs table, for writing.
+    """Writes to the jobs table.
 
-    Every method checks its arguments first and raises pydantic's `ValidationError`, with nothing written; and it
-    raises `ServiceUnavailable` when DynamoDB is away or overwhelmed after the retries: repeat the call then, it does
-    what is left to do. A job goes `pending → processing → completed | failed | cancelled`, from `pending` straight to
-    an end too, and from `failed` back to `processing` only with `retry=True`.
+    A job goes `pending → processing → completed | failed | cancelled`. It can also go from `pending` directly to an
+    end, and from `failed` back to `processing` with `retry=True`.
+
+    Every method raises pydantic's `ValidationError` for invalid arguments, before anything is written, and
+    `ServiceUnavailable` if DynamoDB was unavailable or overloaded after all retries. Repeat the call then: it does the
+    rest.
+
+    Args:
+        table_name: The name of the jobs table.
+        client: A DynamoDB client of botocore or boto3; by default, the recorder creates one.
     """
 
     def __init__(self, table_name: str, client: Any = None) -> None:  # noqa: ANN401  # botocore ships no types
-        """Take the jobs table's name, and botocore's or boto3's DynamoDB client where it shall not be an own one."""
         self._table = table_name
         self._client = client or _dynamodb()
 
@@ -246,27 +250,27 @@ class BatchRecorder:
         timeout_per_url: float = DEFAULT_TIMEOUT_SECONDS,
         expires_at: datetime | int | None = None,
     ) -> list[str]:
-        """Make a batch of pending jobs, or what is still missing of it.
+        """Create a batch with one pending job for each URL.
 
-        May be repeated after a crash, by several at once and while workers are at it: a job that exists stays as it
-        is.
+        A repeated call creates what is missing and leaves existing jobs unchanged. It can run after a crash, in several
+        processes at once, and while workers are running.
 
         Args:
-            batch_id: 1 to 128 of `A-Za-z0-9_-`, never used before.
-            owner_id: Who may see it.
-            urls: http(s) addresses of up to 2,048 characters.
-            job_ids: As many, of the alphabet of `batch_id`; `job_000001` and on where not given.
-            parallel_jobs: How many workers will be at it.
-            timeout_per_url: Seconds that a job may take.
-            expires_at: When it may be forgotten, in epoch seconds or as an aware time. Of a batch that is there
-                already the first one stands.
+            batch_id: 1 to 128 of `A-Za-z0-9_-`. Never reuse the id of another batch.
+            owner_id: The owner, who can read the batch; up to 256 characters.
+            urls: http(s) URLs of up to 2,048 characters.
+            job_ids: One id for each URL, in the format of `batch_id`; by default `job_000001` and so on.
+            parallel_jobs: The number of workers that will run jobs at once. The forecast uses it.
+            timeout_per_url: The time limit of a job in seconds. The forecast uses it.
+            expires_at: When the batch and its jobs may be deleted: epoch seconds, or a datetime with a time zone. If
+                the batch exists, its first value stays.
 
         Returns:
-            The ids of the jobs in the order of `urls`.
+            The ids of the jobs, in the order of `urls`.
 
         Raises:
-            BatchConflict: The id is taken by a batch of another owner, one made from other values, or jobs of one
-                that has expired.
+            BatchConflict: The id is in use: by another owner, by a batch with other URLs, job ids, workers or time
+                limit, or by jobs of an expired batch.
         """
         new = _NewBatch.model_validate(
             {
@@ -285,9 +289,9 @@ class BatchRecorder:
         return new.job_ids
 
     def _claim(self, new: _NewBatch) -> tuple[Item, set[str]]:
-        """Write the `BATCH` item, unless it is there; return it with the sort keys of the jobs that are there.
+        """Write the `BATCH` item unless it exists; return it with the sort keys of the existing jobs.
 
-        It comes before any job, so that whose the jobs are is never in doubt and progress is seen from the start.
+        It is written before any job, so that the jobs always have an owner and progress is visible from the start.
         """
         items = list(self._query(new.batch_id, "sk, owner_id, made_from, expires_at"))
         batch = items.pop(0) if items and not _is_job(items[0]) else None
@@ -296,23 +300,25 @@ class BatchRecorder:
         if batch is None:
             batch = new.item(self._now())
             if self._write(self._client.put_item, {"Item": batch, "ConditionExpression": _NEW}) is not None:
-                # Somebody else has just written it: look at theirs.
+                # Another process has just written it: compare with that one.
                 return self._claim(new)
         return batch, {item["sk"]["S"] for item in items}
 
     @validate_call
     def start(self, batch_id: Id, job_id: Id, *, retry: Flag = False) -> None:
-        """Take a job. One that has been taken already stays as it is: its worker may have died.
+        """Set a job to `processing`.
+
+        A no-op if it already is: a worker can take over a job from one that died.
 
         Args:
-            batch_id: The batch.
-            job_id: Its job.
-            retry: Whether one that failed is begun anew.
+            batch_id: The batch's id.
+            job_id: The job's id.
+            retry: Whether to start a `failed` job again. Its error is removed and its items are set to 0.
 
         Raises:
-            IllegalTransition: It has ended.
-            BatchNotFound: There is no such batch.
-            JobNotFound: There is no such job in it.
+            IllegalTransition: The job has ended, and is not a `failed` one with `retry=True`.
+            BatchNotFound: The batch does not exist.
+            JobNotFound: The batch has no job with this id.
         """
         barred = {JobStatus.PROCESSING, *ENDED} - ({JobStatus.FAILED} if retry else set())
         at = table.item(started_at=self._now())
@@ -320,12 +326,12 @@ class BatchRecorder:
 
     @validate_call
     def complete(self, batch_id: Id, job_id: Id, items_extracted: Count) -> None:
-        """End a job well.
+        """Set a job to `completed`, with the number of items found. A no-op if that is already recorded.
 
         Raises:
-            IllegalTransition: It has ended otherwise, or with another number of items.
-            BatchNotFound: There is no such batch.
-            JobNotFound: There is no such job in it.
+            IllegalTransition: The job has ended with another status or another number of items.
+            BatchNotFound: The batch does not exist.
+            JobNotFound: The batch has no job with this id.
         """
         self._end(batch_id, job_id, JobStatus.COMPLETED, table.item(items_extracted=items_extracted))
 
@@ -339,31 +345,33 @@ class BatchRecorder:
         *,
         items_extracted: Count = 0,
     ) -> None:
-        """End a job that cannot be done.
+        """Set a job to `failed`. A no-op if that is already recorded with the same values.
 
         Args:
-            batch_id: The batch.
-            job_id: Its job.
+            batch_id: The batch's id.
+            job_id: The job's id.
             error_code: The kind of failure, for programs; cut to 1,024 characters.
             error_message: The failure in words; cut to 1,024 characters.
-            items_extracted: What had been found.
+            items_extracted: The number of items found before the failure.
 
         Raises:
-            IllegalTransition: It has ended otherwise, or with other values.
-            BatchNotFound: There is no such batch.
-            JobNotFound: There is no such job in it.
+            IllegalTransition: The job has ended with another status, or has failed with other values.
+            BatchNotFound: The batch does not exist.
+            JobNotFound: The batch has no job with this id.
         """
         values = table.item(items_extracted=items_extracted, error_code=error_code, error_message=error_message or None)
         self._end(batch_id, job_id, JobStatus.FAILED, values)
 
     @validate_call
     def cancel(self, batch_id: Id, job_id: Id) -> None:
-        """End a job that is not wanted any more. A worker that is at it learns so when it records its own end.
+        """Set a job to `cancelled`. A no-op if it already is.
+
+        A worker that is running the job is not interrupted: it gets an `IllegalTransition` when it records the end.
 
         Raises:
-            IllegalTransition: It has completed or failed.
-            BatchNotFound: There is no such batch.
-            JobNotFound: There is no such job in it.
+            IllegalTransition: The job has completed or failed.
+            BatchNotFound: The batch does not exist.
+            JobNotFound: The batch has no job with this id.
         """
         self._end(batch_id, job_id, JobStatus.CANCELLED, {})
 
@@ -372,10 +380,10 @@ class BatchRecorder:
         """Cancel every job that has not ended.
 
         Returns:
-            How many that were; of a call that is repeated, how many were left.
+            The number of jobs that this call cancelled.
 
         Raises:
-            BatchNotFound: There is no such batch.
+            BatchNotFound: The batch does not exist.
         """
         items = self._query(batch_id, "sk, #status", {"#status": "status"})
         if next(items, {}).get("sk") != {"S": BATCH_KEY}:
@@ -387,13 +395,15 @@ class BatchRecorder:
 
     @contextmanager
     def job(self, batch_id: str, job_id: str, *, retry: bool = False) -> Iterator[RunningJob]:
-        """Take a job, and end it as the block ends.
+        """Start a job, run the block, and record the job's end.
 
-        It completes with the `items_extracted` that the block counted; or fails with the exception's class as its
-        code and its text as its message, and the exception goes on. An exception that is no `Exception`, such as
-        Ctrl-C, is no failure of the job: it stays taken, to be done by whom it is handed to next.
+        If the block ends normally, the job completes with the `items_extracted` that the block set. If the block
+        raises, the job fails with the exception's class as its error code and the exception's text as its error
+        message, and the exception propagates. An exception that is not an `Exception`, such as Ctrl-C, does not end
+        the job: it stays `processing` for the next worker.
 
-        Arguments and errors are those of `start`, and at the end those of `complete`.
+        Arguments and errors are those of `start`, and at the end those of `complete`. If the failure cannot be
+        recorded, the block's exception propagates with a note.
         """
         self.start(batch_id, job_id, retry=retry)
         running = RunningJob(batch_id, job_id)
@@ -402,8 +412,8 @@ class BatchRecorder:
         except Exception as error:
             try:
                 self.fail(batch_id, job_id, type(error).__name__, str(error), items_extracted=running.items_extracted)
-            except Exception as unrecorded:  # noqa: BLE001  # whatever it is, the block's own comes first
-                error.add_note(f"This failure of {job_id} of {batch_id} is not recorded: {unrecorded}")
+            except Exception as unrecorded:  # noqa: BLE001  # the block's exception matters more than any of these
+                error.add_note(f"The failure of job {job_id} of batch {batch_id} was not recorded: {unrecorded}")
             raise
         self.complete(batch_id, job_id, running.items_extracted)
 
@@ -423,9 +433,9 @@ class BatchRecorder:
         at: Item,
         barred: Collection[JobStatus],
     ) -> None:
-        """Change a job unless its state is one of `barred`.
+        """Set a job's status to `to`, unless its status is one of `barred`.
 
-        Nothing happens where its state is `to` with the same `values`: then it has been done already, at another time.
+        A no-op if the status is already `to` with the same `values`: an earlier call did it. The times `at` may differ.
         """
         update = _update(batch_id, JOB_PREFIX + job_id, to, values | at, barred)
         found = self._write(self._client.update_item, update)
@@ -438,13 +448,13 @@ class BatchRecorder:
             raise IllegalTransition(batch_id, job_id, current, to)
 
     def _missing(self, batch_id: str, job_id: str) -> BatchNotFound | JobNotFound:
-        """Return what is to be told of a job that is not there."""
+        """Return the error for a job that does not exist."""
         arguments = {"TableName": self._table, "Key": table.batch_key(batch_id), "ConsistentRead": True}
         answer = _call(self._client.get_item, arguments)
         return JobNotFound(batch_id, job_id) if "Item" in answer else BatchNotFound(batch_id)
 
     def _write(self, operation: Any, arguments: dict[str, Any]) -> Item | None:  # noqa: ANN401  # botocore's
-        """Write on a condition; return `None`, or the item in the way of it, which is empty when there is none."""
+        """Make a conditional write. Return `None` or, if the condition failed, the existing item (empty if none)."""
         arguments = arguments | {"TableName": self._table, "ReturnValuesOnConditionCheckFailure": "ALL_OLD"}
         try:
             _call(operation, arguments)
@@ -456,7 +466,7 @@ class BatchRecorder:
         return None
 
     def _write_all(self, operation: Any, writes: Iterable[dict[str, Any]]) -> int:  # noqa: ANN401  # botocore's
-        """Write all whose conditions hold, several at a time, and return how many did; the first failure ends it."""
+        """Make conditional writes, several at a time; return how many conditions held. Any other error is raised."""
 
         def written(arguments: dict[str, Any]) -> bool:
             return self._write(operation, arguments) is None
@@ -465,7 +475,7 @@ class BatchRecorder:
             return sum(sum(pool.map(written, some)) for some in batched(writes, _IN_LINE, strict=False))
 
     def _query(self, batch_id: str, attributes: str, names: dict[str, str] | None = None) -> Iterator[Item]:
-        """Yield a batch's items, page after page: its `BATCH`, then its jobs; as of now."""
+        """Yield a batch's items by consistent reads: the `BATCH` item, then the jobs."""
         arguments: dict[str, Any] = {
             "TableName": self._table,
             "KeyConditionExpression": "batch_id = :batch_id AND sk BETWEEN :from AND :to",
@@ -481,7 +491,7 @@ class BatchRecorder:
             arguments["ExpressionAttributeNames"] = names
         while True:
             page = _call(self._client.query, arguments)
-            # Something else may stand between the two.
+            # Items of other kinds may sort between `BATCH` and the jobs.
             yield from (item for item in page["Items"] if _is_job(item) or item["sk"]["S"] == BATCH_KEY)
             if "LastEvaluatedKey" not in page:
                 return
@@ -495,7 +505,7 @@ def _call(operation: Any, arguments: dict[str, Any]) -> dict[str, Any]:  # noqa:
     """Call an operation of botocore's client.
 
     Raises:
-        ServiceUnavailable: DynamoDB is away or overwhelmed, after the retries.
+        ServiceUnavailable: DynamoDB was unavailable or overloaded, after all retries.
         ClientError: DynamoDB refused the request and would refuse it again.
     """
     try:
@@ -505,7 +515,7 @@ def _call(operation: Any, arguments: dict[str, Any]) -> dict[str, Any]:  # noqa:
     except ClientError as error:
         status = error.response["ResponseMetadata"]["HTTPStatusCode"]
         code = error.response["Error"].get("Code", "")
-        # Without a code in the body botocore gives the status: the error is truncated, or not DynamoDB's own.
+        # botocore sets the code to the status if the body has none: it is truncated, or not from DynamoDB.
         if status >= _SERVER_ERROR or code in RETRYABLE_CODES or code.isdigit():
             raise ServiceUnavailable from error
         raise
@@ -521,7 +531,7 @@ def _has_expired(item: Item) -> bool:
 
 
 def _update(batch_id: str, sort_key: str, to: JobStatus, values: Item, barred: Collection[JobStatus]) -> dict[str, Any]:
-    """Return the update of a job to state `to` unless its state is one of `barred`; a job without one is pending."""
+    """Return an update of a job's status to `to` unless it is one of `barred`. A missing status counts as pending."""
     sets = {**table.item(status=to), **values}
     removed = [] if to in ENDED else ["finished_at", "error_code", "error_message"]
     expression = "SET " + ", ".join(f"#{name} = :{name}" for name in sets)

@@ -1,4 +1,4 @@
-"""What the deployment tells the code, read once from the environment; each function asks for what it needs alone."""
+"""The functions' settings, read once from environment variables. Each function reads only its own."""
 
 import os
 from functools import cache
@@ -9,7 +9,7 @@ import msgspec
 from batch_progress.errors import ConfigurationError
 
 TableName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.-]{3,255}\Z")]
-# Keys that vouch for clients come over TLS, but for an issuer on this machine.
+# https, so that the issuer's keys cannot be replaced in transit; http only on loopback.
 Issuer = Annotated[
     str,
     msgspec.Meta(pattern=r"^(https://[^\s?#]+|http://(127\.0\.0\.1|\[::1\]|localhost)(:[0-9]+)?(/[^\s?#]*)?)\Z"),
@@ -17,24 +17,24 @@ Issuer = Annotated[
 
 
 class RevisionSettings(msgspec.Struct, frozen=True):
-    """The environment variables that the revision function needs.
+    """The environment variables of the revision function.
 
     Attributes:
-        jobs_table: `BATCH_PROGRESS_JOBS_TABLE`, batches and their jobs.
+        jobs_table: `BATCH_PROGRESS_JOBS_TABLE`, the table of batches and their jobs.
     """
 
     jobs_table: TableName = msgspec.field(name="BATCH_PROGRESS_JOBS_TABLE")
 
 
 class Settings(RevisionSettings, frozen=True):
-    """Those that the progress function needs.
+    """The environment variables of the progress function.
 
     Attributes:
-        tokens_table: `BATCH_PROGRESS_TOKENS_TABLE`, hashes of the tokens that were issued.
-        token_issuer: `BATCH_PROGRESS_TOKEN_ISSUER`, whose session tokens are taken, as their `iss` spells it; `None`
-            where none are.
-        token_audience: `BATCH_PROGRESS_TOKEN_AUDIENCE`, whom they must be meant for, several divided by commas.
-        token_owner_claim: `BATCH_PROGRESS_TOKEN_OWNER_CLAIM`, the claim that says whose they are.
+        tokens_table: `BATCH_PROGRESS_TOKENS_TABLE`, the table of token hashes.
+        token_issuer: `BATCH_PROGRESS_TOKEN_ISSUER`, the issuer of session tokens, spelled as in their `iss`; `None` if
+            session tokens are not accepted.
+        token_audience: `BATCH_PROGRESS_TOKEN_AUDIENCE`, their accepted audiences, separated by commas.
+        token_owner_claim: `BATCH_PROGRESS_TOKEN_OWNER_CLAIM`, the claim that has the owner.
     """
 
     tokens_table: TableName = msgspec.field(name="BATCH_PROGRESS_TOKENS_TABLE")
@@ -43,13 +43,13 @@ class Settings(RevisionSettings, frozen=True):
     token_owner_claim: str = msgspec.field(name="BATCH_PROGRESS_TOKEN_OWNER_CLAIM", default="sub")
 
     def __post_init__(self) -> None:
-        """Refuse an issuer whose tokens for anybody else would be taken, too."""
+        """Refuse an issuer without an audience: its tokens for any other application would be accepted."""
         if self.token_issuer and not self.audiences:
             raise ValueError("BATCH_PROGRESS_TOKEN_ISSUER needs BATCH_PROGRESS_TOKEN_AUDIENCE")
 
     @property
     def audiences(self) -> frozenset[str]:
-        """Whom session tokens must be meant for, one of them at least."""
+        """The accepted audiences: a session token must have at least one of them."""
         return frozenset(name.strip() for name in self.token_audience.split(",") if name.strip())
 
 
@@ -58,7 +58,7 @@ def settings() -> Settings:
     """Return the progress function's settings.
 
     Raises:
-        ConfigurationError: A variable is missing or no table's name; the message names it.
+        ConfigurationError: A variable is missing or invalid. The message names it.
     """
     return _read(Settings)
 
@@ -84,9 +84,9 @@ def page_is_served() -> bool:
 
 
 def _read[SettingsT: msgspec.Struct](kind: type[SettingsT]) -> SettingsT:
-    # A template has no way to leave a variable out: an empty one counts as absent.
+    # A template cannot omit a variable, so an empty one counts as missing.
     values = {name: os.environ[name] for name in kind.__struct_encode_fields__ if os.environ.get(name)}
     try:
         return msgspec.convert(values, kind)
     except msgspec.ValidationError as error:
-        raise ConfigurationError(f"The environment of this function is not complete: {error}") from None
+        raise ConfigurationError(f"The function's environment variables are not valid: {error}") from None

@@ -1,6 +1,6 @@
-"""Who is asking: opaque tokens, looked up by their hash.
+"""Opaque tokens, looked up by their hash.
 
-A token is never stored and never logged; the table knows its SHA-256 alone (docs/decisions/0005-tokens-hashed.md).
+A token is never stored or logged: the table has only its SHA-256 (docs/decisions/0005-tokens-hashed.md).
 """
 
 import hashlib
@@ -22,26 +22,26 @@ from batch_progress.errors import (
     TokenInvalid,
 )
 
-# `b64token` of RFC 6750, section 2.1; the bounds are ours.
+# `b64token` of RFC 6750, section 2.1; the limits of length are ours.
 _TOKEN: Final = re.compile(r"(?=.{8,512}\Z)[A-Za-z0-9._~+/-]+=*\Z")
-# What can be a session token (RFC 7515, section 7.1): it is never longer than API Gateway lets headers be.
+# A JWT in compact form (RFC 7515, section 7.1). API Gateway limits all headers together to 10,240 bytes.
 SESSION_TOKEN: Final = re.compile(r"(?=.{5,8192}\Z)[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\Z")
-# How `session_owner` names one: an issuer has no fragment (OpenID Connect Discovery 1.0, section 3).
+# The form of `session_owner`'s result: an issuer has no fragment (OpenID Connect Discovery 1.0, section 3).
 SESSION_OWNER: Final = re.compile(r"https?://[^#]*#")
-# A revoked token is refused everywhere within this time.
+# A revoked token is refused by all environments within this time.
 CACHE_SECONDS: Final = 30.0
 _CACHE_ENTRIES: Final = 1_024
 
 
 class Scheme(Enum):
-    """How a token came."""
+    """How a request carries its token: `Authorization: Bearer` or `X-API-Key`."""
 
     BEARER = "bearer"
     API_KEY = "api key"
 
 
 class Refusals(NamedTuple):
-    """What a caller is told of a token that is not good."""
+    """The errors for a token that is not valid."""
 
     invalid: type[CredentialRefused]
     expired: type[CredentialRefused]
@@ -55,7 +55,7 @@ _REFUSALS: Final = {
 
 
 class Credential(msgspec.Struct, frozen=True):
-    """A token and how it came."""
+    """A token, and how the request carried it."""
 
     scheme: Scheme
     token: str
@@ -75,7 +75,7 @@ class TokenItem(msgspec.Struct, frozen=True):
 
 
 class _Known(msgspec.Struct, frozen=True):
-    """What the table said of a token, and when (epoch seconds)."""
+    """A cached item of the tokens table. Times are in epoch seconds."""
 
     owner_id: str
     expires_at: float | None
@@ -84,20 +84,20 @@ class _Known(msgspec.Struct, frozen=True):
 
 
 def is_session_token(credential: Credential) -> bool:
-    """Tell whether a credential is for the issuer of session tokens to vouch for: a bearer of three parts."""
-    return credential.scheme is Scheme.BEARER and credential.token.count(".") == 2  # noqa: PLR2004  # divides three
+    """Whether a credential has the form of a session token: a bearer token of three parts."""
+    return credential.scheme is Scheme.BEARER and credential.token.count(".") == 2  # noqa: PLR2004  # three parts
 
 
 def session_owner(issuer: str, subject: str) -> str:
-    """Return the `owner_id` of one whom an issuer knows as `subject`.
+    """Return the `owner_id` for a session token's owner claim.
 
-    No opaque token's owner is ever called so, unless its item names the issuer: see `TokenStore`.
+    An opaque token has such an owner only if its item names the issuer: `TokenStore` refuses it otherwise.
     """
     return f"{issuer}#{subject}"
 
 
 class TokenStore:
-    """The tokens table, for reading. Known tokens are kept for `CACHE_SECONDS`, unknown ones never."""
+    """Reads the tokens table. Known tokens are cached for `CACHE_SECONDS`, unknown ones are not cached."""
 
     def __init__(self, client: Client, table: str) -> None:
         self._client = client
@@ -105,15 +105,15 @@ class TokenStore:
         self._known: OrderedDict[str, _Known] = OrderedDict()
 
     def owner(self, credential: Credential, now: float) -> str:
-        """Return whose token it is.
+        """Return the `owner_id` of a token.
 
         Args:
-            credential: The token and how it came.
+            credential: The token.
             now: Epoch seconds.
 
         Raises:
             CredentialRefused: It is malformed, unknown, revoked or expired.
-            ServiceUnavailable: DynamoDB gave no whole answer in time.
+            ServiceUnavailable: DynamoDB gave no complete response in time.
         """
         refusals = _REFUSALS[credential.scheme]
         if not _TOKEN.match(credential.token):
@@ -135,18 +135,18 @@ class TokenStore:
         answer = self._client.get_item(
             TableName=self._table,
             Key={"token_hash": {"S": token_hash}},
-            # A token that was issued a second ago works at once, one that was revoked is refused.
+            # A token works as soon as it is issued, and fails as soon as it is revoked, if it is not cached.
             ConsistentRead=True,
         )
         if not bytes(answer.raw):
             return None
         item, bad = decode.item(answer.raw, TokenItem)
         if bad or item.owner_id is None or not item.owner_id.S:
-            # An entry that can't be trusted in one thing is trusted in none.
+            # A partly malformed item is not trusted at all.
             return None
         owner_id = item.owner_id.S
         if item.issuer:
-            # A key issued on purpose for one who also comes with session tokens.
+            # A key that was issued on purpose for an owner of session tokens.
             owner_id = session_owner(item.issuer.S, owner_id)
         elif SESSION_OWNER.match(owner_id):
             return None
