@@ -1,7 +1,6 @@
 """Making an answer: read the batch, count its jobs, forecast its end, write the body."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import msgspec
@@ -23,8 +22,7 @@ _STRINGS: Final = {kind: 2 * len(kind.__struct_fields__) for kind in (Job, Detai
 _GROUP_BYTES: Final = 65_536
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True):
     """A successful answer, before it becomes a response.
 
     Attributes:
@@ -101,8 +99,7 @@ def _later_pages(store: BatchStore, query: Query, cursor: Cursor, stats: ReadSta
     return store.jobs_after(query.batch_id, cursor.after, stats, detailed=query.details, limit=limit)
 
 
-@dataclass(frozen=True, slots=True)
-class NotModified:
+class NotModified(msgspec.Struct, frozen=True):
     """Nothing is known to have changed since the client's answer.
 
     Attributes:

@@ -6,9 +6,9 @@ backslashes and characters beyond ASCII take more room than in the body itself, 
 
 import base64
 import json
-from dataclasses import dataclass
 from typing import Final, Protocol
 
+import msgspec
 from isal import igzip, isal_zlib
 
 LAMBDA_LIMIT: Final = 6_291_556
@@ -26,8 +26,7 @@ _LEVEL: Final = 2
 _DELETE_ESCAPE: Final = len(r"\u007f") - 1
 
 
-@dataclass(frozen=True, slots=True)
-class Written:
+class Written(msgspec.Struct, frozen=True):
     """A body as the response carries it.
 
     Attributes:
