@@ -1,14 +1,15 @@
 """Making an answer: read the batch, count its jobs, forecast its end, write the body."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 import msgspec
+from msgspec.structs import replace
 
 from batch_progress.model import Batch, DetailedJob, Job, Page
 from batch_progress.progress import CONFIDENCE, Counts, Estimate, Tally, estimate, poll_after, poll_again
 from batch_progress.store import BatchStore, ReadStats
-from functions.progress.coding import Body, Written
+from functions.progress.coding import Body, Identity, Written
 from functions.progress.cursor import Cursor
 from functions.progress.envelope import rfc3339
 from functions.progress.query import Query
@@ -28,6 +29,7 @@ class Answer(msgspec.Struct, frozen=True):
     Attributes:
         body: The encoded envelope.
         batch: The `BATCH` item, which is read before any job.
+        made: When the counts were made, in epoch seconds.
         estimate: When the batch will be done.
         poll_after: Seconds until the next poll is worthwhile, `None` when the batch is finished.
         next_cursor: The cursor of the next page, `None` when there is none.
@@ -36,6 +38,7 @@ class Answer(msgspec.Struct, frozen=True):
 
     body: Written
     batch: Batch
+    made: float
     estimate: Estimate
     poll_after: int | None
     next_cursor: str | None
@@ -46,7 +49,7 @@ def full_answer(
     store: BatchStore,
     query: Query,
     owner_id: str | None,
-    now: float,
+    clock: Callable[[], float],
     stats: ReadStats,
     body: Body,
 ) -> Answer:
@@ -56,7 +59,7 @@ def full_answer(
         store: The jobs table.
         query: The question.
         owner_id: The owner who asks; `None` may see every batch.
-        now: Epoch seconds.
+        clock: Returns epoch seconds. Reading a large batch takes seconds, and an estimate must not be in the past.
         stats: Counts what is read.
         body: An empty body in the encoding of the answer.
 
@@ -66,26 +69,29 @@ def full_answer(
     """
     listing = Listing(query, body)
     if query.cursor is None:
-        batch, pages = store.read(query.batch_id, owner_id, now, stats, detailed=query.details)
+        batch, pages = store.read(query.batch_id, owner_id, clock(), stats, detailed=query.details)
         tally = Tally(batch)
         for page in pages:
             tally.add(page)
             listing.add(page)
         counts = tally.counts()
+        now = clock()
         expected = estimate(batch, counts, tally.observed(), now)
     else:
-        batch = store.batch(query.batch_id, owner_id, now, stats)
+        batch = store.batch(query.batch_id, owner_id, clock(), stats)
         counts, expected = query.cursor.counts, query.cursor.estimate
         for page in _later_pages(store, query, query.cursor, stats):
             listing.add(page)
             if listing.full:
                 break
+        now = clock()
     written, next_cursor = listing.written(counts, expected)
     return Answer(
         body=written,
         batch=batch,
+        made=now,
         estimate=expected,
-        poll_after=poll_after(counts, expected, now),
+        poll_after=poll_after(expected, now),
         next_cursor=next_cursor,
         jobs=listing.jobs,
     )
@@ -117,17 +123,22 @@ def not_modified(
     owner_id: str | None,
     if_none_match: str,
     *,
-    now: float,
+    clock: Callable[[], float],
     stats: ReadStats,
     gzip: bool,
 ) -> NotModified | None:
     """Check with one small read whether a client's answer is still current; return `None` where a full answer is due.
 
+    `*` takes a full read: only the jobs say whether the batch is finished, and so whether another poll is worthwhile.
     Arguments and errors are those of `full_answer`; `if_none_match` is the header's value.
     """
-    everything = if_none_match.strip() == "*"
+    if if_none_match.strip() == "*":
+        answer = full_answer(store, replace(query, limit=0), owner_id, clock, stats, Identity())
+        # `*` matches anything the client may have: the tag must never match again.
+        return NotModified(Tag(0, 0, digest(answer.batch, query, gzip=gzip, finished=False)), answer.poll_after)
+    now = clock()
     candidates = [tag for tag in tags(if_none_match) if trusted(tag, now)]
-    if not candidates and not everything:
+    if not candidates:
         return None
     batch = store.batch(query.batch_id, owner_id, now, stats)
     running = digest(batch, query, gzip=gzip, finished=False)
@@ -137,8 +148,7 @@ def not_modified(
             return NotModified(tag, None)
         if tag.digest == running:
             return NotModified(tag, poll_again(tag.eta - now if tag.eta else None))
-    # `If-None-Match: *` matches anything: answer 304, with a tag that will never match again.
-    return NotModified(Tag(0, 0, running), poll_again(None)) if everything else None
+    return None
 
 
 class Listing:

@@ -133,12 +133,12 @@ def batch_progress(batch_id: str) -> Response[str]:
     log.batch_id = query.batch_id
     gzip = request.accepts_gzip()
     if if_none_match := request.header("if-none-match"):
-        same = not_modified(_store(), query, owner_id, if_none_match, now=log.now, stats=log.reads, gzip=gzip)
+        same = not_modified(_store(), query, owner_id, if_none_match, clock=time.time, stats=log.reads, gzip=gzip)
         if same:
             return _not_modified(same)
-    answer = full_answer(_store(), query, owner_id, log.now, log.reads, Gzip() if gzip else Identity())
+    answer = full_answer(_store(), query, owner_id, time.time, log.reads, Gzip() if gzip else Identity())
     log.jobs = answer.jobs
-    return _ok(answer, request, Tag.of(answer.batch, query, answer.estimate, made=log.now, gzip=gzip))
+    return _ok(answer, request, Tag.of(answer.batch, query, answer.estimate, made=answer.made, gzip=gzip))
 
 
 @app.not_found
@@ -165,7 +165,7 @@ def failed(error: Exception) -> Response[str]:
     """Answer an error with its envelope."""
     log: RequestLog = app.context["log"]
     visible = log.failure(error, logger)
-    envelope = error_answer(visible, trace_id(log.request_id), log.now)
+    envelope = error_answer(visible, trace_id(log.request_id), time.time())
     body = msgspec.json.encode(envelope).decode()
     return Response(envelope.error.status, content_types.APPLICATION_JSON, body, headers={**error_headers(visible)})
 
@@ -198,12 +198,12 @@ def _direct(event: object, context: Any) -> dict[str, Any]:  # noqa: ANN401  # L
     try:
         query, owner_id = direct_query(event)
         log.batch_id = query.batch_id
-        answer = full_answer(_store(), query, owner_id, log.now, log.reads, PlainObject())
+        answer = full_answer(_store(), query, owner_id, time.time, log.reads, PlainObject())
         log.jobs = answer.jobs
         envelope: dict[str, Any] = msgspec.json.decode(answer.body.text)
         status: int = HTTPStatus.OK
     except Exception as error:  # noqa: BLE001  # the caller gets an envelope whatever fails
-        failure = error_answer(log.failure(error, logger), trace_id(log.request_id), log.now)
+        failure = error_answer(log.failure(error, logger), trace_id(log.request_id), time.time())
         envelope, status = msgspec.to_builtins(failure), failure.error.status
     log.write(logger, metrics, status)
     return envelope

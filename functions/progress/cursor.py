@@ -8,6 +8,9 @@ The content is a JSON array whose first element is the version. To add a field, 
 `VERSION` alone: a deployment that does not know the field ignores it, and a cursor without it gets the default, so
 that cursors survive a deployment, a rollback and a canary. Raise `VERSION` only when the meaning of an existing field
 changes; `decode` then refuses the other version and says why.
+
+In version 2 `after` is base64. Only job ids that JSON would escape at length are written so: a cursor must fit into
+API Gateway's 10,240 bytes of headers, and all other cursors stay readable for a deployment that knows version 1 alone.
 """
 
 import base64
@@ -17,11 +20,13 @@ import re
 from typing import Annotated, ClassVar, Final, Self
 
 import msgspec
+from msgspec.structs import replace
 
 from batch_progress.progress import Basis, Counts, Estimate
 from batch_progress.table import LAST_SECOND, LONGEST_JOB_ID_BYTES
 
 VERSION: Final = 1
+_BASE64_VERSION: Final = 2
 _CHECKSUM_BYTES: Final = 8
 _CURSOR: Final = re.compile("[A-Za-z0-9_-]{1,4096}")
 
@@ -86,6 +91,9 @@ class Cursor(msgspec.Struct, frozen=True, array_like=True):
 
     def encode(self, batch_id: str) -> str:
         """Return the text that `decode` accepts, which consists of `A-Za-z0-9_-`."""
+        encoded = base64.urlsafe_b64encode(self.after.encode()).decode()
+        if len(encoded) + 2 < len(msgspec.json.encode(self.after)):
+            return _encode(batch_id, msgspec.json.encode(replace(self, version=_BASE64_VERSION, after=encoded)))
         return _encode(batch_id, msgspec.json.encode(self))
 
     @classmethod
@@ -108,10 +116,14 @@ class Cursor(msgspec.Struct, frozen=True, array_like=True):
             if content.startswith(b'["'):
                 # Before there were versions, the array began with `after`.
                 content = b"[1," + content[1:]
-            if msgspec.json.decode(content, type=_Head).version != VERSION:
+            version = msgspec.json.decode(content, type=_Head).version
+            if version not in (VERSION, _BASE64_VERSION):
                 raise InvalidCursor(cls.OTHER_VERSION)
             cursor = msgspec.json.decode(content, type=cls)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+            if version == _BASE64_VERSION:
+                after = base64.b64decode(cursor.after.encode(), b"-_", validate=True).decode()
+                cursor = replace(cursor, version=VERSION, after=after)
+        except (msgspec.DecodeError, UnicodeDecodeError, binascii.Error):
             raise InvalidCursor(cls.RULE) from None
         if len(cursor.after.encode()) > LONGEST_JOB_ID_BYTES or cursor.counts.pending < 0:
             raise InvalidCursor(cls.RULE)

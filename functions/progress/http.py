@@ -9,6 +9,8 @@ from urllib.parse import urlencode
 from batch_progress.errors import ApiKeyInvalid, AuthenticationRequired, TokenInvalid
 from batch_progress.tokens import Credential, Scheme
 
+# The query parameters; others are ignored.
+PARAMETERS: Final = frozenset({"status", "limit", "cursor", "include"})
 # RFC 9110, section 11.4: a scheme, blanks, a token.
 _BEARER: Final = re.compile(r"bearer +([^ ]+)\Z", re.IGNORECASE)
 _TRACE_ROOT: Final = re.compile(r"Root=(1-[0-9a-f]{8}-[0-9a-f]{24})")
@@ -70,9 +72,16 @@ class Request:
         return weights.get("gzip", weights.get("x-gzip", weights.get("*", False)))
 
     def next_link(self, cursor: str) -> str:
-        """Return the `Link` to the next page, relative, with the other parameters as they came."""
-        others = {name: value for name, value in self.parameters.items() if name != "cursor"}
-        return f'<?{urlencode({"cursor": cursor, **others}, errors="replace")}>; rel="next"'
+        """Return the `Link` to the next page, relative, with the other parameters that we know.
+
+        They are valid, and each value of a list is repeated once: API Gateway allows 10,240 bytes of headers.
+        """
+        others = {
+            name: ",".join(dict.fromkeys(value.split(",")))
+            for name, value in self.parameters.items()
+            if name in PARAMETERS and name != "cursor"
+        }
+        return f'<?{urlencode({"cursor": cursor, **others})}>; rel="next"'
 
     def proxy_event(self) -> dict[str, Any]:
         """Return the event that the router needs: a method and a path."""

@@ -5,13 +5,11 @@ A plain poll is parsed here; only other requests import pydantic, which takes 60
 
 import re
 from collections.abc import Mapping
-from typing import Final
 
 from batch_progress.errors import InvalidRequest
 from batch_progress.table import ID_PATTERN
+from functions.progress.http import PARAMETERS
 from functions.progress.query import Query
-
-PARAMETERS: Final = frozenset({"status", "limit", "cursor", "include"})
 
 _id = re.compile(ID_PATTERN)
 

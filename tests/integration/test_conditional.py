@@ -3,9 +3,11 @@
 import re
 import time
 from datetime import UTC, datetime
+from types import SimpleNamespace
 
 import pytest
 
+from functions.progress import app
 from tests.integration.world import Answer, Attribute, World, batch_item, moment, now, progress_path, unique
 
 TAG = re.compile(r'W/"(?P<made>\d+)\.(?P<eta>\d+)\.(?P<digest>[^".]+)"')
@@ -104,10 +106,12 @@ def test_comparison_is_weak(world: World, finished: str) -> None:
 
 def test_star(world: World, running: str, finished: str) -> None:
     """`If-None-Match: *` matches any existing batch."""
-    for batch_id in (running, finished):
+    for batch_id, wait in ((running, {"retry-after"}), (finished, set())):
         answer = again(world, batch_id, "*")
         assert (304, "") == (answer.status, answer.text)
         assert TAG.fullmatch(answer.headers["ETag"])
+        assert {"etag", "cache-control", "vary", "x-request-id"} | wait == answer.names
+        assert 200 == again(world, batch_id, answer.headers["ETag"]).status
     assert (404, "BATCH_NOT_FOUND") == again(world, unique("missing"), "*").outcome
     assert (404, "BATCH_NOT_FOUND") == again(world, world.put_batch(owner=unique("owner")), "*").outcome
 
@@ -221,6 +225,25 @@ def test_wait_of_a_running_batch(world: World, running: str, stalled: str) -> No
         for answer in (first, second):
             assert re.fullmatch(r"[1-9][0-9]?", answer.headers["Retry-After"])
             assert 1 <= int(answer.headers["Retry-After"]) <= 60
+
+
+def test_wait_is_the_same_for_an_answer_and_for_not_modified(
+    world: World, running: str, stalled: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the same moment, with the same batch: however few jobs are left."""
+    one_left = world.put_batch(timeout_per_url=200)
+    world.put_jobs(one_left, {"a": {"status": "processing", "started_at": now(-1)}})
+    moment = time.time()
+    monkeypatch.setattr(app, "time", SimpleNamespace(time=lambda: moment, monotonic=time.monotonic))
+    for batch_id in (running, stalled, one_left):
+        first = world.get(batch_id)
+        second = again(world, batch_id, first.headers["ETag"])
+        assert [200, 304] == [first.status, second.status]
+        assert (
+            first.headers["Retry-After"]
+            == second.headers["Retry-After"]
+            == again(world, batch_id, "*").headers["Retry-After"]
+        )
 
 
 def test_wait_of_a_finished_batch(world: World, finished: str) -> None:

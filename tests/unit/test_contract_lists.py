@@ -6,7 +6,7 @@ from typing import Any
 from batch_progress.errors import BatchConflict, BatchProgressError, IllegalTransition, JobNotFound
 from functions.progress import parameters
 from functions.progress.envelope import STATUS
-from functions.progress.parse import PARAMETERS
+from functions.progress.http import PARAMETERS
 from scripts.openapi import document
 
 # Raised by the recorder only, so they have no HTTP status.

@@ -95,7 +95,34 @@ def test_a_cursor_of_a_later_deployment_goes_on() -> None:
     assert Cursor.decode(text_of(VERSION, *VALUES, {"novelty": [1]}, None), "batch") == CURSOR
 
 
-@pytest.mark.parametrize("version", [0, VERSION + 1, 10**6, -1])
+@pytest.mark.parametrize(
+    "job_id",
+    [*(c * 1_020 for c in 'x\0\x01\x1f"\\\n\x7f'), "é" * 510, "\U0001f600" * 255, "\x01é" * 340, "x\x01" * 510, "\x01"],
+)
+def test_any_sort_key_makes_a_short_cursor(job_id: str) -> None:
+    """JSON escapes of the key would make the `Link` header longer than API Gateway allows."""
+    text = Cursor.behind(job_id, Counts(2**63, 2**62, 1, 2**62), CURSOR.estimate).encode("batch")
+    assert len(text) < 2_100
+    again = Cursor.decode(text, "batch")
+    assert (job_id, VERSION, text) == (again.after, again.version, again.encode("batch"))
+
+
+@pytest.mark.parametrize("job_id", ["job_a", "x" * 1_020, 'a "quoted" id', "a\nb", "é" * 510])
+def test_a_key_that_needs_few_escapes_is_written_in_the_first_version(job_id: str) -> None:
+    """A deployment that knows only this version can read it after a rollback."""
+    text = Cursor.behind(job_id, CURSOR.counts, CURSOR.estimate).encode("batch")
+    content = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))[8:]
+    assert [1, job_id] == json.loads(content)[:2]
+
+
+def test_the_second_version_has_the_key_in_base64() -> None:
+    assert "\0ÿ" == Cursor.decode(text_of(2, "AMO_", *VALUES[1:]), "batch").after
+    for after in ("AA", "AAA", "A", "é", "_w==", "/w==", "A A=", 5):
+        with pytest.raises(InvalidCursor, match="of this batch"):
+            Cursor.decode(text_of(2, after, *VALUES[1:]), "batch")
+
+
+@pytest.mark.parametrize("version", [0, 3, 10**6, -1])
 def test_a_cursor_of_a_version_that_cannot_be_read_says_so(version: int) -> None:
     """The error asks the client to start again."""
     with pytest.raises(InvalidCursor, match="another version of this service"):

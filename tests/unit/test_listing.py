@@ -8,19 +8,21 @@ import string
 import zlib
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from isal import igzip
 
-from batch_progress.model import Job, Page
+from batch_progress.model import Batch, Job, Page
 from batch_progress.progress import Basis, Counts, Estimate
+from batch_progress.store import BatchStore, ReadStats
 from functions.progress import answer, coding
-from functions.progress.answer import Listing
+from functions.progress.answer import Listing, full_answer
 from functions.progress.coding import LAMBDA_LIMIT, Body, Gzip, Identity, PlainObject, Written
 from functions.progress.cursor import Cursor
+from functions.progress.envelope import rfc3339
 from functions.progress.query import Query
 
 KINDS = [Gzip, Identity, PlainObject]
@@ -158,6 +160,21 @@ def test_a_full_sized_answer(monkeypatch: pytest.MonkeyPatch, name: str, kind: t
     assert (kind is Gzip and name == "long and alike") == (cursor is None)
     if kind is Gzip:
         assert compressed <= 1.2 * len(gzip.decompress(base64.b64decode(written.text)))
+
+
+def test_an_answer_is_of_the_moment_at_which_it_is_made() -> None:
+    """Reading a large batch takes seconds: the estimate is not in the past when the answer leaves."""
+    clock = iter(range(1_000, 2_000, 10)).__next__
+
+    class Store:
+        def read(self, *_: object, **__: object) -> tuple[Batch, Iterator[Page]]:
+            jobs = [job(number, "u") for number in range(9)]
+            return Batch("batch", "demo", 100), (Page([one], [None], [None]) for one in jobs if clock())
+
+    made = full_answer(cast("BatchStore", Store()), Query("batch"), "demo", clock, ReadStats(), Identity())
+    assert 1_100 == made.made
+    assert made.estimate.completion >= made.made
+    assert read(made.body)["estimated_completion"] >= rfc3339(1_100)
 
 
 def test_a_large_answer_is_one_gzip_member() -> None:

@@ -207,31 +207,27 @@ def _second(epoch: int) -> int:
     return min(max(epoch, 0), LAST_SECOND)
 
 
-def poll_after(counts: Counts, expected: Estimate, now: float) -> int | None:
-    """Return in how many seconds, 1 to 60, another look is worth it; `None` when nothing is left to happen.
-
-    That is when the next job should have ended or a twentieth of the time left has passed, whichever is later;
-    half a minute where the batch stalls.
-    """
-    if counts.finished:
-        return None
-    if expected.basis is Basis.STALLED:
-        return poll_again(None)
-    return poll_again(expected.completion - now, min(counts.pending, _LOOKS))
+def poll_after(expected: Estimate, now: float) -> int | None:
+    """Return in how many seconds another poll is worthwhile; `None` when the batch is finished."""
+    match expected.basis:
+        case Basis.FINISHED:
+            return None
+        case Basis.STALLED:
+            return poll_again(None)
+    return poll_again(expected.completion - now)
 
 
-# So many looks at what is left of a batch show it move.
-_LOOKS: Final = 20
+# A batch polled this many times in the time it has left shows visible progress each time.
+_POLLS: Final = 20
 _STALLED_POLL_SECONDS: Final = 30
 
 
-def poll_again(seconds_left: float | None, looks: int = _LOOKS) -> int:
-    """Return in how many seconds, 1 to 60, another look is worth it.
+def poll_again(seconds_left: float | None) -> int:
+    """Return in how many seconds, 1 to 60, another poll is worthwhile.
 
     Args:
-        seconds_left: Until the batch should be done, `None` when that does not move.
-        looks: How many looks the time left deserves.
+        seconds_left: Until the batch should be done; `None` when it is stalled.
     """
     if seconds_left is None:
         return _STALLED_POLL_SECONDS
-    return min(max(ceil(seconds_left / looks), 1), 60)
+    return min(max(ceil(seconds_left / _POLLS), 1), 60)
