@@ -1,1 +1,1 @@
-"""Answers how far a batch is: over HTTP, and to other Lambdas."""
+"""The progress function: answers over HTTP and to other Lambda functions."""

@@ -1,4 +1,4 @@
-"""Errors as clients see them: one envelope, and the one table that knows of HTTP's statuses."""
+"""The envelope of errors, and the HTTP status of each error code."""
 
 from datetime import UTC, datetime
 from typing import Final
@@ -13,18 +13,18 @@ from functions.progress.schema import ErrorAnswer, ErrorView
 
 
 class RouteNotFound(BatchProgressError):
-    """There is nothing at this path."""
+    """The path does not exist."""
 
     code = "ROUTE_NOT_FOUND"
-    message = "There is nothing at this path."
+    message = "This path does not exist."
     system_message = "Route not found"
 
 
 class MethodNotAllowed(BatchProgressError):
-    """The route is there, and does not take this method."""
+    """The path exists, but does not support the method."""
 
     code = "METHOD_NOT_ALLOWED"
-    message = "This route takes GET and HEAD."
+    message = "This path supports only GET and HEAD."
     system_message = "Method not allowed"
 
 
@@ -49,11 +49,11 @@ _RETRY_AFTER_SECONDS: Final = 2
 
 
 def error_answer(error: BatchProgressError, trace_id: str, now: float) -> ErrorAnswer:
-    """Tell a caller of `error`.
+    """Return the envelope of an error.
 
     Args:
-        error: What went wrong.
-        trace_id: Finds the request in our traces and logs.
+        error: The error.
+        trace_id: The id by which the request is found in traces and logs.
         now: Epoch seconds.
     """
     status = STATUS[error.code]
@@ -71,14 +71,14 @@ def error_answer(error: BatchProgressError, trace_id: str, now: float) -> ErrorA
 
 
 def error_headers(error: BatchProgressError) -> dict[str, str]:
-    """Return the headers that go with an error, beside those of every answer."""
+    """Return the headers of an error response, in addition to those of every response."""
     return {"Cache-Control": "no-store", **_headers(error)}
 
 
 def _headers(error: BatchProgressError) -> dict[str, str]:
     match error:
         case AuthenticationRequired():
-            # RFC 6750, section 3: a request without credentials is told no error code.
+            # RFC 6750, section 3: no `error` attribute if the request had no credentials.
             return {"WWW-Authenticate": _REALM}
         case AuthenticationError():
             return {"WWW-Authenticate": f'{_REALM}, error="invalid_token"'}
@@ -90,5 +90,5 @@ def _headers(error: BatchProgressError) -> dict[str, str]:
 
 
 def rfc3339(epoch: int) -> str:
-    """Write epoch seconds as `2024-12-16T10:31:02Z`."""
+    """Format epoch seconds as `2024-12-16T10:31:02Z`."""
     return datetime.fromtimestamp(epoch, UTC).isoformat().removesuffix("+00:00") + "Z"

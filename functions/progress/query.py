@@ -1,4 +1,4 @@
-"""A question about one batch, as a value."""
+"""The validated parameters of a request, as a value."""
 
 import msgspec
 
@@ -7,15 +7,15 @@ from functions.progress.cursor import Cursor
 
 
 class Query(msgspec.Struct, frozen=True):
-    """A question about one batch.
+    """The validated parameters of a request.
 
     Attributes:
-        batch_id: The batch.
-        status: List only jobs of these statuses; `None` for all.
+        batch_id: The batch's id.
+        status: List only jobs with these statuses; `None` for all.
         limit: List at most this many jobs; `None` for all.
-        cursor: The end of the page before; `None` for the first page.
-        details: Whether jobs come with their times and failures.
-        estimate: Whether the estimate's basis and interval come.
+        cursor: The end of the previous page; `None` for the first page.
+        details: Whether to add the times and the error to each job.
+        estimate: Whether to add the estimate's basis and interval.
     """
 
     batch_id: str
@@ -27,5 +27,5 @@ class Query(msgspec.Struct, frozen=True):
 
     @property
     def paged(self) -> bool:
-        """Whether the caller reads page by page, so that the answer has a `next_cursor`."""
+        """Whether the caller reads page by page: the answer then always has a `next_cursor`."""
         return self.limit is not None or self.cursor is not None

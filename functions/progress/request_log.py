@@ -21,17 +21,17 @@ _requests: Final = itertools.count()
 
 
 class RequestLog:
-    """What is logged about one request, gathered while it is answered.
+    """Collects what is logged about one request.
 
     Attributes:
         kind: `http` or `direct`.
         request_id: API Gateway's id, or Lambda's for a direct call.
-        now: Epoch seconds at which the request is answered.
+        now: When the request arrived, in epoch seconds.
         reads: What was read from the jobs table.
         batch_id: The requested batch, `None` until its id is known to be valid.
         jobs: The number of jobs that the answer lists.
         error_code: The code of the error in the answer, `None` for a success.
-        failed_request: What went wrong at DynamoDB behind a `503`, `None` where that is not the cause.
+        failed_request: For a `503` caused by DynamoDB, the failure of its last attempt; otherwise `None`.
     """
 
     def __init__(self, kind: str, request_id: str, now: float) -> None:
@@ -46,7 +46,7 @@ class RequestLog:
         self._began = time.perf_counter()
 
     def failure(self, error: Exception, logger: Logger) -> BatchProgressError:
-        """Return the error that the caller sees; a fault of ours is logged with its traceback."""
+        """Return the error that the caller sees. Internal and configuration errors are logged with a traceback."""
         visible = error if isinstance(error, BatchProgressError) else BatchProgressError()
         self.error_code = visible.code
         cause = error.__cause__
@@ -94,12 +94,12 @@ class RequestLog:
             },
         )
         metrics.add_dimension("kind", self.kind)
-        # Keeps the metrics of two stacks in one account apart.
+        # Separates the metrics of several stacks in one account.
         metrics.add_dimension("function_name", os.environ.get("AWS_LAMBDA_FUNCTION_NAME", "local"))
         metrics.add_metric(f"Status{status}", MetricUnit.Count, 1)
         metrics.add_metric("Latency", MetricUnit.Milliseconds, milliseconds)
         metrics.add_metric("ColdStart", MetricUnit.Count, 0 if next(_requests) else 1)
-        # Only of full answers, so that the average does not include errors and 304s.
+        # Only for full answers, so that the average does not include errors and 304s.
         if status == HTTPStatus.OK and self.batch_id is not None:
             metrics.add_metric("Jobs", MetricUnit.Count, self.jobs)
         metrics.add_metric("ReadUnits", MetricUnit.Count, self.reads.read_units)

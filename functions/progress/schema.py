@@ -1,4 +1,4 @@
-"""The answer's shape: what is encoded, and what the OpenAPI document is made from."""
+"""The JSON structure of answers and errors. `scripts/openapi.py` generates the OpenAPI document from it."""
 
 from typing import Annotated, Any, Literal
 
@@ -6,46 +6,74 @@ import msgspec
 
 from batch_progress.progress import Basis
 
-# Where the OpenAPI document keeps the shapes of jobs.
+# The schemas of jobs in the OpenAPI document.
 JOB_SCHEMA = "#/components/schemas/Job"
 DETAILED_JOB_SCHEMA = "#/components/schemas/DetailedJob"
 
 _EXAMPLE_TIME = "2024-12-16T10:35:00Z"
+_MOMENT_FORMAT = "RFC 3339 in UTC, whole seconds."
 Natural = Annotated[int, msgspec.Meta(ge=0)]
 Moment = Annotated[
     str,
     msgspec.Meta(
         pattern=r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z$",
-        description="RFC 3339 in UTC, whole seconds.",
+        description=_MOMENT_FORMAT,
         examples=[_EXAMPLE_TIME],
     ),
 ]
 
 
 class EstimateView(msgspec.Struct, frozen=True):
-    """What `estimated_completion` is made from, and how sure it is."""
+    """The interval around `estimated_completion`, and what the estimate is based on."""
 
-    basis: Basis
-    earliest: Moment
-    latest: Moment
-    confidence: float
+    basis: Annotated[
+        Basis,
+        msgspec.Meta(
+            description="`declared`: no job has ended, so the estimate relies on the declared workers and timeout, or "
+            "on defaults. `observed`: at least one job has ended. `stalled`: some jobs have not ended, but none has "
+            "started or ended for longer than a job may take. `finished`: all jobs have ended; `earliest`, `latest` "
+            "and `estimated_completion` are equal."
+        ),
+    ]
+    earliest: Annotated[Moment, msgspec.Meta(description=f"The start of the interval. {_MOMENT_FORMAT}")]
+    latest: Annotated[Moment, msgspec.Meta(description=f"The end of the interval. {_MOMENT_FORMAT}")]
+    confidence: Annotated[
+        float,
+        msgspec.Meta(description="The probability that the batch ends between `earliest` and `latest`."),
+    ]
 
 
 class ProgressView(msgspec.Struct, frozen=True):
-    """How far a batch is. `completed`, `failed` and `pending` sum to `total_urls`."""
+    """The progress of a batch. `completed`, `failed` and `pending` sum to `total_urls`."""
 
     batch_id: str
-    total_urls: Natural
-    completed: Natural
-    failed: Natural
-    pending: Natural
-    total_items_extracted: Natural
-    estimated_completion: Moment
-    # Jobs are encoded page by page as they are read, and put in whole.
+    total_urls: Annotated[
+        Natural,
+        msgspec.Meta(description="The declared number of URLs, or the number of jobs if that is larger."),
+    ]
+    completed: Annotated[Natural, msgspec.Meta(description="Jobs whose status is `completed`.")]
+    failed: Annotated[Natural, msgspec.Meta(description="Jobs whose status is `failed` or `cancelled`.")]
+    pending: Annotated[
+        Natural,
+        msgspec.Meta(
+            description="Jobs whose status is `pending` or `processing`, and declared URLs that have no job yet."
+        ),
+    ]
+    total_items_extracted: Annotated[
+        Natural, msgspec.Meta(description="The items extracted by all jobs, whatever their status.")
+    ]
+    estimated_completion: Annotated[
+        Moment,
+        msgspec.Meta(
+            description="When the batch is expected to end. Of a finished batch: when its last job ended, or if no end "
+            f"is recorded, when the batch was created. {_MOMENT_FORMAT}"
+        ),
+    ]
+    # Jobs are encoded page by page as they are read, and inserted as raw JSON.
     jobs: Annotated[
         msgspec.Raw,
         msgspec.Meta(
-            description="In the order of `job_id`; with their details where `include=details` asks for them.",
+            description="In the order of `job_id`. `include=details` adds the times and the error of each job.",
             extra_json_schema={
                 "type": "array",
                 "items": {"anyOf": [{"$ref": JOB_SCHEMA}, {"$ref": DETAILED_JOB_SCHEMA}]},
@@ -53,7 +81,13 @@ class ProgressView(msgspec.Struct, frozen=True):
         ),
     ]
     estimate: EstimateView | msgspec.UnsetType = msgspec.UNSET
-    next_cursor: str | msgspec.UnsetType | None = msgspec.UNSET
+    next_cursor: Annotated[
+        str | msgspec.UnsetType | None,
+        msgspec.Meta(
+            description="The `cursor` of the next page; `null` on the last page and with `limit=0`. Present if the "
+            "request has `limit` or `cursor`, or if the answer ends early because it would be too large."
+        ),
+    ] = msgspec.UNSET
 
 
 class ProgressAnswer(msgspec.Struct, frozen=True):
@@ -64,18 +98,21 @@ class ProgressAnswer(msgspec.Struct, frozen=True):
 
 
 class ErrorView(msgspec.Struct, frozen=True):
-    """What went wrong."""
+    """An error."""
 
-    code: Annotated[str, msgspec.Meta(description="Stable name of the failure, for programs.")]
-    message: Annotated[str, msgspec.Meta(description="One sentence for a person.")]
-    system_message: str
+    code: Annotated[str, msgspec.Meta(description="Stable identifier of the error, for programs.")]
+    message: Annotated[str, msgspec.Meta(description="One sentence for people.")]
+    system_message: Annotated[str, msgspec.Meta(description="A short fixed text for logs and alarms.")]
     type: Literal["client_error", "server_error"]
-    status: Annotated[int, msgspec.Meta(ge=400, le=599)]
-    details: Annotated[dict[str, Any], msgspec.Meta(description="In a 422 the reason of each bad field.")]
-    trace_id: str
+    status: Annotated[int, msgspec.Meta(description="The HTTP status.", ge=400, le=599)]
+    details: Annotated[
+        dict[str, Any],
+        msgspec.Meta(description="The values that the error is about. In a `422`: each invalid field with the reason."),
+    ]
+    trace_id: Annotated[str, msgspec.Meta(description="Identifies the request in traces and logs.")]
     timestamp: Annotated[
         Moment | None,
-        msgspec.Meta(description="When it was told; `null` where the gateway told it."),
+        msgspec.Meta(description="When the error occurred; `null` if API Gateway made the error."),
     ]
 
 

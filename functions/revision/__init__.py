@@ -1,1 +1,1 @@
-"""Counts changes: a job that changes makes its batch's revision go up."""
+"""The revision function: increases the revision of each batch whose jobs change."""

@@ -1,7 +1,7 @@
-"""The function behind the table's stream: a change of a job increases its batch's revision.
+"""The handler of the table's stream: increases the revision of each batch whose jobs change.
 
-Plain Python rather than Powertools' `BatchProcessor`, which calls back once for each record, where here many records
-are one update. It also fails a record that it cannot read, which would block the shard.
+Powertools' `BatchProcessor` is not used: it processes records one by one, while many records here need only one update,
+and it reports a malformed record as failed, which would block the shard.
 """
 
 import os
@@ -19,7 +19,7 @@ from batch_progress.revision import NotCountable, Revisions
 from batch_progress.settings import revision_settings
 from batch_progress.table import JOB_PREFIX
 
-# Time to keep for the answer once DynamoDB has been called.
+# Time kept for the response after the last DynamoDB request.
 _ANSWER_SECONDS: Final = 0.5
 
 logger = Logger(service="batch-progress", serialize_stacktrace=False)
@@ -52,15 +52,15 @@ def _revisions() -> Revisions:
 
 
 def handler(event: dict[str, Any], context: Any) -> dict[str, list[dict[str, str]]]:  # noqa: ANN401  # Lambda's context
-    """Add 1 to the revision of each batch with changed jobs, once for a delivery.
+    """Add 1 to the revision of each batch with changed jobs, once per delivery.
 
     Args:
-        event: Records of one shard of the table's stream, in its order.
+        event: Records of one shard of the table's stream, in order.
         context: Lambda's context.
 
     Returns:
-        The last record of each batch that could not be counted. Lambda delivers again from the lowest of them on, which
-        includes each such batch and repeats as little as possible of the others.
+        The last record of each batch that could not be counted. Lambda delivers again from the earliest of them: that
+        includes each such batch, and repeats as few other records as possible.
     """
     revisions = _revisions()
     seconds = context.get_remaining_time_in_millis() / 1_000
@@ -70,15 +70,15 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, list[dict[str, str
             try:
                 counted += revisions.count(batch_id)
             except NotCountable:
-                # A retry would fail too and block the shard. Without it, a client's tag is at most a minute stale.
+                # A retry would fail too and block the shard. Clients still see the change within a minute.
                 logger.exception("batch is not countable", extra={"batch_id": batch_id})
             except ServiceUnavailable as error:
                 logger.warning("batch is not counted yet", extra={"batch_id": batch_id, "cause": str(error.__cause__)})
                 failures.append({"itemIdentifier": sequence_number})
-            except Exception:  # the other batches are counted all the same
+            except Exception:  # the other batches are still counted
                 logger.exception("batch is not counted", extra={"batch_id": batch_id})
                 failures.append({"itemIdentifier": sequence_number})
-    # Keeps the metrics of two stacks in one account apart.
+    # Separates the metrics of several stacks in one account.
     metrics.add_dimension("function_name", os.environ.get("AWS_LAMBDA_FUNCTION_NAME", "local"))
     metrics.add_metric("Revisions", MetricUnit.Count, counted)
     metrics.add_metric("RevisionFailures", MetricUnit.Count, len(failures))
@@ -87,7 +87,7 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, list[dict[str, str
 
 
 def _changed(records: list[object]) -> dict[str, str]:
-    """Return the sequence number of the last record of a job by batch."""
+    """Return, for each batch, the sequence number of the last record of a job."""
     changed: dict[str, str] = {}
     for record in records:
         try:
@@ -95,7 +95,7 @@ def _changed(records: list[object]) -> dict[str, str]:
         except msgspec.ValidationError as error:
             logger.warning("malformed record", extra={"reason": str(error)})
             continue
-        # The event source filters too. Without any filter the function would be triggered by its own updates.
+        # The event source filters too. Without a filter, the function's own updates would trigger it.
         if change.keys.sk.S.startswith(JOB_PREFIX):
             changed[change.keys.batch_id.S] = change.sequence_number
     return changed

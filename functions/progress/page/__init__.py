@@ -1,4 +1,4 @@
-"""The page that shows a batch in a browser: one file without data, whose script calls the API like any other client.
+"""The page that shows a batch in a browser: a static file whose script calls the API like any other client.
 
 `make page` builds it from `page/` in the repository. `app.py` imports this package only when the page is requested.
 """
@@ -39,7 +39,7 @@ _HEADERS: Final = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
     "Cross-Origin-Opener-Policy": "same-origin",
-    # The page is the same for everyone, and a new version can wait five minutes.
+    # The page contains no user data, so shared caches may store it. A new version is visible within five minutes.
     "Cache-Control": "public, max-age=300",
     "Vary": "Accept-Encoding",
 }

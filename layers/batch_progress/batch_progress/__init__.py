@@ -1,1 +1,1 @@
-"""Progress of scrape batches: what a batch's job items add up to, and when it will be done."""
+"""The progress of scrape batches: counts from the job items, and a forecast of the end."""

@@ -1,8 +1,8 @@
 """A small client of DynamoDB for the read path: `Query`, `GetItem` and `UpdateItem`.
 
-DynamoDB's protocol is one signed `POST` and one JSON response. botocore, which can do much more, accounted for three
-quarters of a small answer and half of a cold start (docs/decisions/0004-dynamodb-client.md). Requests are retried as
-in botocore's standard mode. This client is stricter in two things: every read of a response ends at a deadline, and a
+DynamoDB's protocol is one signed `POST` and one JSON response. botocore, which does much more, took three quarters of
+the time of a small answer and half of a cold start (docs/decisions/0004-dynamodb-client.md). Requests are retried as in
+botocore's standard mode. This client is stricter in two ways: every read of a response ends at a deadline, and a
 response that is truncated, is not JSON or does not match its checksum is retried and never used.
 """
 
@@ -31,7 +31,7 @@ from batch_progress import decode, endpoint
 from batch_progress.errors import ServiceUnavailable
 from batch_progress.sigv4 import authorization
 
-# Of one attempt; the deadline limits all of them together.
+# Timeouts of one attempt. The deadline limits all attempts together.
 CONNECT_TIMEOUT_SECONDS: Final = 1.0
 READ_TIMEOUT_SECONDS: Final = 2.0
 ATTEMPTS: Final = 3
@@ -49,12 +49,12 @@ class Reason(StrEnum):
 
     THROTTLED = "throttled"
     SERVER_ERROR = "server error"
-    DAMAGED = "damaged response"  # truncated, not JSON, or not as its checksum says
+    DAMAGED = "damaged response"  # truncated, not JSON, or with another checksum
     UNKNOWN = "unknown response"  # an error without DynamoDB's error code
     SILENT = "no response"  # nothing arrived in time
     UNREACHABLE = "no connection"  # or it broke
     NO_TIME = "no time left"  # the deadline had passed before the first attempt
-    REFUSED = "refused"  # with an error that another attempt would meet again
+    REFUSED = "refused"  # a non-retryable error
 
 
 class RequestFailed(Exception):
@@ -62,12 +62,12 @@ class RequestFailed(Exception):
 
     Attributes:
         reason: The kind of failure of the last attempt.
-        code: DynamoDB's error code, or the name of the exception; `None` where there is neither.
-        status: HTTP's, `None` without a response.
-        message: More words, DynamoDB's own where it has any.
+        code: DynamoDB's error code, or the name of the exception; `None` if there is neither.
+        status: The HTTP status, `None` without a response.
+        message: The text of DynamoDB's error or of the exception; may be empty.
         attempts: The number of attempts made.
-        retry_after: Milliseconds to wait according to the response, `None` where it does not say.
-        stale: Whether a kept connection broke before a response began: another attempt need not wait.
+        retry_after: The response's `x-amz-retry-after`, in milliseconds; `None` without one.
+        stale: Whether a kept connection broke before a response began: the next attempt need not wait.
     """
 
     def __init__(self, reason: Reason, code: str | None = None, status: int | None = None, message: str = "") -> None:
@@ -113,7 +113,7 @@ _TRANSIENT: Final = frozenset({"RequestTimeout", "RequestTimeoutException"})
 _INTERNAL: Final = "InternalServerError"
 _TRANSIENT_STATUSES: Final = frozenset({500, 502, 503, 504})
 _THROTTLING_STATUS: Final = 429
-# For other clients of the table, which see the codes alone.
+# For the recorder, whose botocore client raises errors with these codes.
 RETRYABLE_CODES: Final = _THROTTLING | _TRANSIENT | {_INTERNAL}
 _RETRYABLE: Final = frozenset({Reason.THROTTLED, Reason.DAMAGED, Reason.SILENT, Reason.UNREACHABLE})
 
@@ -129,7 +129,7 @@ def _failure(response: HTTPResponse, body: bytes) -> RequestFailed:
     except (msgspec.DecodeError, UnicodeDecodeError):
         error = {}
     code = error.get("__type")
-    # `com.amazonaws.dynamodb.v20120810#ThrottlingException`, with a URI behind a colon from some services.
+    # `com.amazonaws.dynamodb.v20120810#ThrottlingException`; some services append a colon and a URI.
     code = code.rpartition("#")[2].partition(":")[0] if isinstance(code, str) else None
     message = str(error.get("message") or error.get("Message") or "")
     status = response.status
@@ -152,7 +152,7 @@ _deadline: ContextVar[float] = ContextVar("deadline", default=inf)
 
 @contextmanager
 def deadline(at: float) -> Iterator[None]:
-    """Let every request in the block end by `at`, in seconds of `time.monotonic`."""
+    """Make every request in the block end by `at`, in seconds of `time.monotonic`."""
     token = _deadline.set(at)
     try:
         yield
@@ -167,30 +167,30 @@ def seconds_left() -> float:
 
 # ---- Retries ------------------------------------------------------------------------------------------------
 
-# botocore's for DynamoDB: seconds of the first back-off, doubled for each further one.
+# botocore's values for DynamoDB, in seconds. The back-off doubles with each attempt.
 _FIRST_BACKOFF: Final = 0.025
 _FIRST_THROTTLING_BACKOFF: Final = 1.0
 _LONGEST_BACKOFF: Final = 20.0
-# How much longer than its back-off a response may make the client wait.
+# A response can prolong the back-off by at most this.
 _LONGEST_EXTRA_WAIT: Final = 5.0
 _MILLISECONDS: Final = re.compile(r"[0-9]{1,9}\Z")
 
 
 def backoff(attempt: int, *, throttled: bool) -> float:
-    """Return how many seconds to wait after the attempt of this number, 1 the first: exponential, with full jitter."""
+    """Return the seconds to wait after attempt number `attempt`, from 1: exponential back-off with full jitter."""
     first = _FIRST_THROTTLING_BACKOFF if throttled else _FIRST_BACKOFF
     return random.random() * min(first * 2.0 ** (attempt - 1), _LONGEST_BACKOFF)  # noqa: S311  # jitter, not a secret
 
 
 def _delay(least: float, retry_after: str | None) -> float:
-    """Return how many seconds to wait: what a response asks for, within botocore's bounds."""
+    """Return the seconds to wait: `retry_after`, within botocore's limits, but at least `least`."""
     if retry_after is None or not _MILLISECONDS.match(retry_after):
         return least
     return max(least, min(int(retry_after) / 1_000, least + _LONGEST_EXTRA_WAIT))
 
 
 class RetryQuota:
-    """botocore's retry quota: tokens that retries cost, so that a process with many failures stops retrying."""
+    """botocore's retry quota: each retry takes tokens, so that a process with many failures stops retrying."""
 
     CAPACITY: Final = 500
     _RETRY: Final = 14
@@ -202,7 +202,7 @@ class RetryQuota:
         self._lock = Lock()
 
     def take(self, *, throttled: bool) -> int | None:
-        """Take the tokens of a retry and return how many they are, `None` when too few are left."""
+        """Take the tokens for a retry and return their number, or `None` if too few are left."""
         cost = self._THROTTLED_RETRY if throttled else self._RETRY
         with self._lock:
             if cost > self._tokens:
@@ -211,7 +211,7 @@ class RetryQuota:
         return cost
 
     def give_back(self, taken: int) -> None:
-        """Give back what the last retry of a successful request took, or one token where it needed none."""
+        """After a success, give back the tokens of its last retry, or one token if there was no retry."""
         if self._tokens < self.CAPACITY:
             with self._lock:
                 self._tokens = min(self._tokens + (taken or self._SUCCESS), self.CAPACITY)
@@ -221,7 +221,7 @@ class RetryQuota:
 
 
 class _BoundedReader(io.RawIOBase):
-    """The bytes that a socket receives; each read ends at the deadline, or earlier when nothing arrives."""
+    """Reads from a socket. Each read ends at the deadline, or earlier if nothing arrives."""
 
     def __init__(self, sock: socket.socket, until: float) -> None:
         self._socket = sock
@@ -242,7 +242,7 @@ class _Connection:
         """Connect.
 
         Raises:
-            OSError: That failed, or took too long.
+            OSError: The connection failed or took too long.
         """
         at = to.proxy or to
         timeout = _at_most(CONNECT_TIMEOUT_SECONDS, until)
@@ -278,11 +278,11 @@ class _Connection:
         return response, body
 
     def makefile(self, _mode: str) -> io.BufferedReader:
-        """Return what `HTTPResponse` reads from."""
+        """Return the file that `HTTPResponse` reads from."""
         return io.BufferedReader(_BoundedReader(self._http.sock, self._until))
 
     def is_open(self) -> bool:
-        """Whether it can carry another request: the other side has neither closed it nor sent anything unasked."""
+        """Whether it can carry another request: the server has not closed it or sent unexpected data."""
         self._http.sock.settimeout(0)
         try:
             self._http.sock.recv(1)
@@ -297,10 +297,10 @@ class _Connection:
 
 
 def _at_most(seconds: float, until: float) -> float:
-    """Return a timeout of `seconds`, or less so that it ends by `until`.
+    """Return a timeout of `seconds`, or less to end by `until`.
 
     Raises:
-        TimeoutError: That has passed.
+        TimeoutError: `until` has passed.
     """
     left = until - monotonic()
     if left <= 0:
@@ -317,10 +317,9 @@ def _close_all(connections: list[_Connection]) -> None:
 
 
 class Client:
-    """A client of DynamoDB. Threads may share it."""
+    """A client of DynamoDB, which connects at the first request. Threads may share it."""
 
     def __init__(self, to: endpoint.Endpoint) -> None:
-        """Take the endpoint; nothing is connected yet."""
         self._endpoint = to
         self._tls = create_default_context(cafile=to.ca_bundle) if to.secure else None
         self._quota = RetryQuota()
@@ -331,8 +330,8 @@ class Client:
         """Read one page.
 
         Args:
-            detailed: Whether items come as `DetailedItem`.
-            arguments: Those of DynamoDB's `Query`.
+            detailed: Whether to decode items as `DetailedItem`.
+            arguments: The arguments of DynamoDB's `Query`.
 
         Raises:
             ServiceUnavailable: No complete response came in time, after the retries. Its cause is a `RequestFailed`.
@@ -349,7 +348,7 @@ class Client:
         self._call("UpdateItem", arguments, _object.decode)
 
     def close(self) -> None:
-        """Close the idle connections; a further request opens a new one."""
+        """Close the idle connections. The next request opens a new one."""
         _close_all(self._idle)
 
     def _call[ResultT](self, operation: str, arguments: dict[str, Any], decoded: Callable[[bytes], ResultT]) -> ResultT:
@@ -378,7 +377,7 @@ class Client:
             taken = tokens
 
     def _wait(self, failure: RequestFailed, until: float) -> int | None:
-        """Wait until another attempt is due; return the tokens that it costs, `None` where there is to be no other."""
+        """Wait until the next attempt is due; return the tokens that it took, or `None` if there is none."""
         if failure.attempts >= ATTEMPTS or not _retryable(failure):
             return None
         if failure.stale:
@@ -393,10 +392,10 @@ class Client:
         return taken
 
     def _attempt(self, operation: str, body: bytes, until: float) -> bytes:
-        """Send a request once and return the body of a successful response.
+        """Send a request once and return the body of the successful response.
 
         Raises:
-            RequestFailed: There is none.
+            RequestFailed: There is no successful response.
         """
         connection = None
         try:
@@ -436,7 +435,7 @@ class Client:
         return None
 
     def _signed(self, operation: str, body: bytes) -> bytes:
-        """Return a request as it is sent, head and body."""
+        """Return the signed request, head and body."""
         to, credentials = self._endpoint, self._endpoint.credentials()
         now = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
         headers = {"content-type": "application/x-amz-json-1.0", "host": to.host_header, "x-amz-date": now}
@@ -447,7 +446,7 @@ class Client:
             "authorization": authorization(credentials, endpoint.SERVICE, to.region, now, headers, body),
             "content-length": str(len(body)),
             "user-agent": "batch-progress",
-            # What is sent is what the checksum is of.
+            # Responses are not decompressed here.
             "accept-encoding": "identity",
         }
         target = "/"
@@ -463,7 +462,10 @@ _detailed_page: Final = partial(decode.query_page, detailed=True)
 
 
 def _is_intact(response: HTTPResponse, body: bytes) -> bool:
-    """Check a body by its checksum, or that it is UTF-8 where an engine sends none: msgspec skips unknown names."""
+    """Whether a body matches its checksum.
+
+    Some engines send none: then whether it is UTF-8, since msgspec does not check strings that it skips.
+    """
     expected = response.headers.get("x-amz-crc32")
     if expected is not None:
         return expected == str(crc32(body))

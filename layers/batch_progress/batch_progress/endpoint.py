@@ -1,9 +1,9 @@
-"""Where DynamoDB is, and with which credentials to call it: what botocore would find, mostly without importing it.
+"""Find DynamoDB's endpoint and credentials: the same ones as botocore, usually without importing it.
 
-A Lambda function has its keys and its region in the environment, and standard endpoints have a simple name: then
-nothing else is needed. Everything else (a configuration file, a profile, container credentials as SnapStart uses them,
-FIPS and dual-stack endpoints, rare partitions) is left to botocore, imported for it. `AWS_ENDPOINT_URL_DYNAMODB` and
-`AWS_ENDPOINT_URL` are honoured either way, an empty one counts as unset.
+A Lambda function has its keys and its region in environment variables, and standard endpoints have a simple name: no
+more is needed. Everything else (a configuration file, a profile, container credentials as SnapStart uses them, FIPS and
+dual-stack endpoints, rare partitions) is resolved by botocore, which is imported only then. In both cases
+`AWS_ENDPOINT_URL_DYNAMODB` and `AWS_ENDPOINT_URL` are used, unless they are empty.
 """
 
 import os
@@ -22,7 +22,7 @@ _HTTPS_PORT: Final = 443
 _PORTS: Final = {"http": 80, "https": _HTTPS_PORT}
 # Regions of the partitions `aws`, `aws-us-gov` and `aws-cn`. Regions of other partitions have other suffixes.
 _REGION: Final = re.compile(r"(?:us|us-gov|eu|ap|sa|ca|me|af|il|mx|cn)-[a-z]+-[0-9]+\Z")
-# These make botocore resolve more than plain keys and a plain name.
+# Variables that only botocore handles.
 _SPECIAL: Final = (
     "AWS_PROFILE",
     "AWS_DEFAULT_PROFILE",
@@ -40,7 +40,7 @@ class Proxy(msgspec.Struct, frozen=True):
     Attributes:
         host: Its host.
         port: Its port.
-        headers: What it wants to see, such as its own credentials.
+        headers: Headers for the proxy itself, such as its credentials.
     """
 
     host: str
@@ -52,11 +52,11 @@ class Endpoint(msgspec.Struct, frozen=True):
     """Where and how to call DynamoDB.
 
     Attributes:
-        secure: Whether by TLS.
+        secure: Whether to use TLS.
         host: The host to connect to.
         port: The port to connect to.
         region: The region that requests are signed for.
-        credentials: Returns the current credentials; they may change, since temporary ones are renewed.
+        credentials: Returns the current credentials. Temporary ones are renewed, so call it for every request.
         ca_bundle: A file of certificate authorities, `None` for the system's.
         proxy: The proxy to use, `None` to connect directly.
     """
@@ -71,7 +71,7 @@ class Endpoint(msgspec.Struct, frozen=True):
 
     @property
     def host_header(self) -> str:
-        """The value of the `Host` header: the port stands in it unless it is the scheme's own."""
+        """The value of the `Host` header. It includes the port unless that is the default of the scheme."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port == _PORTS["https" if self.secure else "http"] else f"{host}:{self.port}"
 
@@ -80,7 +80,7 @@ def find() -> Endpoint:
     """Find the endpoint and the credentials of this process.
 
     Raises:
-        ConfigurationError: There is no region, no credentials, or an endpoint URL that is none.
+        ConfigurationError: There is no region, there are no credentials, or the endpoint URL or the proxy is not valid.
     """
     environment = os.environ
     region = environment.get("AWS_DEFAULT_REGION") or environment.get("AWS_REGION") or ""
@@ -111,7 +111,7 @@ def _standard_url(region: str) -> str:
 
 def _from_botocore() -> Endpoint:
     """Let botocore resolve endpoint, region and credentials, by preparing a request that is not sent."""
-    from botocore.exceptions import BotoCoreError  # noqa: PLC0415  # half of a cold start, and seldom needed
+    from botocore.exceptions import BotoCoreError  # noqa: PLC0415  # half of a cold start, and rarely needed
     from botocore.session import Session  # noqa: PLC0415  # the same
 
     session = Session()
@@ -129,7 +129,7 @@ def _from_botocore() -> Endpoint:
 
 
 def _without_account_endpoints() -> Any:  # noqa: ANN401  # botocore ships no types
-    """Ask for the region's endpoint rather than one for the account, where botocore knows the latter."""
+    """Return a configuration for the region's endpoint: newer versions of botocore prefer one of the account."""
     from botocore.config import Config  # noqa: PLC0415  # see `_from_botocore`
 
     option = "account_id_endpoint_mode"
@@ -137,7 +137,7 @@ def _without_account_endpoints() -> Any:  # noqa: ANN401  # botocore ships no ty
 
 
 def _request_url(client: Any) -> str:  # noqa: ANN401  # botocore ships no types
-    """Return the URL that a client sends its requests to; `client.meta` has another one for some FIPS endpoints."""
+    """Return the URL that a client sends requests to. For some FIPS endpoints, `client.meta` has another one."""
     from botocore.awsrequest import AWSResponse  # noqa: PLC0415  # see `_from_botocore`
 
     urls: list[str] = []
@@ -152,7 +152,7 @@ def _request_url(client: Any) -> str:  # noqa: ANN401  # botocore ships no types
 
 
 class _NoTables:
-    """The body of a response, as botocore reads it."""
+    """The body of an empty response, with the method that botocore reads it by."""
 
     def stream(self) -> list[bytes]:
         return [b"{}"]
@@ -179,7 +179,7 @@ def _endpoint(url: str, region: str, credentials: Callable[[], Credentials], ca_
 
 
 def _proxy(scheme: str, host: str, port: int) -> Proxy | None:
-    """Return the proxy that the environment names for a host, as Python's own rules find it."""
+    """Return the proxy that the environment variables name for a host, by the rules of `urllib.request`."""
     if not any(os.environ.get(name) for name in _PROXIES):
         return None
     from urllib.request import getproxies_environment, proxy_bypass  # noqa: PLC0415  # slow to import

@@ -1,6 +1,6 @@
-"""Counting the changes of a batch's jobs, so that an entity tag from before a change no longer matches.
+"""Count the changes of a batch's jobs, so that an entity tag from before a change no longer matches.
 
-The revision says "look again" and nothing more: counting a change twice or out of order does no harm
+The revision only says that something has changed: counting a change twice or out of order does no harm
 (docs/decisions/0003-revision.md).
 """
 
@@ -9,21 +9,21 @@ from batch_progress.dynamodb import Client, RequestRefused
 
 
 class NotCountable(Exception):
-    """The batch's item can never be counted, for example because its `revision` is not a number."""
+    """The batch's revision cannot be increased, for example because it is not a number. A retry would fail too."""
 
 
 class Revisions:
-    """The revisions of batches, for writing."""
+    """Writes the revisions of batches."""
 
     def __init__(self, client: Client, jobs_table: str) -> None:
         self._client = client
         self._table = jobs_table
 
     def count(self, batch_id: str) -> bool:
-        """Add 1 to a batch's revision; return whether the batch exists.
+        """Add 1 to a batch's revision. Return whether the batch exists.
 
         Raises:
-            NotCountable: The item does not allow it.
+            NotCountable: The `BATCH` item does not allow it.
             ServiceUnavailable: DynamoDB gave no complete response in time.
         """
         try:
@@ -31,7 +31,7 @@ class Revisions:
                 TableName=self._table,
                 Key=table.batch_key(batch_id),
                 UpdateExpression="ADD #revision :one",
-                # Without it, an expired batch would come back as an item with nothing but a revision.
+                # Without this, the update would create a deleted batch again, as an item with only a revision.
                 ConditionExpression="attribute_exists(#owner_id)",
                 ExpressionAttributeNames={"#revision": "revision", "#owner_id": "owner_id"},
                 ExpressionAttributeValues={":one": {"N": "1"}},

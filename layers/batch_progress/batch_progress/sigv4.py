@@ -14,7 +14,7 @@ _ALGORITHM: Final = "AWS4-HMAC-SHA256"
 
 
 class Credentials(NamedTuple):
-    """What AWS knows a caller by; `token` is `None` for credentials that last."""
+    """AWS credentials. `token` is the session token of temporary ones, otherwise `None`."""
 
     access_key: str
     secret_key: str
@@ -27,11 +27,11 @@ def authorization(
     """Return the `Authorization` header of a request.
 
     Args:
-        credentials: Whose request it is.
-        service: The service's name in credential scopes, such as `dynamodb`.
-        region: The region's.
+        credentials: The credentials to sign with.
+        service: The service's name in the credential scope, such as `dynamodb`.
+        region: The region's name.
         time: The request's `X-Amz-Date`, such as `20241216T103100Z`.
-        headers: The headers to sign, `host` and `x-amz-date` among them: names in lower case and in order.
+        headers: The headers to sign, including `host` and `x-amz-date`, with lower-case names in sorted order.
         body: The request's body.
     """
     signed = ";".join(headers)
@@ -46,7 +46,7 @@ def authorization(
 
 @lru_cache(maxsize=2)
 def _signing_key(secret_key: str, day: str, region: str, service: str) -> bytes:
-    """Derive the key of a day, which is the same for each request of that day."""
+    """Derive the signing key, which is the same for all requests of a day."""
     key = f"AWS4{secret_key}".encode()
     for part in (day, region, service, "aws4_request"):
         key = digest(key, part.encode(), "sha256")

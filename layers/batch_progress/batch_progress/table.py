@@ -1,7 +1,7 @@
-"""What the jobs table is: keys, attributes with their types, statuses, limits, and how times are written.
+"""The format of the jobs table: keys, attributes with their types, statuses, limits, and the format of times.
 
-Readers, writers, the local server, the benchmarks and the tests take these facts from here. The table itself is
-declared in `template.yaml`; `docs/decisions/0006-the-tables-shape.md` has the reasons.
+Readers, writers, the local server, the benchmarks and the tests use these definitions. `template.yaml` declares the
+table itself; docs/decisions/0006-the-tables-shape.md has the reasons.
 """
 
 from collections.abc import Mapping
@@ -14,14 +14,14 @@ from typing import Final, Literal, assert_never
 BATCH_KEY: Final = "BATCH"
 # The sort key of a job is this prefix and its id.
 JOB_PREFIX: Final = "JOB#"
-# The first sort key after all jobs: `$` follows `#`.
+# Sorts after the keys of all jobs: `$` follows `#`.
 AFTER_JOBS: Final = "JOB$"
 
 type AttributeType = Literal["S", "N"]
 type Item = dict[str, dict[str, str]]
 
 KEY_ATTRIBUTES: Final[Mapping[str, AttributeType]] = MappingProxyType({"batch_id": "S", "sk": "S"})
-# Of `BATCH` items.
+# Attributes of `BATCH` items.
 BATCH_ATTRIBUTES: Final[Mapping[str, AttributeType]] = MappingProxyType(
     {
         "owner_id": "S",
@@ -33,13 +33,13 @@ BATCH_ATTRIBUTES: Final[Mapping[str, AttributeType]] = MappingProxyType(
         "expires_at": "N",
     }
 )
-# Of `BATCH` items, written and read by the recorder alone.
+# Attributes of `BATCH` items that only the recorder writes and reads.
 RECORDER_ATTRIBUTES: Final[Mapping[str, AttributeType]] = MappingProxyType({"made_from": "S"})
-# Of `JOB#` items: what every answer needs ...
+# Attributes of `JOB#` items that every answer needs ...
 JOB_ATTRIBUTES: Final[Mapping[str, AttributeType]] = MappingProxyType(
     {"url": "S", "status": "S", "items_extracted": "N", "started_at": "S", "finished_at": "S"}
 )
-# ... and what `include=details` adds.
+# ... and that `include=details` adds.
 DETAIL_ATTRIBUTES: Final[Mapping[str, AttributeType]] = MappingProxyType({"error_code": "S", "error_message": "S"})
 
 _TYPES: Final = {
@@ -52,7 +52,7 @@ _TYPES: Final = {
 
 
 class JobStatus(StrEnum):
-    """The states of a job: `pending` → `processing` → one of the other three, which are final."""
+    """The statuses of a job: `pending` → `processing` → one of the other three, at which it has ended."""
 
     PENDING = "pending"
     PROCESSING = "processing"
@@ -62,7 +62,7 @@ class JobStatus(StrEnum):
 
     @property
     def counted_as(self) -> Literal["completed", "failed", "pending"]:
-        """The count of an answer that a job of this status belongs to."""
+        """The count of an answer that includes jobs of this status."""
         match self:
             case JobStatus.COMPLETED:
                 return "completed"
@@ -74,17 +74,18 @@ class JobStatus(StrEnum):
                 assert_never(self)
 
 
-# A job of one of these has ended.
+# The statuses of jobs that have ended.
 ENDED: Final = frozenset(status for status in JobStatus if status.counted_as != "pending")
 
 # Batch ids, and the job ids that the recorder accepts. Other writers may use any job id that fits a sort key.
 ID_PATTERN: Final = "[A-Za-z0-9_-]{1,128}"
 ID_RULE: Final = "must be 1 to 128 of A-Z, a-z, 0-9, '_' and '-'"
-# DynamoDB's limit on a sort key, less the prefix.
+# DynamoDB's limit on a sort key, minus the prefix.
 LONGEST_JOB_ID_BYTES: Final = 1_024 - len(JOB_PREFIX)
 # The largest integer that most languages can represent exactly in 64 bits; larger numbers are malformed.
 LARGEST_NUMBER: Final = 2**63 - 1
-# 9999-12-31T23:59:59Z in epoch seconds, the last second that RFC 3339 can express. A larger number is in milliseconds.
+# 9999-12-31T23:59:59Z in epoch seconds, the last second that RFC 3339 can express. A larger number is probably in
+# milliseconds.
 LAST_SECOND: Final = 253_402_300_799
 
 # The platform's defaults, used where a batch declares none.
@@ -108,10 +109,10 @@ def job_key(batch_id: str, job_id: str) -> Item:
 
 
 def item(**values: str | float | None) -> Item:
-    """Return attributes in DynamoDB's JSON, each with its type; those that are `None` are left out.
+    """Return attributes in DynamoDB's JSON, each with its type. `None` values are omitted.
 
     Raises:
-        KeyError: The table has no attribute of this name.
+        KeyError: The table has no attribute with this name.
     """
     return {name: {_TYPES[name]: _text(value)} for name, value in values.items() if value is not None}
 
