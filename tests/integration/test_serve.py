@@ -13,8 +13,9 @@ from urllib.parse import urlsplit
 import boto3
 import httpx
 import pytest
+from typer.testing import CliRunner
 
-from batch_progress_cli.main import app as _command  # noqa: F401  # a broken import fails here, not in a subprocess
+from batch_progress_cli.main import app
 from tests.integration import server
 from tests.integration.server import CEILING, COMMAND, LocalApi
 
@@ -175,14 +176,19 @@ def test_a_bridge_of_another_machine_is_one_line() -> None:
 @pytest.mark.parametrize("address", ["docker0", "", "172.17.0", "::1"])
 def test_an_invalid_bridge_is_one_line(address: str) -> None:
     """An empty address would bind every interface of the machine."""
-    assert f"batch-progress: {address!r} is not an IPv4 address\n" == _refused(f"--bridge={address}")
+    done = CliRunner().invoke(app, ["serve", f"--bridge={address}"])
+    assert (2, "", f"batch-progress: {address!r} is not an IPv4 address\n") == (
+        done.exit_code,
+        done.stdout,
+        done.stderr,
+    )
 
 
 @pytest.mark.parametrize("port", ["http", "-1", "65536", "3000.5", "", "٣"])
 def test_an_invalid_port_is_one_line(port: str) -> None:
-    assert f"batch-progress: {port!r} is not a port; give a number from 0 (any free one) to 65535\n" == _refused(
-        f"--port={port}"
-    )
+    done = CliRunner().invoke(app, ["serve", f"--port={port}"])
+    said = f"batch-progress: {port!r} is not a port; give a number from 0 (any free one) to 65535\n"
+    assert (2, "", said) == (done.exit_code, done.stdout, done.stderr)
 
 
 def _refused(*arguments: str) -> str:
