@@ -31,14 +31,18 @@ def rows(heading: str) -> list[list[str]]:
 
 @pytest.fixture(scope="module")
 def logged(world: World) -> tuple[str, str, set[str]]:
-    """What the function logs for a 200 and for a 500, and the fields of all its lines."""
+    """What the function logs for a 200 and for a 500, and the fields of all its lines, those of a 503 too."""
     batch_id = world.put_batch()
     world.put_jobs(batch_id, {"good": {}})
     fine = world.elsewhere(event("GET", progress_path(batch_id), world.key())).log
     world.put_jobs(batch_id, {"bad": {"status": "no such"}})
     malformed = world.elsewhere(event("GET", progress_path(batch_id), world.key())).log
     failed = world.elsewhere(event("GET", progress_path(batch_id), world.key()), BATCH_PROGRESS_JOBS_TABLE="no").log
-    lines = [json.loads(line) for line in (fine + malformed + failed).splitlines() if line.startswith("{")]
+    nothing_listens = "http://127.0.0.1:9"
+    unavailable = world.elsewhere({"batch_id": batch_id}, AWS_ENDPOINT_URL_DYNAMODB=nothing_listens).log
+    lines = [
+        json.loads(line) for line in (fine + malformed + failed + unavailable).splitlines() if line.startswith("{")
+    ]
     return fine, failed, {name for line in lines if "level" in line for name in line}
 
 
@@ -46,6 +50,7 @@ def test_every_query_asks_for_what_is_logged(logged: tuple[str, str, set[str]]) 
     """Its fields are in a line of the function or of the access log."""
     _, failed, fields = logged
     assert '"exception_name"' in failed
+    assert 1 == failed.count("Traceback (most recent call last)")
     access = json.loads(TEMPLATE["Resources"]["Api"]["Properties"]["AccessLogSetting"]["Format"])
     assert len(QUERIES) >= 7
     for query in QUERIES:
