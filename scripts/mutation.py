@@ -83,20 +83,21 @@ _KILLED: Final = frozenset({"killed", "timeout"})
 
 
 class _Undecorated(cst.CSTTransformer):
-    """Turns `@decorator def f` into `def f` and `f = decorator(f)`, and removes `@cache`.
+    """Turns `@decorator def f` into `def f` and `f = decorator(f)`, and removes `@cache` and `@lru_cache(...)`.
 
-    mutmut attributes a cached function to the first test that calls it.
+    mutmut attributes a cached function to the first test that calls it, and runs mutants with its warm cache.
     """
 
     def leave_FunctionDef(  # noqa: N802  # libcst's name and signature
         self, original_node: cst.FunctionDef, updated_node: cst.FunctionDef
     ) -> cst.FunctionDef | cst.FlattenSentinel[cst.BaseStatement]:
         decorators = [each.decorator for each in original_node.decorators]
-        names = [each.value if isinstance(each, cst.Name) else "" for each in decorators]
+        called = [each.func if isinstance(each, cst.Call) else each for each in decorators]
+        names = [each.value if isinstance(each, cst.Name) else "" for each in called]
         if names in ([], ["staticmethod"]):  # mutmut handles these
             return updated_node
         bare = updated_node.with_changes(decorators=[])
-        if names == ["cache"]:
+        if names in (["cache"], ["lru_cache"]):
             return bare
         decorated: cst.BaseExpression = bare.name
         for decorator in reversed(decorators):
