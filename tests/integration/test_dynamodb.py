@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from batch_progress import dynamodb
 from batch_progress.dynamodb import Client, Reason, RequestFailed, RequestRefused
 from batch_progress.endpoint import Endpoint, Proxy
-from batch_progress.errors import ServiceUnavailable
+from batch_progress.errors import ConfigurationError, ServiceUnavailable
 from batch_progress.sigv4 import Credentials
 from tests.hostile.misbehaving import Reply
 from tests.integration.faulty import Faulty, error, good, serving
@@ -336,6 +336,16 @@ def test_tls_with_an_authority_of_ones_own(secure: Faulty, certificate: Path) ->
     assert bytes(client.get_item(**GET).raw)
     assert 2 == secure.connections
     client.close()
+
+
+@pytest.mark.parametrize("content", [None, "no certificate"])
+def test_authorities_that_cannot_be_read_are_a_configuration_error(tmp_path: Path, content: str | None) -> None:
+    """The message names the file, which `AWS_CA_BUNDLE` or the configuration file names."""
+    bundle = tmp_path / "authorities.pem"
+    if content is not None:
+        bundle.write_text(content)
+    with pytest.raises(ConfigurationError, match=r"authorities\.pem"):
+        Client(endpoint("https://localhost:1", ca_bundle=str(bundle)))
 
 
 def test_a_certificate_of_an_unknown_authority_is_refused(secure: Faulty) -> None:

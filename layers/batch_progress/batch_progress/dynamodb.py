@@ -28,7 +28,7 @@ import msgspec
 from isal.isal_zlib import crc32
 
 from batch_progress import decode, endpoint
-from batch_progress.errors import ServiceUnavailable
+from batch_progress.errors import ConfigurationError, ServiceUnavailable
 from batch_progress.sigv4 import authorization
 
 # Timeouts of one attempt. The deadline limits all attempts together.
@@ -320,8 +320,13 @@ class Client:
     """A client of DynamoDB, which connects at the first request. Threads may share it."""
 
     def __init__(self, to: endpoint.Endpoint) -> None:
+        """Load the certificate authorities.
+
+        Raises:
+            ConfigurationError: The endpoint's file of authorities cannot be read, or has none.
+        """
         self._endpoint = to
-        self._tls = create_default_context(cafile=to.ca_bundle) if to.secure else None
+        self._tls = _tls_context(to.ca_bundle) if to.secure else None
         self._quota = RetryQuota()
         self._idle: list[_Connection] = []
         weakref.finalize(self, _close_all, self._idle)
@@ -459,6 +464,13 @@ class Client:
 
 _page: Final = partial(decode.query_page, detailed=False)
 _detailed_page: Final = partial(decode.query_page, detailed=True)
+
+
+def _tls_context(ca_bundle: str | None) -> SSLContext:
+    try:
+        return create_default_context(cafile=ca_bundle)
+    except OSError as error:
+        raise ConfigurationError(f"The certificate authorities in {ca_bundle!r} cannot be read: {error}") from error
 
 
 def _is_intact(response: HTTPResponse, body: bytes) -> bool:
