@@ -1,4 +1,4 @@
-"""Making an answer: read the batch, count its jobs, forecast its end, write the body."""
+"""Make an answer: read the batch, count its jobs, forecast its end, write the body."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
@@ -17,7 +17,7 @@ from functions.progress.schema import EstimateView, ProgressAnswer, ProgressView
 from functions.progress.tag import Tag, digest, tags, trusted
 
 _encoder: Final = msgspec.json.Encoder()
-# The number of strings in a job at most: its field names and as many values.
+# The largest number of strings in a job: its field names and as many values.
 _STRINGS: Final = {kind: 2 * len(kind.__struct_fields__) for kind in (Job, DetailedJob)}
 # A page that may not fit is added in groups of about this many bytes, so that little room stays empty.
 _GROUP_BYTES: Final = 65_536
@@ -30,9 +30,9 @@ class Answer(msgspec.Struct, frozen=True):
         body: The encoded envelope.
         batch: The `BATCH` item, which is read before any job.
         made: When the counts were made, in epoch seconds.
-        estimate: When the batch will be done.
-        poll_after: Seconds until the next poll is worthwhile, `None` when the batch is finished.
-        next_cursor: The cursor of the next page, `None` when there is none.
+        estimate: When the batch is expected to end, or ended.
+        poll_after: Seconds until the next poll is worthwhile, `None` if the batch is finished.
+        next_cursor: The cursor of the next page, `None` if there is none.
         jobs: The number of jobs in the body.
     """
 
@@ -53,18 +53,18 @@ def full_answer(
     stats: ReadStats,
     body: Body,
 ) -> Answer:
-    """Answer `query`.
+    """Make the answer to a request.
 
     Args:
         store: The jobs table.
-        query: The question.
-        owner_id: The owner who asks; `None` may see every batch.
+        query: The request's parameters.
+        owner_id: The caller's owner id; `None` allows every owner's batch.
         clock: Returns epoch seconds. Reading a large batch takes seconds, and an estimate must not be in the past.
         stats: Counts what is read.
         body: An empty body in the encoding of the answer.
 
     Raises:
-        BatchNotFound: The caller has no such batch.
+        BatchNotFound: The batch does not exist, has expired or belongs to another owner.
         ServiceUnavailable: DynamoDB returned no complete response in time.
     """
     listing = Listing(query, body)
@@ -110,7 +110,7 @@ class NotModified(msgspec.Struct, frozen=True):
 
     Attributes:
         tag: The tag to send back.
-        poll_after: Seconds until the next poll is worthwhile, `None` when the batch is finished.
+        poll_after: Seconds until the next poll is worthwhile, `None` if the batch is finished.
     """
 
     tag: Tag
@@ -127,14 +127,14 @@ def not_modified(
     stats: ReadStats,
     gzip: bool,
 ) -> NotModified | None:
-    """Check with one small read whether a client's answer is still current; return `None` where a full answer is due.
+    """Check with one small read whether a client's answer is still current; return `None` if a full answer is needed.
 
-    `*` takes a full read: only the jobs say whether the batch is finished, and so whether another poll is worthwhile.
+    `*` takes a full read: only the jobs show whether the batch is finished, and so whether another poll is worthwhile.
     Arguments and errors are those of `full_answer`; `if_none_match` is the header's value.
     """
     if if_none_match.strip() == "*":
         answer = full_answer(store, replace(query, limit=0), owner_id, clock, stats, Identity())
-        # `*` matches anything the client may have: the tag must never match again.
+        # `*` matches any answer that the client may have, so the tag must never match again.
         return NotModified(Tag(0, 0, digest(answer.batch, query, gzip=gzip, finished=False)), answer.poll_after)
     now = clock()
     candidates = [tag for tag in tags(if_none_match) if trusted(tag, now)]

@@ -1,12 +1,12 @@
-"""The function behind the endpoint: route, ask, answer.
+"""The handler of the progress function.
 
-`handler` takes API Gateway's proxy events and direct invocations by other Lambdas. An event with both
-`requestContext` and `httpMethod` is a proxy event, any other is direct.
+It accepts API Gateway's proxy events and direct invocations by other Lambda functions. An event with both
+`requestContext` and `httpMethod` is a proxy event; any other event is direct.
 """
 
 import gc
 
-# Imports create a hundred thousand objects that stay alive: collecting among them is a twentieth of a cold start.
+# Imports create a hundred thousand objects that stay alive. Scanning them for garbage takes 5% of a cold start.
 gc.disable()
 
 import os
@@ -41,13 +41,13 @@ if TYPE_CHECKING:
 
 _PATH: Final = "/v1/scrape/batch/<batch_id>/progress"
 _METHODS: Final = ["GET", "HEAD"]
-# The same route with any id: the router's own pattern takes few characters, and a bad id deserves a 422, not a 404.
+# The same route with any id. The router does not match every character, but an invalid id is a 422, not a 404.
 _ROUTE: Final = re.compile(r"(?:/api)?/v1/scrape/batch/([^/]+)/progress/?")
-# Time to keep for writing the answer once DynamoDB has been read; a direct answer of 6 MB takes longest.
+# Time kept for writing the answer after the last DynamoDB request. A direct answer of 6 MB takes longest.
 _ANSWER_SECONDS: Final = 1.0
 
 app = APIGatewayRestResolver()
-# One traceback for an exception, not a second one as structured data.
+# Log the traceback of an exception once, not also as structured data.
 logger = Logger(service="batch-progress", serialize_stacktrace=False)
 metrics = Metrics(namespace="BatchProgress", service="progress")
 
@@ -87,10 +87,10 @@ def handler(event: Any, context: Any) -> dict[str, Any]:  # noqa: ANN401  # any 
 
     Args:
         event: API Gateway's REST proxy event, or a direct one as `DirectEvent` describes.
-        context: Lambda's context; `None` where the handler is called by hand, without a deadline then.
+        context: Lambda's context. `None`, for a call outside Lambda, means no deadline.
 
     Returns:
-        A proxy response for a proxy event, the envelope itself for a direct one. An error is an envelope too.
+        A proxy response for a proxy event, the envelope itself for a direct one. Errors are returned as envelopes too.
     """
     with _deadline(context):
         if isinstance(event, dict) and "requestContext" in event and "httpMethod" in event:
@@ -124,11 +124,11 @@ def _http(event: dict[str, Any], context: Any) -> dict[str, Any]:  # noqa: ANN40
 @app.route(_PATH, method=_METHODS)
 @app.route("/api" + _PATH, method=_METHODS)
 def batch_progress(batch_id: str) -> Response[str]:
-    """Answer how far a batch is."""
+    """Answer with the progress of a batch."""
     request: Request = app.context["request"]
     log: RequestLog = app.context["log"]
     owner_id = _owner(request.credential(), log.now)
-    # API Gateway passes the path on as it was sent; a percent-encoded letter is the same letter (RFC 3986, 6.2.2.2).
+    # API Gateway does not decode the path. A percent-encoded letter is equivalent to the letter (RFC 3986, 6.2.2.2).
     query = http_query(unquote(batch_id), request.parameters)
     log.batch_id = query.batch_id
     gzip = request.accepts_gzip()
@@ -143,10 +143,10 @@ def batch_progress(batch_id: str) -> Response[str]:
 
 @app.not_found
 def no_route(_: NotFoundError) -> Response[str]:
-    """Tell a wrong method, an invalid batch id and the page apart from a wrong path.
+    """Answer what the router does not match: the page, an invalid batch id, another method or another path.
 
     Raises:
-        MethodNotAllowed: The path is the route's.
+        MethodNotAllowed: The path is correct, but the method is not.
         RouteNotFound: The path is neither the route's nor the page's.
     """
     request: Request = app.context["request"]
@@ -216,6 +216,6 @@ if "AWS_LAMBDA_INITIALIZATION_TYPE" in os.environ:
         _store()
         _tokens()
 
-# Everything imported so far stays alive: the collector need not look at it again.
+# Everything imported so far stays alive: the garbage collector does not have to scan it again.
 gc.freeze()
 gc.enable()

@@ -1,7 +1,7 @@
-"""Encodings of an answer's body, and how much of it fits.
+"""The encodings of an answer's body, and the limit on its size.
 
-Lambda refuses a response whose JSON is over 6,291,556 bytes. A body is a string in that JSON: as it is, where quotes,
-backslashes and characters beyond ASCII take more room than in the body itself, or compressed, as base64.
+Lambda refuses a response whose JSON is over 6,291,556 bytes. The body is a string in that JSON: either uncompressed,
+where escaping makes quotes, backslashes and non-ASCII characters longer, or compressed, as base64.
 """
 
 import base64
@@ -14,13 +14,13 @@ from isal import igzip, isal_zlib
 LAMBDA_LIMIT: Final = 6_291_556
 # Status, headers (API Gateway allows 10,240 bytes of them) and the keys of the proxy response.
 _AROUND_BODY: Final = 16_384
-# What is around the jobs in the body: the counts, the estimate and the longest cursor.
+# The body without jobs: the counts, the estimate and the longest cursor.
 _AROUND_JOBS: Final = 16_384
 # Bytes of the response that jobs may take.
 ROOM: Final = LAMBDA_LIMIT - _AROUND_BODY - _AROUND_JOBS
-# A body smaller than this fits a network packet or two as it is.
+# A smaller body is not compressed: it fits in one or two network packets anyway.
 _WORTH_COMPRESSING: Final = 1_024
-# At this level isal is about as fast as at its fastest, and compresses nearly as well as at its best.
+# isal is nearly as fast at this level as at its fastest, and compresses nearly as well as at its best.
 _LEVEL: Final = 2
 # The bytes that escaping adds to U+007F, which Python's JSON escapes although it is ASCII.
 _DELETE_ESCAPE: Final = len(r"\u007f") - 1
@@ -46,7 +46,7 @@ class Body(Protocol):
 
         Args:
             part: A part of a JSON text.
-            strings: How many strings are in it.
+            strings: The number of strings in it.
             exact: Whether to measure a part that may fit; otherwise it does not count as fitting.
         """
 
@@ -55,13 +55,13 @@ class Body(Protocol):
 
 
 class Identity:
-    """As it is: a string in API Gateway's response."""
+    """An uncompressed body: a string in the response to API Gateway."""
 
     def __init__(self) -> None:
         self._parts: list[bytes] = []
         self._room = ROOM
 
-    def add(self, part: bytes, strings: int, *, exact: bool) -> bool:  # noqa: ARG002  # it always is
+    def add(self, part: bytes, strings: int, *, exact: bool) -> bool:  # noqa: ARG002  # the size is always computed
         """Append a part if it fits."""
         needed = self.room_for(part, strings)
         if needed > self._room:
@@ -71,15 +71,15 @@ class Identity:
         return True
 
     def write(self, before: bytes, after: bytes = b"") -> Written:
-        """Return the whole body as it is."""
+        """Return the whole body."""
         return Written(b"".join((before, *self._parts, after)).decode())
 
     @staticmethod
     def room_for(part: bytes, strings: int) -> int:
-        """Return at most how many bytes of the response a part takes.
+        """Return an upper bound of the bytes that a part takes in the response.
 
-        These are two more for the quotes of each string, two for each escape, which is escaped once more, and those
-        of the escapes of characters beyond ASCII, which some runtimes write.
+        Escaping adds two bytes for the quotes of each string, at most two for each backslash, and the length of the
+        escapes of non-ASCII characters, which some runtimes write.
         """
         if not part.isascii():
             return len(json.dumps(part.decode()))
@@ -87,14 +87,14 @@ class Identity:
 
 
 class PlainObject(Identity):
-    """An object instead of a string, as `lambda.invoke` returns it."""
+    """The body of a direct answer: a JSON object, not a string."""
 
     @staticmethod
-    def room_for(part: bytes, strings: int) -> int:  # noqa: ARG004  # their quotes stay as they are
-        """Return at most how many bytes of the response a part takes.
+    def room_for(part: bytes, strings: int) -> int:  # noqa: ARG004  # quotes are not escaped in an object
+        """Return an upper bound of the bytes that a part takes in the response.
 
-        The runtime writes a blank after each colon and comma between values; those in strings are counted too. Beyond
-        ASCII it escapes each UTF-16 code unit with six characters.
+        The runtime writes a space after each colon and comma between values; those in strings are counted too. It
+        escapes each UTF-16 code unit of a non-ASCII character with six bytes.
         """
         length = len(part)
         if not part.isascii():
@@ -105,10 +105,11 @@ class PlainObject(Identity):
 
 
 class Gzip:
-    """Compressed, unless the body is small.
+    """A compressed body, unless it is small.
 
-    Parts wait uncompressed while they would fit even if they did not compress. After that they are compressed as they
-    come, each by itself, so that its size is known: deflate streams that end with a flush can be joined.
+    While all parts would fit even if they were incompressible, they are kept uncompressed and compressed at the end.
+    After that, each part is compressed when it arrives, so that its size is known: deflate streams that end with a
+    flush can be joined.
     """
 
     def __init__(self) -> None:
@@ -116,11 +117,11 @@ class Gzip:
         self._waiting_bytes = 0
         self._compressed: list[bytes] = []
         self._compressed_bytes = 0
-        # Of what is compressed.
+        # Of the compressed parts, before compression.
         self._checksum = 0
         self._length = 0
 
-    def add(self, part: bytes, strings: int, *, exact: bool) -> bool:  # noqa: ARG002  # strings are bytes like others
+    def add(self, part: bytes, strings: int, *, exact: bool) -> bool:  # noqa: ARG002  # base64 has no escapes
         """Append a part if it fits."""
         if not self._fits(_deflated_at_most(self._waiting_bytes + len(part))):
             self._compress_waiting()
@@ -154,7 +155,7 @@ class Gzip:
         )
 
     def _fits(self, more: int) -> bool:
-        # Base64 makes four bytes of three.
+        # Base64 turns three bytes into four.
         return (self._compressed_bytes + more) * 4 <= ROOM * 3
 
     def _compress_waiting(self) -> None:
@@ -180,7 +181,7 @@ def _deflate(part: bytes, flush: int = isal_zlib.Z_SYNC_FLUSH) -> bytes:
 
 
 def _deflated_at_most(length: int) -> int:
-    """Return at most how many bytes `_deflate` makes of `length`: what does not compress is stored in blocks."""
+    """Return an upper bound of the bytes that `_deflate` makes of `length`: incompressible data is stored in blocks."""
     return length + length // 256 + 64
 
 
@@ -189,5 +190,5 @@ def _base64(body: bytes) -> Written:
 
 
 def _count(byte: bytes, part: bytes) -> int:
-    """Count a rare byte; looking for the first one is 25 times faster than counting, and most parts have none."""
+    """Count a rare byte. Most parts have none, and searching for the first one is 25 times faster than counting."""
     return part.count(byte) if byte in part else 0

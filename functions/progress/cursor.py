@@ -1,4 +1,4 @@
-"""The end of a page, as an opaque text that is valid for its batch.
+"""Cursors: the end of a page, as an opaque text that is valid for one batch.
 
 A cursor carries the counts and the estimate of the walk's first page, so that all pages agree and a later page reads
 only its own jobs. Its checksum detects damage and cursors of other batches. It is not a signature and need not be: a
@@ -9,8 +9,9 @@ The content is a JSON array whose first element is the version. To add a field, 
 that cursors survive a deployment, a rollback and a canary. Raise `VERSION` only when the meaning of an existing field
 changes; `decode` then refuses the other version and says why.
 
-In version 2 `after` is base64. Only job ids that JSON would escape at length are written so: a cursor must fit into
-API Gateway's 10,240 bytes of headers, and all other cursors stay readable for a deployment that knows version 1 alone.
+In version 2 `after` is base64. It is used only for job ids that are longer in JSON, because of its escapes: a cursor
+must fit into API Gateway's 10,240 bytes of headers. All other cursors stay readable for a deployment that knows only
+version 1.
 """
 
 import base64
@@ -35,7 +36,7 @@ _Second = Annotated[int, msgspec.Meta(ge=0, le=LAST_SECOND)]
 
 
 class InvalidCursor(ValueError):
-    """The text is not a cursor of this batch; the message says so to the client."""
+    """The text is not a cursor of this batch. The message is for the client."""
 
 
 class _Head(msgspec.Struct, array_like=True):
@@ -45,7 +46,7 @@ class _Head(msgspec.Struct, array_like=True):
 
 
 class Cursor(msgspec.Struct, frozen=True, array_like=True):
-    """Go on after the job `after`; the other values are those of the walk's first page."""
+    """A page begins after the job `after`. The other values are those of the walk's first page."""
 
     RULE: ClassVar[str] = "must be the 'next_cursor' of a page of this batch"
     OTHER_VERSION: ClassVar[str] = (
@@ -109,12 +110,12 @@ class Cursor(msgspec.Struct, frozen=True, array_like=True):
             content = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))[_CHECKSUM_BYTES:]
         except binascii.Error:
             raise InvalidCursor(cls.RULE) from None
-        # Comparing texts rather than checksums also refuses a text whose last letter has spare bits set.
+        # Comparing texts, not checksums, also refuses a text whose last letter has spare bits set.
         if _encode(batch_id, content) != text:
             raise InvalidCursor(cls.RULE)
         try:
             if content.startswith(b'["'):
-                # Before there were versions, the array began with `after`.
+                # The first cursors had no version: their array begins with `after`.
                 content = b"[1," + content[1:]
             version = msgspec.json.decode(content, type=_Head).version
             if version not in (VERSION, _BASE64_VERSION):

@@ -53,7 +53,7 @@ def error_answer(error: BatchProgressError, trace_id: str, now: float) -> ErrorA
 
     Args:
         error: The error.
-        trace_id: The id by which the request is found in traces and logs.
+        trace_id: Identifies the request in traces and logs.
         now: Epoch seconds.
     """
     status = STATUS[error.code]

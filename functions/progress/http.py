@@ -1,4 +1,4 @@
-"""HTTP as API Gateway hands it over: what a request says, whatever shape it comes in."""
+"""HTTP requests, as API Gateway passes them to the function."""
 
 import os
 import re
@@ -11,23 +11,22 @@ from batch_progress.tokens import Credential, Scheme
 
 # The query parameters; others are ignored.
 PARAMETERS: Final = frozenset({"status", "limit", "cursor", "include"})
-# RFC 9110, section 11.4: a scheme, blanks, a token.
+# RFC 9110, section 11.4: a scheme, spaces, a token.
 _BEARER: Final = re.compile(r"bearer +([^ ]+)\Z", re.IGNORECASE)
 _TRACE_ROOT: Final = re.compile(r"Root=(1-[0-9a-f]{8}-[0-9a-f]{24})")
 
 
 class Request:
-    """An API Gateway REST proxy event, read so that nothing in it can surprise.
+    """A request, from an API Gateway REST proxy event. Values of an unexpected type count as absent.
 
     Attributes:
-        method: In capitals.
-        path: Without the stage, and without the base path that a custom domain maps to it.
-        parameters: The query string; of a repeated parameter the last value.
+        method: In upper case.
+        path: Without the stage, and without the base path of a custom domain.
+        parameters: The parameters of the query string; if one is repeated, its last value.
         request_id: API Gateway's id of the request.
     """
 
     def __init__(self, event: Mapping[str, Any]) -> None:
-        """Read `event`; what is missing or of an odd type counts as absent."""
         self.method = _text(event.get("httpMethod")).upper()
         self.path = _path(event)
         self.parameters = {
@@ -41,16 +40,16 @@ class Request:
         self.request_id = _text(context.get("requestId")) if isinstance(context, dict) else ""
 
     def header(self, name: str) -> str | None:
-        """Return a header's value, those of a repeated one joined as RFC 9110 section 5.3 says; `None` without it."""
+        """Return a header's value, `None` without one. Repeated headers are joined (RFC 9110, section 5.3)."""
         values = self._headers.get(name)
         return None if values is None else ", ".join(values)
 
     def credential(self) -> Credential:
-        """Return the token that the caller shows; where there are two, `Authorization` alone decides.
+        """Return the request's token. If it has both headers, `Authorization` decides.
 
         Raises:
-            AuthenticationRequired: There is none.
-            CredentialRefused: It comes in another form, or twice with different values.
+            AuthenticationRequired: It has none of the headers.
+            CredentialRefused: The header has another form, or is repeated with different values.
         """
         if authorization := self._headers.get("authorization"):
             match = _BEARER.match(authorization[0].strip(" \t"))
@@ -64,7 +63,7 @@ class Request:
         raise AuthenticationRequired
 
     def accepts_gzip(self) -> bool:
-        """Tell whether the client takes a gzip body (RFC 9110, section 12.5.3)."""
+        """Whether the client accepts a gzip body (RFC 9110, section 12.5.3)."""
         weights = {}
         for part in (self.header("accept-encoding") or "").lower().split(","):
             coding, _, parameter = part.partition(";")
@@ -72,9 +71,9 @@ class Request:
         return weights.get("gzip", weights.get("x-gzip", weights.get("*", False)))
 
     def next_link(self, cursor: str) -> str:
-        """Return the `Link` to the next page, relative, with the other parameters that we know.
+        """Return the relative `Link` to the next page, with the request's other known parameters.
 
-        They are valid, and each value of a list is repeated once: API Gateway allows 10,240 bytes of headers.
+        They are valid. Duplicates in a list are dropped, because API Gateway allows 10,240 bytes of headers.
         """
         others = {
             name: ",".join(dict.fromkeys(value.split(",")))
@@ -95,15 +94,15 @@ class Request:
 
 
 def trace_id(request_id: str) -> str:
-    """Return the id of the current X-Ray trace, `request_id` where there is none."""
+    """Return the id of the current X-Ray trace, or `request_id` if there is none."""
     root = _TRACE_ROOT.search(os.environ.get("_X_AMZN_TRACE_ID", ""))
     return root[1] if root else request_id
 
 
 def _path(event: Mapping[str, Any]) -> str:
-    """Return the path as the API's resources see it.
+    """Return the path without the base path of a custom domain.
 
-    API Gateway leaves in `path` the base path at which a custom domain has the API, and tells what it matched below it.
+    API Gateway leaves the base path in `path`. The matched resource shows how much of `path` follows it.
     """
     path, resource, parameters = _text(event.get("path")), _text(event.get("resource")), event.get("pathParameters")
     if resource == "/{proxy+}":
@@ -118,7 +117,7 @@ def _text(value: object) -> str:
 
 
 def _multiple(event: Mapping[str, Any], single: str, multiple: str) -> dict[str, list[str]]:
-    """Return all values by name, from both forms in which API Gateway hands them over."""
+    """Return all values by name, from the event's two forms: one value per name, and lists of values."""
     found: dict[str, list[str]] = {}
     several, one = event.get(multiple), event.get(single)
     if isinstance(several, dict):

@@ -1,4 +1,4 @@
-"""The requests of callers, as pydantic models."""
+"""Validate requests with pydantic models."""
 
 import re
 from collections.abc import Mapping
@@ -32,14 +32,14 @@ def _batch_id(value: object) -> str:
 
 
 def _chosen(value: object, names: tuple[str, ...]) -> frozenset[str]:
-    """Return the names of a list, or of a comma-separated text."""
+    """Return the names in a list or a comma-separated string."""
     chosen = value.split(",") if isinstance(value, str) else value
     if (
         not isinstance(chosen, list)
         or not chosen
         or not all(isinstance(name, str) and name in names for name in chosen)
     ):
-        raise _refuse("must be one or more of " + ", ".join(names) + "; separated by commas, without blanks")
+        raise _refuse("must be one or more of " + ", ".join(names) + "; separated by commas, without spaces")
     return frozenset(chosen)
 
 
@@ -74,35 +74,40 @@ def _cursor(value: object, info: ValidationInfo) -> Cursor | None:
 
 def _owner_id(value: object) -> str:
     if not isinstance(value, str) or not value:
-        raise _refuse("must be the id of an owner; leave it out to ask for any owner's batch")
+        raise _refuse("must be a non-empty string; omit it to allow any owner's batch")
     return value
 
 
 class HttpParameters(BaseModel):
-    """The path's and the query string's parameters of the HTTP endpoint."""
+    """The parameters of the HTTP endpoint, in the path and in the query string."""
 
     model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
 
-    batch_id: Annotated[str, BeforeValidator(_batch_id), Field(description="The batch.", pattern=f"^{ID_PATTERN}$")]
+    batch_id: Annotated[
+        str, BeforeValidator(_batch_id), Field(description="The batch's id.", pattern=f"^{ID_PATTERN}$")
+    ]
     status: Annotated[
         frozenset[JobStatus] | None,
         BeforeValidator(_statuses),
-        Field(description="Only these jobs in `jobs`; the counts stay those of the whole batch."),
+        Field(description="List only jobs with these statuses. The counts are still those of the whole batch."),
     ] = None
     limit: Annotated[
         int | None,
         BeforeValidator(_most_jobs),
-        Field(description="At most this many jobs in `jobs`; 0 asks for the counts alone.", ge=0, le=MOST_JOBS),
+        Field(description="List at most this many jobs; 0 returns only the counts.", ge=0, le=MOST_JOBS),
     ] = None
     cursor: Annotated[
         Cursor | None,
         PlainValidator(_cursor, json_schema_input_type=str),
-        Field(description="Go on where the previous page ended: its `next_cursor`."),
+        Field(description="Continue where the previous page ended: its `next_cursor`."),
     ] = None
     include: Annotated[
         frozenset[str],
         BeforeValidator(_includes),
-        Field(description="Extras: `details` of each job, the `estimate` behind the time of completion."),
+        Field(
+            description="`details` adds the times and the error of each job; `estimate` adds the interval of "
+            "`estimated_completion`."
+        ),
     ] = frozenset()
 
     def query(self) -> Query:
@@ -118,14 +123,14 @@ class HttpParameters(BaseModel):
 
 
 class DirectEvent(HttpParameters):
-    """The event of another Lambda; IAM authenticates it."""
+    """The event of a direct invocation. IAM authenticates the caller."""
 
     model_config = ConfigDict(extra="forbid")
 
     owner_id: Annotated[
         str | None,
         BeforeValidator(_owner_id),
-        Field(description="Narrow to this owner's batches."),
+        Field(description="Answer only if the batch belongs to this owner."),
     ] = None
 
 

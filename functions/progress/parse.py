@@ -1,6 +1,6 @@
-"""Turning a request into a `Query`.
+"""Parse a request into a `Query`.
 
-A plain poll is parsed here; only other requests import pydantic, which takes 60 ms.
+A plain poll is parsed here. Only other requests import pydantic, which takes 60 ms.
 """
 
 import re
@@ -15,10 +15,10 @@ _id = re.compile(ID_PATTERN)
 
 
 def http_query(batch_id: str, parameters: Mapping[str, str]) -> Query:
-    """Make a query from the path's id and the query string; unknown parameters are ignored.
+    """Make a query from the id in the path and the query string. Unknown parameters are ignored.
 
     Raises:
-        InvalidRequest: A value is invalid; `details` has a reason for each.
+        InvalidRequest: A value is invalid. `details` has a reason for each.
     """
     known = {name: value for name, value in parameters.items() if name in PARAMETERS}
     if not known and _id.fullmatch(batch_id):
@@ -29,7 +29,7 @@ def http_query(batch_id: str, parameters: Mapping[str, str]) -> Query:
 
 
 def direct_query(event: object) -> tuple[Query, str | None]:
-    """Make a query from a direct event; return it with the owner that the caller narrows it to, `None` for any.
+    """Make a query from a direct event. Return it with the owner that the batch must belong to, `None` for any.
 
     Raises:
         InvalidRequest: The event is not an object, has an unknown key, or a value is invalid.
@@ -38,7 +38,7 @@ def direct_query(event: object) -> tuple[Query, str | None]:
 
     if not isinstance(event, dict):
         raise InvalidRequest(event="must be an object with a 'batch_id'")
-    # JSON allows lone surrogates in a key, which an answer could not repeat.
+    # JSON allows lone surrogates in a key, but the answer, which names invalid keys, cannot encode them.
     named = {str(name).encode(errors="replace").decode(): value for name, value in event.items()}
     parameters = validated(DirectEvent, named)
     return parameters.query(), parameters.owner_id

@@ -1,8 +1,8 @@
-"""The entity tag: what lets an unchanged poll be answered with one small read.
+"""Entity tags: a poll that finds no change is answered with one small read.
 
-`W/"<made>.<eta>.<digest>"`: when the full answer was made, when the batch was then thought to end (0 where that no
-longer moves), both in epoch seconds, and a digest of the question and of the `BATCH` item, whose revision grows
-with each change of a job. The tag is as good as its digest for a minute, and no longer than its ETA lies ahead
+A tag is `W/"<made>.<eta>.<digest>"`: when the full answer was made; when the batch was then expected to end, 0 for a
+finished or stalled one; and a digest of the request's parameters and of the `BATCH` item, whose revision increases with
+the changes of jobs. Times are in epoch seconds. A tag is trusted for a minute, but not after its `eta`
 (docs/decisions/0003-revision.md).
 """
 
@@ -16,16 +16,16 @@ from batch_progress.model import Batch
 from batch_progress.progress import Basis, Estimate
 from functions.progress.query import Query
 
-# A client that sends a tag learns of a change within this time, even when no revision arrives.
+# A client that sends a tag sees a change within this time, even if the revision is not increased.
 TRUSTED_SECONDS: Final = 60
-# Environments' clocks differ a little; a tag from further ahead is none of ours.
+# The clocks of environments differ a little. A tag from further in the future is not trusted.
 _CLOCK_SKEW_SECONDS: Final = 5
 _TAG: Final = re.compile(r'(?:W/)?"([0-9]{1,12})\.([0-9]{1,12})\.([0-9a-f]{24})"')
 _encoder: Final = msgspec.json.Encoder(order="deterministic")
 
 
 class Tag(msgspec.Struct, frozen=True):
-    """An entity tag of ours."""
+    """An entity tag of this service."""
 
     made: int
     eta: int
@@ -39,22 +39,22 @@ class Tag(msgspec.Struct, frozen=True):
         return cls(int(made), expected.completion if moving else 0, digest(batch, query, gzip=gzip, finished=finished))
 
     def __str__(self) -> str:
-        """Write it as a header's value."""
+        """Return the value of the `ETag` header."""
         return f'W/"{self.made}.{self.eta}.{self.digest}"'
 
 
 def tags(header: str) -> list[Tag]:
-    """Return the tags in an `If-None-Match` that can be ours."""
+    """Return the tags in an `If-None-Match` header that have this service's format."""
     return [Tag(int(made), int(eta), digest) for made, eta, digest in _TAG.findall(header)]
 
 
 def trusted(tag: Tag, now: float) -> bool:
-    """Tell whether a tag may still be answered with `304`, if its digest holds."""
+    """Whether a tag whose digest matches can be answered with `304`."""
     fresh = now - TRUSTED_SECONDS <= tag.made <= now + _CLOCK_SKEW_SECONDS
     return fresh and (tag.eta == 0 or tag.eta > now)
 
 
 def digest(batch: Batch, query: Query, *, gzip: bool, finished: bool) -> str:
-    """Digest all that an answer depends on but the jobs; their changes are in the batch's revision."""
+    """Hash everything that an answer depends on except the jobs, whose changes increase the batch's revision."""
     content = _encoder.encode((batch, query, gzip, finished))
     return hashlib.blake2b(content, digest_size=12).hexdigest()

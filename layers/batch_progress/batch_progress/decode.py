@@ -1,8 +1,7 @@
-"""The shapes of DynamoDB's items and answers, and decoding them straight from the response body.
+"""Decode DynamoDB's responses into structs, directly from the body.
 
-Decoding with msgspec into these structs costs a small part of what botocore's parser costs, which walks over every
-attribute in Python (docs/decisions/0004-dynamodb-client.md). A malformed attribute is dropped; the rest of its item is
-kept.
+This takes a small part of the time of botocore's parser, which walks over every attribute in Python
+(docs/decisions/0004-dynamodb-client.md). A malformed attribute is dropped; the rest of its item is kept.
 """
 
 import re
@@ -21,8 +20,8 @@ Number = Annotated[int, msgspec.Meta(ge=0, le=LARGEST_NUMBER)]
 if TYPE_CHECKING:
     type Timestamp = datetime
 else:
-    # Numbers arrive as strings, so decoding is lax, and would read "1734345002" as a time. Beside a number that cannot
-    # exist it does not.
+    # Numbers arrive as strings, so decoding is lax, and would read "1734345002" as a time. A union with a number that
+    # cannot exist prevents that.
     Timestamp = Annotated[datetime, msgspec.Meta(tz=True)] | Annotated[float, msgspec.Meta(gt=0, lt=0)]
 
 
@@ -39,7 +38,7 @@ class Time(msgspec.Struct, gc=False, frozen=True):
 
 
 class Status(msgspec.Struct, gc=False, frozen=True):
-    """An attribute value of type S that is a job's status; a plain string, because decoding enum members is slower."""
+    """An attribute value of type S that is a job's status. A plain string, because decoding enum members is slower."""
 
     S: Literal[tuple(status.value for status in JobStatus)]  # type: ignore[valid-type]  # the enum stays the only list
 
@@ -57,7 +56,7 @@ class Seconds(msgspec.Struct, gc=False, frozen=True):
 
 
 class Item(msgspec.Struct, gc=False, frozen=True):
-    """An item of the jobs table, a `BATCH` or a `JOB#`; an absent attribute is `None`."""
+    """A `BATCH` or a `JOB#` item of the jobs table. An absent attribute is `None`."""
 
     sk: Text
     url: Text | None = None
@@ -75,7 +74,7 @@ class Item(msgspec.Struct, gc=False, frozen=True):
 
 
 class DetailedItem(Item, gc=False, frozen=True):
-    """An item with what `include=details` shows; its times are the recorded text, which may not be a timestamp."""
+    """An item with the attributes of `include=details`. Its times are the recorded strings, and may be malformed."""
 
     started_at: Text | None = None  # type: ignore[assignment]  # the same attribute, undecoded
     finished_at: Text | None = None  # type: ignore[assignment]  # the same
@@ -87,7 +86,7 @@ class Consumed(msgspec.Struct, frozen=True):
     """The cost of a read.
 
     Attributes:
-        units: Read request units, 0 when the engine does not report them.
+        units: Read request units, 0 if the engine does not report them.
     """
 
     units: float = msgspec.field(name="CapacityUnits", default=0.0)
@@ -101,7 +100,7 @@ class QueryPage[ItemT](msgspec.Struct, frozen=True):
         count: The number of items according to DynamoDB.
         last_key: The start of the next page, `None` on the last one.
         consumed: The cost.
-        malformed: Names of the attributes of the wrong type, by sort key; they are absent in `items`.
+        malformed: The names of malformed attributes, by sort key. They are absent in `items`.
     """
 
     items: list[ItemT] = msgspec.field(name="Items")
@@ -112,13 +111,13 @@ class QueryPage[ItemT](msgspec.Struct, frozen=True):
 
 
 class GetResult(msgspec.Struct, frozen=True):
-    """The result of a `GetItem`; `raw` is empty when there is no such item."""
+    """The result of a `GetItem`. `raw` is empty if the item does not exist."""
 
     raw: msgspec.Raw = msgspec.field(name="Item", default=msgspec.Raw())
     consumed: Consumed = msgspec.field(name="ConsumedCapacity", default=Consumed())
 
 
-# Numbers arrive as strings: `strict=False` lets "25" be 25.
+# Numbers arrive as strings: `strict=False` decodes "25" as 25.
 _page_of_items: Final = msgspec.json.Decoder(QueryPage[Item], strict=False)
 _page_of_detailed_items: Final = msgspec.json.Decoder(QueryPage[DetailedItem], strict=False)
 _page_of_raw_items: Final = msgspec.json.Decoder(QueryPage[msgspec.Raw])
@@ -142,7 +141,7 @@ def query_page(body: bytes, *, detailed: bool) -> QueryPage[Any]:
 
 
 def get_result(body: bytes) -> GetResult:
-    """Decode the result of a `GetItem`; the attributes of its item may be of any type.
+    """Decode the result of a `GetItem`. The attributes of its item may have any type.
 
     Raises:
         msgspec.DecodeError: The body is truncated, is not JSON, or is not a result.
@@ -172,7 +171,7 @@ def _slice_by_slice(body: bytes, kind: type[Item]) -> QueryPage[Item]:
             decoded, bad = _without_malformed(text, raw, kind, suspects)
             items += decoded
             malformed |= bad
-            # A writer makes the same mistake in each item.
+            # A writer usually makes the same mistake in each item.
             suspects = suspects.union(*set(bad.values()))
     return QueryPage(items, page.count, page.last_key, page.consumed, malformed)
 
@@ -180,7 +179,7 @@ def _slice_by_slice(body: bytes, kind: type[Item]) -> QueryPage[Item]:
 def _without_malformed(
     text: bytes, raw: Sequence[msgspec.Raw], kind: type[Item], suspects: frozenset[str]
 ) -> tuple[list[Item], dict[str, frozenset[str]]]:
-    """Decode items without their malformed attributes; return them with the names of those by sort key.
+    """Decode items without their malformed attributes; return them with the names of these by sort key.
 
     The result is that of `item` for each of them, without an exception for each malformed attribute: attributes are
     decoded loosely, and all of one name are converted together.
@@ -188,8 +187,8 @@ def _without_malformed(
     Args:
         text: The items as a JSON array.
         raw: The same items one by one.
-        kind: What to decode them to.
-        suspects: The attributes that are malformed, as far as known.
+        kind: The type to decode them to.
+        suspects: The attributes that have been malformed in earlier slices.
     """
     for names in (suspects, frozenset(name for name, _ in _attribute_types(kind))):
         try:
@@ -210,13 +209,13 @@ def _without_malformed(
         if converted.count(None) != values.count(None):
             bad[name] = [before is not None and after is None for before, after in zip(values, converted, strict=True)]
     rows = list(zip(*bad.values(), strict=True))
-    # Few combinations of names occur, many times each.
+    # There are few combinations of names, many times each.
     dropped = {row: frozenset(compress(bad, row)) for row in set(rows) if any(row)}
     return [*map(kind, *good)], {key.S: dropped[row] for key, row in zip(keys, rows, strict=False) if row in dropped}
 
 
 class _Loose(msgspec.Struct, gc=False):
-    """An attribute value of any type; only that of a string or of a number is kept, as text."""
+    """An attribute value of any type. The value of a string or a number is kept, as text; any other is dropped."""
 
     S: str | None = None
     N: str | None = None
@@ -224,7 +223,7 @@ class _Loose(msgspec.Struct, gc=False):
 
 @lru_cache(64)
 def _loose_items(kind: type[Item], names: frozenset[str]) -> msgspec.json.Decoder[Any]:
-    """Return a decoder of items like `kind` whose attributes of these names may have values of any type."""
+    """Return a decoder of items like `kind` in which the attributes of these names may have values of any type."""
     fields = [(name, (_Loose if name in names else type_) | None, None) for name, type_ in _attribute_types(kind)]
     loose = msgspec.defstruct(f"Loose{kind.__name__}", [("sk", Text), *fields], gc=False)
     return msgspec.json.Decoder(list[loose], strict=False)  # type: ignore[valid-type]  # made at run time
@@ -241,12 +240,12 @@ def _converted[ValueT](
     type_: Any,  # noqa: ANN401  # any type that msgspec supports
     plausible: Callable[[Sequence[ValueT | None]], Sequence[ValueT | None]],
 ) -> list[Any]:
-    """Convert each value to `type_`; `None` stays, and one that does not fit becomes `None`.
+    """Convert each value to `type_`. `None` stays `None`, and a value that does not fit becomes `None`.
 
     Args:
-        values: What to convert.
-        type_: What to convert to.
-        plausible: Puts `None` for values that cannot fit. Each that it overlooks costs an exception.
+        values: The values to convert.
+        type_: The type to convert to.
+        plausible: Replaces values that cannot fit with `None`. Each one that it misses costs an exception.
     """
     converted: list[Any]
     try:
@@ -286,7 +285,7 @@ def _seconds(values: _Column) -> _Column:
 
 
 def _number(text: str | None) -> float:
-    """Return the nearest floating-point number; infinity where the text is not a number from 0 to the largest."""
+    """Return the nearest float, or infinity if the text is not a number from 0 to `LARGEST_NUMBER`."""
     try:
         number = float(text or "inf")
     except ValueError:
@@ -302,7 +301,7 @@ _PLAUSIBLE: Final[Mapping[Any, Callable[[_Column], _Column]]] = {
     Count: _counts,
     Seconds: _seconds,
 }
-# RFC 3339 with an offset, and the 29th of every February. The offset is looked at first: writers forget it.
+# RFC 3339 with an offset; accepts 29 February in every year. The offset is checked first: writers often forget it.
 _timestamp: Final = re.compile(
     r"(?=.{19,}(?:[Zz]|[-+].{4,5})\Z)"
     r"(?!0000)\d{4}-"
@@ -313,10 +312,10 @@ _timestamp: Final = re.compile(
 
 
 def item[ItemT: msgspec.Struct](raw: msgspec.Raw, kind: type[ItemT]) -> tuple[ItemT, frozenset[str]]:
-    """Decode one item without its malformed attributes; return it with the names of those.
+    """Decode one item without its malformed attributes; return it with the names of these.
 
     Raises:
-        msgspec.ValidationError: Its key is of the wrong type, which DynamoDB never stores.
+        msgspec.ValidationError: Its key has the wrong type, which DynamoDB never stores.
     """
     try:
         return msgspec.json.decode(raw, type=kind, strict=False), frozenset()
@@ -329,12 +328,12 @@ def item[ItemT: msgspec.Struct](raw: msgspec.Raw, kind: type[ItemT]) -> tuple[It
 
 @cache
 def _types(kind: type[msgspec.Struct]) -> dict[str, Any]:
-    """Return the type of each attribute by its name; cached, because the look-up costs more than decoding."""
+    """Return the type of each attribute by its name. Cached, because the look-up takes longer than decoding."""
     return {field.encode_name: field.type for field in msgspec.structs.fields(kind)}
 
 
 def _convert(value: object, type_: Any) -> Any:  # noqa: ANN401  # any type that msgspec supports
-    # Not strict, because numbers are strings; from attributes, because a loose item is an object.
+    # Not strict, because numbers are strings; from attributes, because a loose value is an object.
     return msgspec.convert(value, type_, strict=False, from_attributes=True)
 
 
@@ -347,7 +346,7 @@ def _fits(value: object, type_: Any) -> bool:  # noqa: ANN401  # any type that m
 
 
 def moments(texts: Sequence[str | None]) -> list[datetime | None]:
-    """Parse RFC 3339 texts with an offset; one that is not, and `None`, give `None`."""
+    """Parse RFC 3339 timestamps with an offset. `None` stays `None`, and a malformed one becomes `None`."""
     return _converted(texts, Timestamp, _rfc3339)
 
 

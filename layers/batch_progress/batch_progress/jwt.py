@@ -21,7 +21,7 @@ _LONGEST_OWNER: Final = 1_024
 
 _CHECKS: Final[jwt.types.Options] = {
     "require": ["exp", "iss"],
-    # `aud` is checked below, since `client_id` may stand for it. `iat` and `jti` are not used. `sub` is checked below
+    # `aud` is checked below, since `client_id` may replace it. `iat` and `jti` are not used. `sub` is checked below
     # if it is the owner claim.
     "verify_aud": False,
     "verify_iat": False,

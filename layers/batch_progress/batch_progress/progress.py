@@ -1,4 +1,4 @@
-"""What a batch's jobs add up to, and when it will be done: values in, values out."""
+"""Compute the counts of a batch and estimate when it ends. Pure functions of their arguments."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -14,23 +14,23 @@ from batch_progress.forecast import time_left
 from batch_progress.model import Batch, Page
 from batch_progress.table import DEFAULT_TIMEOUT_SECONDS, LAST_SECOND, JobStatus
 
-# How likely a batch ends between `earliest` and `latest`.
+# The probability that a batch ends between `earliest` and `latest`.
 CONFIDENCE: Final = 0.8
-# Durations of so many ended jobs tell the forecast all that more of them would.
+# The forecast uses the durations of about this many ended jobs. More would not improve it.
 _SAMPLE: Final = 1_000
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Counts(msgspec.Struct, frozen=True):
-    """How far a batch is.
+    """The counts of a batch.
 
     `completed + failed + pending == total_urls`, and none is negative.
 
     Attributes:
-        total_urls: The declared total, or the number of jobs where that is larger.
-        completed: Jobs that ended well.
-        failed: Jobs that failed or were cancelled: ended, and nothing more will come.
-        total_items_extracted: Over all jobs, whatever their status.
+        total_urls: The declared total, or the number of jobs if that is larger.
+        completed: Jobs whose status is `completed`.
+        failed: Jobs whose status is `failed` or `cancelled`.
+        total_items_extracted: The items of all jobs, whatever their status.
     """
 
     total_urls: int
@@ -45,18 +45,18 @@ class Counts(msgspec.Struct, frozen=True):
 
     @property
     def finished(self) -> bool:
-        """Whether nothing is left to do."""
+        """Whether all jobs have ended."""
         return self.pending == 0
 
 
 class Observed(msgspec.Struct, frozen=True):
-    """What a batch's times tell; all in seconds or as moments.
+    """The times of a batch's jobs.
 
     Attributes:
-        durations: Of jobs that completed or failed; of a large batch, an even sample.
-        started: When each job that is now running began, `None` where not recorded.
-        last_finished: The latest end of a job, `None` when none is recorded.
-        last_moved: The latest recorded start or end, `None` when there is none.
+        durations: Seconds that jobs took to complete or fail; an even sample if the batch is large.
+        started: When each running job started, `None` if not recorded.
+        last_finished: The latest recorded end of a job, `None` if there is none.
+        last_moved: The latest recorded start or end of a job, `None` if there is none.
     """
 
     durations: list[float]
@@ -66,10 +66,9 @@ class Observed(msgspec.Struct, frozen=True):
 
 
 class Tally:
-    """Adds up a batch page by page, so that no page need be kept."""
+    """Adds up a batch page by page, so that no page has to be kept."""
 
     def __init__(self, batch: Batch) -> None:
-        """Start at nothing."""
         self._batch = batch
         self._stride = max(1, batch.total_urls // _SAMPLE)
         self._statuses: Counter[str] = Counter()
@@ -80,7 +79,7 @@ class Tally:
         self._last_finished: datetime | None = None
 
     def add(self, page: Page) -> None:
-        """Take in the next page."""
+        """Add the next page."""
         statuses = [job.status for job in page.jobs]
         self._statuses.update(statuses)
         self._items += sum([job.items_extracted for job in page.jobs])
@@ -97,7 +96,7 @@ class Tally:
         ]
 
     def counts(self) -> Counts:
-        """Return the counts of what was added."""
+        """Return the counts of the added pages."""
         counted: Counter[str] = Counter()
         for status, jobs in self._statuses.items():
             counted[JobStatus(status).counted_as] += jobs
@@ -109,7 +108,7 @@ class Tally:
         )
 
     def observed(self) -> Observed:
-        """Return the times of what was added."""
+        """Return the times of the added pages."""
         return Observed(
             durations=self._durations,
             started=self._running,
@@ -119,7 +118,7 @@ class Tally:
 
 
 def _ran(status: JobStatus) -> bool:
-    """Whether the time from start to end of a job of this status is how long a job takes."""
+    """Whether jobs of this status ran to their end, so that their durations are used for the forecast."""
     match status:
         case JobStatus.COMPLETED | JobStatus.FAILED:
             return True
@@ -137,7 +136,7 @@ def _latest(moments: Iterable[datetime | None]) -> datetime | None:
 
 
 class Basis(StrEnum):
-    """What an estimate is made from."""
+    """What an estimate is based on."""
 
     DECLARED = "declared"
     OBSERVED = "observed"
@@ -146,14 +145,14 @@ class Basis(StrEnum):
 
 
 class Estimate(msgspec.Struct, frozen=True):
-    """When a batch will be done, or was.
+    """When a batch is expected to end, or ended. Times are in epoch seconds.
 
     Attributes:
-        basis: `declared` while no job has ended, `observed` after, `stalled` when jobs are left and nothing has
-            moved for longer than a job may take, `finished` when none is left.
-        completion: Epoch seconds; of an unfinished batch never in the past.
-        earliest: Epoch seconds; with `latest` an interval that holds the end with probability `CONFIDENCE`.
-        latest: Epoch seconds.
+        basis: `declared` while no job has ended, `observed` after that; `stalled` if jobs have not ended, but none has
+            started or ended for longer than a job may take; `finished` if all have ended.
+        completion: The expected or actual end. For an unfinished batch, it was not in the past when it was computed.
+        earliest: The start of the interval in which the batch ends with probability `CONFIDENCE`.
+        latest: The end of that interval.
     """
 
     basis: Basis
@@ -163,12 +162,12 @@ class Estimate(msgspec.Struct, frozen=True):
 
 
 def estimate(batch: Batch, counts: Counts, observed: Observed, now: float) -> Estimate:
-    """Estimate when the batch will be done.
+    """Estimate when a batch ends.
 
     Args:
-        batch: What it declares.
-        counts: How far it is.
-        observed: What its times tell.
+        batch: The batch.
+        counts: Its counts.
+        observed: The times of its jobs.
         now: Epoch seconds.
     """
     if counts.finished:
@@ -192,7 +191,7 @@ def estimate(batch: Batch, counts: Counts, observed: Observed, now: float) -> Es
 
 
 def _stalled(batch: Batch, observed: Observed, now: float) -> bool:
-    """Tell whether nothing has moved for longer than a job may take."""
+    """Whether no job has started or ended for longer than a job may take."""
     moved = observed.last_moved or batch.created_at
     longest = batch.timeout_per_url or max(DEFAULT_TIMEOUT_SECONDS, max(observed.durations, default=0.0))
     return moved is not None and now - _epoch(moved) > longest
@@ -203,12 +202,12 @@ def _epoch(moment: datetime) -> float:
 
 
 def _second(epoch: int) -> int:
-    """Keep within what RFC 3339 can write."""
+    """Clamp to the seconds from 1970 on that RFC 3339 can express."""
     return min(max(epoch, 0), LAST_SECOND)
 
 
 def poll_after(expected: Estimate, now: float) -> int | None:
-    """Return in how many seconds another poll is worthwhile; `None` when the batch is finished."""
+    """Return the seconds until another poll is worthwhile, `None` if the batch is finished."""
     match expected.basis:
         case Basis.FINISHED:
             return None
@@ -223,10 +222,10 @@ _STALLED_POLL_SECONDS: Final = 30
 
 
 def poll_again(seconds_left: float | None) -> int:
-    """Return in how many seconds, 1 to 60, another poll is worthwhile.
+    """Return the seconds, 1 to 60, until another poll is worthwhile.
 
     Args:
-        seconds_left: Until the batch should be done; `None` when it is stalled.
+        seconds_left: The seconds until the expected end of the batch, `None` if it is stalled.
     """
     if seconds_left is None:
         return _STALLED_POLL_SECONDS

@@ -83,7 +83,7 @@ def _cut(value: object) -> object:
 
 
 def _epoch(value: object) -> object:
-    # A naive time stays as it is, and is refused: it would be another moment on a machine in another time zone.
+    # A naive time is not converted, and so refused: it would be another moment on a machine in another time zone.
     return int(value.timestamp()) if isinstance(value, datetime) and value.tzinfo else value
 
 

@@ -1,4 +1,4 @@
-"""Reading batches and their jobs from the jobs table: every page, domain values out, domain errors raised."""
+"""Read batches and their jobs from the jobs table."""
 
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
@@ -18,7 +18,7 @@ _JOB_VALUES: Final = frozenset((*_JOB_ATTRIBUTES, *DETAIL_ATTRIBUTES))
 
 
 def _projection(*attributes: str) -> dict[str, Any]:
-    """Ask for these attributes alone; each by a placeholder, since some are reserved words."""
+    """Return the arguments that request only these attributes, by placeholders, since some are reserved words."""
     names = {f"#{attribute}": attribute for attribute in dict.fromkeys(attributes)}
     return {"ProjectionExpression": ",".join(names), "ExpressionAttributeNames": names}
 
@@ -34,37 +34,36 @@ class ReadStats:
     """What one request read, for its log line and metrics.
 
     Attributes:
-        pages: Answers of DynamoDB to a query.
-        read_units: Read request units that they cost, single items included.
-        malformed: Sort keys of items with an attribute that is not as it should be.
+        pages: The number of pages that queries returned.
+        read_units: The read request units consumed, by queries and by reads of single items.
+        malformed: The sort keys of items with malformed or missing attributes.
     """
 
     def __init__(self) -> None:
-        """Start at nothing."""
         self.pages = 0
         self.read_units = 0.0
         self.malformed: set[str] = set()
 
 
 class BatchStore:
-    """The jobs table, for reading."""
+    """Reads the jobs table."""
 
     def __init__(self, client: Client, table: str) -> None:
         self._client = client
         self._table = table
 
     def batch(self, batch_id: str, owner_id: str | None, now: float, stats: ReadStats) -> Batch:
-        """Read what a batch declares of itself, with one small read.
+        """Read a `BATCH` item, with one small read.
 
         Args:
-            batch_id: The batch.
-            owner_id: Who asks; `None` is trusted with every batch.
+            batch_id: The batch's id.
+            owner_id: The caller's owner id; `None` allows every owner's batch.
             now: Epoch seconds.
             stats: Counts what is read.
 
         Raises:
-            BatchNotFound: It is not there, has expired or is another owner's.
-            ServiceUnavailable: DynamoDB gave no whole answer in time.
+            BatchNotFound: The batch does not exist, has expired or belongs to another owner.
+            ServiceUnavailable: DynamoDB gave no complete response in time.
         """
         answer = self._client.get_item(
             TableName=self._table,
@@ -89,10 +88,10 @@ class BatchStore:
         *,
         detailed: bool = False,
     ) -> tuple[Batch, Iterator[Page]]:
-        """Read a whole batch: itself, and all its jobs page by page as they are asked for.
+        """Read a whole batch: its `BATCH` item, and all its jobs as an iterator that reads page by page.
 
-        The `BATCH` item is the first of the first page, so that a stranger costs one page. Arguments and
-        errors are those of `batch`; `detailed` brings `DetailedJob`s.
+        The `BATCH` item comes first, so that a request for another owner's batch costs only one page. Arguments and
+        errors are those of `batch`; with `detailed`, jobs are `DetailedJob`s.
         """
         answers = self._query(
             "#batch_id = :batch_id AND #sk BETWEEN :from AND :to",
@@ -101,7 +100,7 @@ class BatchStore:
             stats,
             detailed=detailed,
         )
-        # A page may be empty and not the last.
+        # An empty page is not necessarily the last one.
         first = next(answer for answer in answers if answer.items or answer.last_key is None)
         if not first.items or first.items[0].sk.S != BATCH_KEY:
             raise BatchNotFound(batch_id)
@@ -119,17 +118,17 @@ class BatchStore:
         detailed: bool = False,
         limit: int | None = None,
     ) -> Iterator[Page]:
-        """Read the jobs behind `job_id`, page by page as they are asked for.
+        """Return an iterator over the jobs after `job_id` that reads page by page.
 
         Args:
-            batch_id: The batch; whose it is has been checked.
-            job_id: Where to go on; it need not exist any more.
+            batch_id: The batch's id. The caller must have checked its owner.
+            job_id: The job to continue after. It does not have to exist.
             stats: Counts what is read.
-            detailed: Whether `DetailedJob`s come.
-            limit: At most so many jobs on one page.
+            detailed: Whether jobs are `DetailedJob`s.
+            limit: The largest number of jobs on one page.
 
         Raises:
-            ServiceUnavailable: DynamoDB gave no whole answer in time.
+            ServiceUnavailable: DynamoDB gave no complete response in time.
         """
         answers = self._query(
             "#batch_id = :batch_id AND begins_with(#sk, :jobs)",
@@ -176,10 +175,10 @@ class BatchStore:
 
 
 def _visible(item: decode.Item, batch_id: str, owner_id: str | None, now: float) -> Batch:
-    """Return the batch of a `BATCH` item where the caller may see it.
+    """Return the batch of a `BATCH` item if the caller may see it.
 
     Raises:
-        BatchNotFound: It has expired, or is another owner's.
+        BatchNotFound: It has expired or belongs to another owner.
     """
     batch = Batch(
         batch_id=batch_id,
@@ -198,12 +197,12 @@ def _visible(item: decode.Item, batch_id: str, owner_id: str | None, now: float)
 
 
 def _page(answer: decode.QueryPage[Any], stats: ReadStats, *, detailed: bool) -> Page:
-    """Return the jobs of an answer; a malformed attribute has its default, and its key is reported."""
-    # All jobs stand together: items are in the order of the sort key.
+    """Return the jobs of a page. A malformed attribute gets its default, and the item's key is added to `stats`."""
+    # The jobs are contiguous, because items are in the order of the sort key.
     begin = bisect_left(answer.items, JOB_PREFIX, key=_sort_key)
     end = bisect_left(answer.items, AFTER_JOBS, begin, key=_sort_key)
     items = answer.items[begin:end]
-    # Few combinations of names occur, many times each.
+    # There are few combinations of names, many times each.
     shown = {names for names in set(answer.malformed.values()) if names & _JOB_VALUES}
     stats.malformed.update(
         [key for key, names in answer.malformed.items() if names in shown and key.startswith(JOB_PREFIX)]
@@ -247,7 +246,7 @@ def _sort_key(item: decode.Item) -> str:
 
 
 def _incomplete(items: Sequence[decode.Item]) -> list[str]:
-    """Return the sort keys of jobs that lack an attribute which each job must have."""
+    """Return the sort keys of jobs without a URL or a status."""
     return [item.sk.S for item in items if item.url is None or item.status is None]
 
 

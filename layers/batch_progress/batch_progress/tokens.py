@@ -135,7 +135,7 @@ class TokenStore:
         answer = self._client.get_item(
             TableName=self._table,
             Key={"token_hash": {"S": token_hash}},
-            # A token works as soon as it is issued, and fails as soon as it is revoked, if it is not cached.
+            # A token that is not cached works as soon as it is issued, and fails as soon as it is revoked.
             ConsistentRead=True,
         )
         if not bytes(answer.raw):
