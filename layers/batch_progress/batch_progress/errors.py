@@ -192,5 +192,5 @@ class ConfigurationError(BatchProgressError):
         self.reason = reason
 
     def __str__(self) -> str:
-        """Return the reason, which `details` must not have: callers see them."""
+        """Return the reason. It is not in `details`, because callers see them."""
         return self.reason

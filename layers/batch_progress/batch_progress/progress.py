@@ -202,7 +202,7 @@ def _epoch(moment: datetime) -> float:
 
 
 def _second(epoch: int) -> int:
-    """Clamp to the seconds from 1970 on that RFC 3339 can express."""
+    """Clamp to the years 1970 to 9999, which RFC 3339 can express."""
     return min(max(epoch, 0), LAST_SECOND)
 
 
