@@ -1,4 +1,4 @@
-"""Write what was measured into docs/security.md, from the results of `make faults`, `make fuzz` and `make load`."""
+"""Write the results of `make faults`, `make fuzz` and `make load` into docs/security.md."""
 
 import json
 import sys
@@ -24,33 +24,41 @@ def figures() -> str:
     setting, ms, late = load["setting"], load["ms"], load["late_304"]
     progress, revision = (_sums(faults[function]) for function in ("progress", "revision"))
     kinds = ", ".join(f"{row['cases']:,} {kind}" for kind, row in fuzz["kinds"].items())
-    memory = ", ".join(f"{row['start_mb']:.0f} → {row['end_mb']:.0f} MB" for row in load["memory"])
+    memory = ", ".join(
+        f"{row['start_mb']:.0f} → {row['end_mb']:.0f} MB in service process {number}"
+        for number, row in enumerate(load["memory"], 1)
+    )
     rates = sorted({row["rate"] for row in faults["progress"]})
     modes = ", ".join(dict.fromkeys(row["mode"] for row in faults["progress"]))
-    percents = ", ".join(f"{rate:.0%}" for rate in rates)
-    machine = f"{load['machine']['cpu']}, {load['machine']['cores']} cores for service, engine and clients"
+    percents = " or ".join((", ".join(f"{rate:.0%}" for rate in rates[:-1]), f"{rates[-1]:.0%}"))
+    recovered = f"{progress['recovered']:,} of the {progress['unavailable']:,}"
+    if progress["recovered"] == progress["unavailable"]:
+        recovered = f"each of the {progress['unavailable']:,}"
+    cpu, cores = load["machine"]["cpu"], load["machine"]["cores"]
+    machine = f"{cpu}, {cores} cores for the service, {load['engine']} and the clients"
     timeout = timeout_seconds("ProgressFunction")
     paragraphs = (
         (
-            f"`make faults` ({faults['date']}): {modes}, in {percents} of DynamoDB's responses.\n"
-            f"{progress['answers']:,} answers, with {progress['spoilt']:,} of DynamoDB's responses affected: "
-            f"{progress['right']:,} correct, {progress['unavailable']:,} `503`, {progress['wrong']} wrong.\n"
-            f"After {progress['recovered']:,} of the `503`, the next call was correct.\n"
-            f"The slowest answer took {progress['max_ms'] / 1_000:.1f} s of the function's {timeout:g} s.\n"
-            f"The stream function: {revision['answers']:,} deliveries, {revision['unavailable']:,} returned for a "
+            f"`make faults` ({faults['date']}) injected these faults into {percents} of DynamoDB's responses: "
+            f"{modes}.\n"
+            f"The progress function got {progress['spoilt']:,} faulty responses and gave {progress['answers']:,} "
+            f"answers: {progress['right']:,} correct, {progress['unavailable']:,} `503`, {progress['wrong']} wrong.\n"
+            f"After {recovered} `503`, the answer was correct when the request was repeated without faults.\n"
+            f"The slowest answer took {progress['max_ms'] / 1_000:.1f} s; the function's timeout is {timeout:g} s.\n"
+            f"The revision function handled {revision['answers']:,} deliveries: {revision['unavailable']:,} needed a "
             f"retry, {revision['wrong']} changes lost."
         ),
         (
-            f"`make fuzz` ({fuzz['date']}, seed {fuzz['seed']}): {fuzz['cases']:,} cases ({kinds}); "
+            f"`make fuzz` ({fuzz['date']}, seed {fuzz['seed']}) sent {fuzz['cases']:,} cases ({kinds}); "
             f"findings: {fuzz['bad']}."
         ),
         (
-            f"`make load` ({load['date']}; {machine}): {setting['clients']} clients, {setting['batches']:,} batches, "
-            f"{setting['seconds']:g} s, during which {load['jobs_ended']:,} jobs ended.\n"
-            f"{load['requests']:,} answers, {load['share_304']:.0%} of them `304`, {load['wrong']} wrong, "
-            f"{load['server_errors']} `5xx`; p50 {ms['p50']:.0f} ms, p99 {ms['p99']:.0f} ms.\n"
-            f"The most outdated `304` was {late['max_s']} s behind.\n"
-            f"Memory of the processes: {memory}."
+            f"`make load` ({load['date']}; {machine}) ran {setting['clients']} clients on {setting['batches']:,} "
+            f"batches for {setting['seconds']:g} s, while {load['jobs_ended']:,} jobs ended.\n"
+            f"The clients got {load['requests']:,} answers: {load['share_304']:.0%} were `304`, {load['wrong']} wrong, "
+            f"{load['server_errors']} `5xx`; p50 {ms['p50']:,.0f} ms, p99 {ms['p99']:,.0f} ms.\n"
+            f"A `304` was at most {late['max_s']} s out of date.\n"
+            f"From the end of the warm-up to the end of the test, memory went {memory}."
         ),
     )
     return "\n\n".join(paragraphs)
