@@ -110,9 +110,9 @@ def markdown(results: dict[str, Any]) -> str:
             for jobs, row in results["warm"].items()
         ],
         ("CPU of an unchanged poll, 50,000 jobs", unchanged["large_ms"], None, "ms"),
-        ("CPU of a cold start to the first answer, `.pyc` in both", cold["this_ms"], cold["compiled_ms"], "ms"),
+        ("CPU of a cold start to the first answer, both with `.pyc`", cold["this_ms"], cold["compiled_ms"], "ms"),
         (
-            "the same, straightforward without `.pyc`, as `sam build` leaves it",
+            "the same, the straightforward one without `.pyc`, as `sam build` packages it",
             cold["this_ms"],
             cold["as_built_ms"],
             "ms",
