@@ -1,4 +1,7 @@
-"""The commands that need more than the wheel has: the local cloud, the functions and the template of a checkout."""
+"""Commands that run only in a checkout.
+
+They need the local cloud, the functions or the template, which the wheel does not contain.
+"""
 
 # The wheel has none of these modules.
 # ruff: noqa: PLC0415

@@ -22,9 +22,9 @@ from local_cloud.lambda_context import LambdaContext
 
 type Event = dict[str, Any]
 type Invoke = Callable[[Event], dict[str, Any]]
-# Long enough that no answer reaches it.
+# A deadline that no answer reaches.
 _SECONDS: Final = 120
-# Bytes in a unit of `ru_maxrss`.
+# The unit of `ru_maxrss` in bytes.
 _MAXRSS_UNIT: Final = 1 if sys.platform == "darwin" else 1_024
 
 

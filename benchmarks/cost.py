@@ -55,7 +55,7 @@ class Poll:
     sent_bytes: int
 
     def dollars(self) -> dict[str, float]:
-        """Return the cost of a million polls, by item of the bill."""
+        """Return the cost of a million polls, split into the items of the bill."""
         return {
             "API Gateway": POLLS * API_REQUEST,
             "Lambda": POLLS * (LAMBDA_REQUEST + self.billed_ms / 1_000 * MEMORY_MB / 1_024 * LAMBDA_GB_SECOND),
@@ -90,7 +90,7 @@ def billed(cpu_ms: float, calls: int) -> int:
 
 
 def polls(results: dict[str, Any]) -> Iterator[Poll]:
-    """Yield a poll without a change, then full polls by size of the batch."""
+    """Yield a poll without a change, then a full poll for each size of batch."""
     unchanged = results["unchanged"]
     yield Poll("unchanged (304), any size", 0.5, billed(unchanged["large_ms"], 1), HEADER_BYTES)
     for jobs, row in results["warm"].items():

@@ -33,7 +33,7 @@ WORK: Final = ROOT / ".aws-sam" / "bench"
 RUNTIME: Final = ROOT / ".venv-runtime/lib/python3.13/site-packages"
 ARCH: Final = {"aarch64": "arm64"}.get(platform.machine(), platform.machine())
 CONTENDERS: Final = ("this", "straightforward", "limit")
-# By jobs of the batch: rounds, and answers per round.
+# Number of jobs in the batch -> (rounds, answers per round).
 WARM: Final = {10: (40, 10), 50: (40, 10), 1_000: (30, 3), 10_000: (17, 1), 50_000: (11, 1)}
 SMALL, LARGE = 50, 50_000
 COLD_JOBS: Final = 10
@@ -41,7 +41,7 @@ COLD_ROUNDS: Final = 11
 POLL_ROUNDS: Final = 30
 TOKEN_REQUESTS: Final = 500
 MEMORY_ROUNDS: Final = 3
-# By jobs of the batch that the forecast is compared with: finished, running and pending jobs.
+# Number of jobs in the batch -> (finished, running, pending jobs) of the forecast that is measured.
 FORECASTS: Final = {50: (25, 3, 22), 10_000: (5_000, 25, 5_000)}
 # After this time the batch is rebuilt: older jobs would make it look stalled.
 FRESH_SECONDS: Final = 15
@@ -316,7 +316,7 @@ def straightforward_built(*, compiled: bool) -> list[Path]:
 
 
 def cold(database: Database) -> dict[str, Any]:
-    """Measure processes from start to first answer."""
+    """Measure the CPU time of new processes from start to first answer."""
     started = {
         "this": ("functions.progress.app", built()),
         "compiled": ("straightforward", straightforward_built(compiled=True)),
@@ -404,7 +404,7 @@ def main() -> None:
         "seconds": round(time.monotonic() - began),
         "machine": machine(),
         "versions": {"python": platform.python_version()} | {name: version(name) for name in packages},
-        # The runtime's encoding of the proxy response, counted for all three.
+        # The time of every contender includes the runtime's encoding of the proxy response.
         "response_encoder": "json.dumps",
         **results,
     }

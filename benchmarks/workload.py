@@ -81,7 +81,7 @@ def items(jobs: int, now: datetime) -> Iterator[Item]:
 
 
 def durations(draw: random.Random) -> Iterator[float]:
-    """Yield durations of jobs in seconds: log-normal, cut off at the timeout."""
+    """Yield log-normal durations of jobs in seconds, cut off at the timeout."""
     while True:
         yield min(draw.lognormvariate(0, 0.6) * _MEDIAN_SECONDS, TIMEOUT_SECONDS)
 

@@ -66,7 +66,7 @@ def _squeeze_html(text: str) -> str:
 
 def _squeeze_css(text: str) -> str:
     css = _lines(re.sub(r"/\*.*?\*/", "", text, flags=re.DOTALL))
-    # Only in a declaration does a space follow a colon at the start of a line; a selector has none.
+    # A line that starts with `name: ` is a declaration. A selector has no space after its colon.
     css = re.sub(r"^([\w-]+): ", r"\1:", css, flags=re.MULTILINE)
     return re.sub(r"(?<=[{};,])\n", "", css).replace(" {", "{").replace(";}", "}")
 

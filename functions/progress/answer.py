@@ -17,7 +17,7 @@ from functions.progress.schema import EstimateView, ProgressAnswer, ProgressView
 from functions.progress.tag import Tag, digest, tags, trusted
 
 _encoder: Final = msgspec.json.Encoder()
-# The largest number of strings in a job: its field names and as many values.
+# The largest number of strings in a job: its field names and their values.
 _STRINGS: Final = {kind: 2 * len(kind.__struct_fields__) for kind in (Job, DetailedJob)}
 # A page that may not fit is added in groups of about this many bytes, so that little room stays empty.
 _GROUP_BYTES: Final = 65_536

@@ -16,7 +16,7 @@ LAMBDA_LIMIT: Final = 6_291_556
 _AROUND_BODY: Final = 16_384
 # The body without jobs: the counts, the estimate and the longest cursor.
 _AROUND_JOBS: Final = 16_384
-# Bytes of the response that jobs may take.
+# The bytes of the response that are left for jobs.
 ROOM: Final = LAMBDA_LIMIT - _AROUND_BODY - _AROUND_JOBS
 # A smaller body is not compressed: it fits in one or two network packets anyway.
 _WORTH_COMPRESSING: Final = 1_024
@@ -117,7 +117,7 @@ class Gzip:
         self._waiting_bytes = 0
         self._compressed: list[bytes] = []
         self._compressed_bytes = 0
-        # Of the compressed parts, before compression.
+        # CRC-32 and length of the uncompressed text of the parts compressed so far.
         self._checksum = 0
         self._length = 0
 

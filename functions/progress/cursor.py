@@ -110,7 +110,8 @@ class Cursor(msgspec.Struct, frozen=True, array_like=True):
             content = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))[_CHECKSUM_BYTES:]
         except binascii.Error:
             raise InvalidCursor(cls.RULE) from None
-        # Comparing texts, not checksums, also refuses a text whose last letter has spare bits set.
+        # Compare the encoded text, not only the checksum: base64 ignores spare bits in the last letter, so a changed
+        # text could decode to the same bytes.
         if _encode(batch_id, content) != text:
             raise InvalidCursor(cls.RULE)
         try:

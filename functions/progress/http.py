@@ -45,11 +45,11 @@ class Request:
         return None if values is None else ", ".join(values)
 
     def credential(self) -> Credential:
-        """Return the request's token. If it has both headers, `Authorization` decides.
+        """Return the token of the request. If both headers are present, `Authorization` decides.
 
         Raises:
-            AuthenticationRequired: It has none of the headers.
-            CredentialRefused: The header has another form, or is repeated with different values.
+            AuthenticationRequired: Both headers are missing.
+            CredentialRefused: The header is malformed, or is repeated with different values.
         """
         if authorization := self._headers.get("authorization"):
             match = _BEARER.match(authorization[0].strip(" \t"))

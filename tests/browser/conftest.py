@@ -11,9 +11,9 @@ from tests.browser.chromium import chromium
 from tests.browser.fake_api import TOKEN, FakeApi, job, serving
 
 expect.set_options(timeout=30_000)
-# Chromium's own message about a failed request, which the page must handle.
+# Chromium logs this for a failed request. The tests ignore it, because the page handles the failure.
 EXPECTED = "Failed to load resource"
-# Counts the page's requests and keeps the delays of its timeouts, which it sets for polls alone.
+# Counts the page's requests and keeps the delays of its timeouts. The page sets timeouts only for polls.
 RECORD = """{
     const { fetch, setTimeout } = window;
     window.requests = 0;
@@ -82,7 +82,7 @@ class Clock:
         return sent
 
     def seconds_to_poll(self, number: int = 1) -> float:
-        """Wait until the page has scheduled a poll, the first or the one of that number; return its delay."""
+        """Wait until the page has scheduled poll `number` (1 is the first); return its delay."""
         self._tab.wait_for_function("number => window.waits.length >= number", arg=number)
         delay: float = self._tab.evaluate("number => window.waits[number - 1]", number)
         return delay

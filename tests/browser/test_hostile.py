@@ -70,8 +70,8 @@ def test_text_cannot_change_the_direction_of_other_text(tab: Page, api: FakeApi)
 
 
 def test_the_policy_blocks_injected_content(tab: Page, api: FakeApi) -> None:
-    """Should anything be injected: no markup from text, no other script, no request to another host."""
-    page = tab.context.new_page()  # a tab without the check for errors in the console
+    """The policy blocks markup made from text, other scripts and requests to another host."""
+    page = tab.context.new_page()  # the `tab` fixture would fail the test for the errors in the console
     page.goto(api.page())
     refused = page.evaluate("""async () => {
         const tries = {

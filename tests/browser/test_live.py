@@ -17,7 +17,8 @@ def test_a_live_batch_to_its_end(tab: Page) -> None:
     clock = Clock(tab)
 
     def poll_until(shown: Locator, text: str) -> None:
-        # The first poll may get a 304: the batch's revision, and so its ETag, changes a moment after the job.
+        # The first poll after a change may get a 304: the stream updates the batch's revision, and so its ETag, a
+        # moment later.
         while shown.text_content() != text:
             clock.advance(60)
             tab.wait_for_timeout(50)

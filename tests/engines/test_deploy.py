@@ -1,7 +1,7 @@
 """`sam deploy` of the template to an emulator of AWS: from an empty account to a deleted stack.
 
 Only these tests show that CloudFormation accepts the template and SAM's expansion of it, that each function's role is
-sufficient, and how the alias, the stream's mapping, a second deployment and a deletion behave.
+sufficient, and how the alias, the event source mapping, a second deployment and a deletion behave.
 
 docs/engines.md lists what the emulator cannot show. The fixture fills one gap: the emulator ignores methods written as
 `x-amazon-apigateway-any-method`, which SAM uses for all of ours. The fixture adds them from the deployed template, so a
@@ -35,7 +35,7 @@ pytestmark = pytest.mark.timeout(300)
 STACK = "batch-progress-test"
 ANY = "x-amazon-apigateway-any-method"
 PATHS = ["/api/v1/scrape/batch/{}/progress", "/v1/scrape/batch/{}/progress"]
-# A stream's mapping polls about once a second.
+# Seconds to wait for a change. The event source mapping polls about once a second, so 30 is ample.
 ARRIVES_WITHIN = 30
 
 
@@ -138,7 +138,7 @@ def put_any_methods(stack: Stack) -> None:
 
 
 def test_cloudformation_gets_a_template_without_yaml_aliases(stack: Stack) -> None:
-    """It takes neither aliases nor merge keys; SAM resolves those of template.yaml."""
+    """CloudFormation accepts neither aliases nor merge keys; SAM resolves those of template.yaml."""
     assert _shares((ROOT / "template.yaml").read_text())
     sent = stack.aws.client("cloudformation").get_template(StackName=STACK, TemplateStage="Original")["TemplateBody"]
     assert "AWS::Serverless-2016-10-31" in sent
@@ -166,7 +166,7 @@ def batch_id(stack: Stack) -> str:
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("scheme", ["key", "token"])
 def test_a_client_gets_the_progress(stack: Stack, batch_id: str, path: str, scheme: str) -> None:
-    """On both paths, with an API key and a bearer token, with and without a trailing slash."""
+    """It works on both paths, with an API key and a bearer token, with and without a trailing slash."""
     token = stack.put_token()
     headers = {"X-API-Key": token} if scheme == "key" else {"Authorization": f"Bearer {token}"}
     answers = [stack.request("GET", path.format(batch_id) + slash, headers).data for slash in ("", "/")]
@@ -183,7 +183,7 @@ def test_a_head_is_answered_without_a_body(stack: Stack, batch_id: str, path: st
 
 
 def test_a_compressed_answer_comes_as_bytes(stack: Stack, batch_id: str) -> None:
-    """Not as the base64 that the function returns."""
+    """The gateway decodes the base64 that the function returns."""
     answer = stack.ask(batch_id, headers={"Accept-Encoding": "gzip"})
     assert ("gzip", 10) == (answer.coding, len(answer.data["jobs"]))
 
@@ -205,7 +205,7 @@ def test_what_is_wrong_with_a_request_is_said(stack: Stack, batch_id: str, path:
 
 
 def test_another_function_asks_by_the_alias(stack: Stack, batch_id: str) -> None:
-    """By the name in the stack's outputs, with a plain object in and out."""
+    """It calls the name in the stack's outputs. Event and answer are plain objects."""
     answer, version = stack.called({"batch_id": batch_id, "limit": 0})
     assert (True, 10, [], "1") == (answer["success"], answer["data"]["total_urls"], answer["data"]["jobs"], version)
 
@@ -213,7 +213,7 @@ def test_another_function_asks_by_the_alias(stack: Stack, batch_id: str) -> None
 def test_jobs_that_change_make_a_tag_stop_holding(stack: Stack, batch_id: str) -> None:
     """The stream turns the recorder's writes into a new revision long before the tag's minute has passed."""
     batch_id, recorder = unique("batch"), BatchRecorder(stack.jobs_table, stack.dynamodb)
-    # An hour of work, so that the estimate does not pass during the test.
+    # The forecast for these jobs is over an hour, so the estimated completion stays in the future during the test.
     jobs = recorder.create(batch_id, "demo", ["https://example.com"] * 120, timeout_per_url=300)
     before = settled(stack, batch_id)
     tag = {"If-None-Match": stack.get(batch_id).headers["ETag"]}
@@ -226,7 +226,7 @@ def test_jobs_that_change_make_a_tag_stop_holding(stack: Stack, batch_id: str) -
     while (answer := stack.ask(batch_id, headers=tag)).status == 304:
         assert time.monotonic() - began < ARRIVES_WITHIN
     assert 0 < answer.data["completed"]
-    # At most one per change, and then no more: the function's own update does not invoke it.
+    # At most one increase per change: the function's own update does not invoke it again.
     assert before < settled(stack, batch_id) <= before + 2 * len(jobs)
     assert 120 == stack.get(batch_id).data["completed"]
 

@@ -1,4 +1,4 @@
-"""Workers are killed, and their messages are delivered to others, as a queue does."""
+"""Workers are killed, and their messages are delivered to other workers, as a queue would do."""
 
 import collections
 import multiprocessing
@@ -16,8 +16,9 @@ from tests.integration.world import World, unique
 WORKERS = 50
 JOBS = 5_000
 KILLED = WORKERS // 3
-# Messages that a worker holds, and the share that is delivered twice without a crash.
+# The number of messages that a worker holds.
 AT_ONCE = 5
+# The share of messages that are delivered twice without a crash.
 TWICE = 0.02
 
 
@@ -55,7 +56,7 @@ def work_off(table: str, batch_id: str, job_ids: list[str]) -> int:
     """Deliver all jobs until each is done, killing workers at random; return the number of redeliveries."""
     chance = random.Random(5)  # noqa: S311  # a shuffle
     messages = collections.deque(job_ids + [job_id for job_id in job_ids if chance.random() < TWICE])
-    # The numbers of done jobs at which a worker is killed.
+    # A worker is killed when the number of done jobs reaches the next of these.
     deaths = sorted(chance.randrange(JOBS // 20, JOBS * 9 // 10) for _ in range(KILLED))
     processes = multiprocessing.get_context("forkserver")
     processes.set_forkserver_preload(["tests.engines.worker"])
@@ -73,7 +74,7 @@ def work_off(table: str, batch_id: str, job_ids: list[str]) -> int:
                 victim = workers.pop(chance.randrange(len(workers)))
                 victim.process.kill()
                 victim.process.join()
-                # Includes jobs that it has done but not acknowledged.
+                # These include jobs that the worker has done but not acknowledged.
                 messages.extendleft(victim.holds)
                 redelivered += len(victim.holds)
             by_queue = {worker.queue: worker for worker in workers}

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.timeout(300)
 
 CANNED = {"JobsTable": "JobsTable", "TokensTable": "TokensTable"}
 NOWHERE = "http://127.0.0.1:1"
-# Bytes that a response may have, from Lambda's own error message.
+# The largest response in bytes, from Lambda's own error message.
 LIMIT = 6_291_556
 JOBS = 24
 
@@ -41,7 +41,7 @@ def handler(event, context):
         importlib.import_module(name)
     return sorted(module.__file__ for module in list(sys.modules.values()) if getattr(module, "__file__", None))
 """
-# A handler that returns a string of so many bytes, including quotes.
+# The event is a number of bytes; the handler returns a string of that size, including quotes.
 LONG = """
 def handler(event, context):
     return "x" * (event - 2)
@@ -103,7 +103,8 @@ def test_nothing_is_imported_from_elsewhere(
     ours = (f"{build}/{function}Function/", packages, f"{sysconfig.get_path('stdlib')}/", str(tmp_path))
     runtime = Path(f"{RUNTIME}/lib/python3.13/site-packages")
     others = [Path(file).relative_to(runtime).with_suffix("") for file in files if not file.startswith(ours)]
-    # The runtime's client, and what the recorder's botocore imports.
+    # Allowed: the runtime's own packages, botocore (the last line limits which files), and botocore's dependencies when
+    # the recorder is imported.
     allowed = {"awslambdaric", "simplejson", "snapshot_restore_py", "runtime_client", "_virtualenv"}
     allowed |= {"botocore", *(("dateutil", "jmespath", "six") if imports else ())}
     assert set() == {file.parts[0].partition(".")[0] for file in others} - allowed
@@ -161,7 +162,7 @@ def test_a_function_that_stands_still_is_timed_out(build: Path) -> None:
 
 
 def test_the_runtime_holds_to_its_limit(build: Path, tmp_path: Path) -> None:
-    """The last byte that fits and the first that does not. Without this limit the next tests would be meaningless."""
+    """An answer of exactly the limit passes, and one byte more fails. The next tests rely on it."""
     (tmp_path / "long.py").write_text(LONG)
     with emulator(build, "ProgressFunction", NOWHERE, CANNED, handler="long.handler", path=(tmp_path,)) as running:
         assert LIMIT == len(running.send(str(LIMIT).encode()).content)
@@ -188,7 +189,7 @@ def large(request: pytest.FixtureRequest, world: World) -> str:
 
 @pytest.mark.parametrize("coding", ["identity", "gzip"])
 def test_what_is_too_large_ends_early_with_a_cursor(progress: BuiltWorld, large: str, coding: str) -> None:
-    """The runtime accepts every page. The counts are those of the whole, and the cursors lead to every job once."""
+    """Each page has the counts of the whole batch. Following the cursors returns every job exactly once."""
     query: dict[str, str] = {}
     seen: list[str] = []
     pages = 0
@@ -219,7 +220,7 @@ def test_a_direct_answer_that_is_too_large_ends_early(progress: BuiltWorld, larg
 
 
 def test_the_revision_function_counts(build: Path, world: World, dynamodb_endpoint: str) -> None:
-    """Once per delivery and batch. Nothing is reported as failed."""
+    """It counts once per delivery and batch, and reports nothing as failed."""
     batch_ids = [world.put_batch() for _ in range(2)]
     records = [record(batch_id, sk) for sk in ("JOB#a", "JOB#b") for batch_id in batch_ids]
     tables = {"JobsTable": world.jobs_table}

@@ -22,7 +22,7 @@ def work(queue: Connection, table: str, batch_id: str) -> None:
     """Do jobs and acknowledge each."""
     recorder = BatchRecorder(table)
     while job_id := queue.recv():
-        # A job that has already ended was delivered twice.
+        # The job has already ended: its message was delivered twice.
         with contextlib.suppress(PageGone, IllegalTransition), recorder.job(batch_id, job_id) as job:
             status, job.items_extracted = outcome(job_id)
             if status == "failed":

@@ -43,16 +43,16 @@ from tests.hostile.bad_line import Line, Mode, bad_line
 RESULTS: Final = Path(__file__).with_name("faults.json")
 SEED: Final = 7
 MODES: Final[dict[str, tuple[Mode, ...]]] = {**{mode.value: (mode,) for mode in Mode}, "mixed": tuple(Mode)}
-# Rounds of all requests, by share of damaged answers.
+# Share of damaged answers -> rounds of all requests.
 RATES: Final = {0.01: 24, 0.05: 10, 0.2: 5, 0.5: 3, 1.0: 1}
-# Processes at once: most of the time they wait.
+# Number of processes at once. They wait most of the time.
 PROCESSES: Final = 8
 PROGRESS_SECONDS: Final = timeout_seconds("ProgressFunction")
 REVISION_SECONDS: Final = timeout_seconds("RevisionFunction")
-# A good line has answered by then, however busy the machine is.
+# Without faults, even a busy machine answers within this time.
 SETTLES_WITHIN_SECONDS: Final = 120
 REVISED: Final = 4
-# Lambda delivers a batch this often before it gives up.
+# The number of times that Lambda delivers a batch before it gives up.
 DELIVERIES: Final = 1 + stream_mapping().retries
 
 ENDED: Final = ("completed", "completed", "failed", "cancelled", "completed")
@@ -297,7 +297,7 @@ class Progress:
         self._app = app
         self._line = line
         # As in a new execution environment: cached clients have connections to an earlier line.
-        for factory in (app._store, app._tokens, app._client):  # as a new environment has none
+        for factory in (app._store, app._tokens, app._client):
             factory.cache_clear()
         self._right = [(ask, self._settled(ask)) for ask in _asks(self)]
         for ask, told in self._right:
@@ -328,7 +328,7 @@ class Progress:
             for number, (ask, right) in enumerate(self._right):
                 if (turn + number) % 2:
                     # A cached token needs no read: clear the cache for half of the requests.
-                    self._app._tokens.cache_clear()  # the same
+                    self._app._tokens.cache_clear()
                 self._judge(row, ask, right)
 
     def _judge(self, row: Row, ask: Ask, right: Told) -> None:

@@ -191,7 +191,7 @@ good_credentials = st.sampled_from([("Authorization", f"Bearer {GOOD}"), ("X-API
 
 def marked(text: str) -> bool:
     """Tell whether a text contains a part of a token."""
-    # Without the first part of a session token, which all of them share.
+    # The first part of a session token is no mark, because all session tokens share it.
     marks = (MARK, *SESSION["token"].lower().split(".")[1:])
     return any(mark in text.lower() for mark in marks)
 
@@ -203,7 +203,7 @@ def _proxy_event(
     method: str, prefix: str, batch_id: str, sent: list[tuple[str, str]], query: dict[str, str]
 ) -> dict[str, Any]:
     event = proxy_event(method, f"{prefix}/v1/scrape/batch/{batch_id}/progress", sent, query.items())
-    # Also for ids with which the gateway would match another resource.
+    # Set the parameter even for ids with which the gateway would match another resource.
     return event | {"pathParameters": {"batch_id": batch_id}}
 
 
@@ -343,7 +343,7 @@ def run_events(campaign: Campaign) -> None:
             output.seek(0)
             output.truncate()
             answer = handler(event, LambdaContext(seconds))
-            # As the runtime encodes it: without escapes.
+            # The runtime encodes it like this: without escapes.
             sent = json.dumps(answer, ensure_ascii=False).encode()
             check(not marked(sent.decode()), "a token is in the answer")
             check(not marked(output.getvalue()), "a token is in the log")

@@ -157,11 +157,11 @@ class Workers:
             self._surely(recorder.start, *ids)
             items = chance.randrange(50)
             kind = chance.random()
-            change = Counts(1, 0, items) if kind < 0.85 else Counts(0, 1, 0)  # most complete
+            change = Counts(1, 0, items) if kind < 0.85 else Counts(0, 1, 0)  # 85% are completed
             truth.begun = truth.begun.plus(change)
             if change.completed:
                 self._surely(recorder.complete, *ids, items)
-            elif kind < 0.95:  # some fail, and fewer are cancelled
+            elif kind < 0.95:  # 10% fail, 5% are cancelled
                 self._surely(recorder.fail, *ids, "TIMEOUT", "The page did not answer.")
             else:
                 self._surely(recorder.cancel, *ids)
@@ -268,7 +268,7 @@ class Clients:
         if began - held.at > LATE_SECONDS:
             self.wrong.append(f"304 for an ETag that is {began - held.at:.1f} s old")
         ends = held.counts.completed + held.counts.failed
-        # The first end that the client does not know, if it was written before the request.
+        # The first end that is missing in the client's answer. The 304 is late if it was written before this request.
         if len(truth.times) > ends and truth.times[ends] < began:
             late = began - truth.times[ends]
             self.late.append(late)
@@ -283,7 +283,7 @@ class Memory:
         self.samples: dict[int, list[tuple[float, float]]] = {pid: [] for pid in pids}
 
     async def watch(self, until: float) -> None:
-        """Take samples until a time."""
+        """Sample each process's memory until `until`, a time of the monotonic clock."""
         while time.monotonic() < until:
             for pid, samples in self.samples.items():
                 samples.append((time.monotonic(), _resident_mb(pid)))

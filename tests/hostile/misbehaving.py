@@ -17,20 +17,20 @@ CHECKSUM: Final = "x-amz-crc32"
 
 @dataclass(frozen=True)
 class Reply:
-    """What is sent for a request.
+    """The response to one request, with its faults.
 
     Attributes:
         status: The HTTP status.
         body: The body as it is sent.
-        headers: Headers other than the length.
-        checksum: The body's CRC-32 as DynamoDB sends it; not sent where it is `None`.
-        promised: `Content-Length`, where it is not the body's length.
+        headers: All headers except length and checksum.
+        checksum: The body's CRC-32 as DynamoDB sends it; `None` sends none.
+        promised: The value of `Content-Length`; `None` sends the body's length.
         silent: Seconds before anything is sent.
         pause: Seconds before each piece of the body.
         piece: Bytes in a piece; 0 for the whole body.
         head_pause: Seconds before each single byte of the status line and the headers.
-        stall: Seconds after the body, before the connection ends.
-        reset: Reset the connection after so many bytes of the body; 0 resets it before the status line.
+        stall: Seconds between the end of the body and the end of the connection.
+        reset: Number of body bytes before the connection is reset; 0 resets it before the status line.
         hang_up: Close the connection and send nothing.
     """
 
@@ -147,7 +147,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 @contextlib.contextmanager
 def misbehaving(answer: Answer, tls: ssl.SSLContext | None = None) -> Iterator[Misbehaving]:
-    """Serve on a free port of this machine while the block runs, behind TLS where a context is given."""
+    """Serve on a free port of this machine while the block runs, with TLS if a context is given."""
     state = Misbehaving()
     handler = type("Handler", (_Handler,), {"server_state": state, "answer": staticmethod(answer)})
     server = _Server(("127.0.0.1", 0), handler)
@@ -159,7 +159,7 @@ def misbehaving(answer: Answer, tls: ssl.SSLContext | None = None) -> Iterator[M
     try:
         yield state
     finally:
-        # Also where a test fails: otherwise the process waits for the thread forever.
+        # Needed even if a test fails: otherwise the process waits for the thread forever.
         state.over.set()
         server.shutdown()
         server.server_close()

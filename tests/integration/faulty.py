@@ -52,7 +52,7 @@ def fault(name: str, place: str) -> Reply:
     half = right.body[: len(right.body) // 2]
     damaged = {
         "bad checksum": replace(right, checksum=1),
-        # Valid JSON of the right shape with wrong content.
+        # Valid JSON with the right structure and wrong content.
         "nothing there, bad checksum": replace(right, body=b'{"Items": [], "Count": 0}'),
         "cut, with checksum": replace(right, body=half),
         "cut": replace(right, body=half, checksum=None),

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 COMMAND = Path(sys.executable).with_name("batch-progress")
-# Seconds after which a test gives up waiting. Far more than a busy machine needs.
+# Seconds after which a test stops waiting. Even a busy machine needs far less.
 CEILING = 240
 
 
@@ -71,6 +71,6 @@ def running(*options: str, **environment: str) -> Iterator[LocalApi]:
 
 @pytest.fixture(scope="session")
 def local_api() -> Iterator[LocalApi]:
-    """A local API that all tests share. No test may change what another one reads."""
+    """A local API that all tests share. A test must not change data that another test reads."""
     with running() as api:
         yield api

@@ -1,4 +1,4 @@
-"""Every command in README.md and docs/ works."""
+"""Every `sh` block of the documents is run, or its calls are checked."""
 
 import json
 import os

@@ -175,14 +175,14 @@ def ask(place: str, context: Context | None = None) -> Answer:
     return Answer.read(app.handler(event("GET", progress_path("batch"), headers), context or Context()))
 
 
-# Beside the stock client
+# Compared with the stock client
 
 
 @pytest.mark.usefixtures("_at_once")
 @pytest.mark.parametrize("name", PASSING + OURS)
 @pytest.mark.parametrize("place", ["batch", "first page"])
 def test_a_fault_is_what_it_is_to_the_stock_client(rig: Rig, faulty: Faulty, place: str, name: str) -> None:
-    """The same number of attempts, and the same code, whatever botocore's version."""
+    """Both clients make the same number of attempts and report the same code, with any version of botocore."""
     faulty.forever[place] = fault(name, place)
     expected = outcome(lambda: read(rig.stock, place))
     attempts = faulty.calls[place]
@@ -219,7 +219,7 @@ def test_a_body_that_stops_coming_is_asked_for_again(rig: Rig, faulty: Faulty) -
 
 @pytest.mark.usefixtures("_at_once")
 def test_an_update_with_a_damaged_answer_fails(rig: Rig, faulty: Faulty) -> None:
-    """Nor is one that is throttled."""
+    """An update whose response is damaged or throttled is retried, and then fails."""
     revisions = Revisions(rig.ours, "JobsTable")
     for reply in (Reply(body=b"{}", checksum=1), fault("ThrottlingException", "first page")):
         faulty.forever["first page"] = reply
@@ -270,7 +270,7 @@ def test_a_passing_fault_is_answered_503(function: Faulty, place: str, name: str
 def test_a_fault_of_ours_is_answered_500(
     function: Faulty, place: str, name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Without a retry, and with its traceback in the log."""
+    """It is not retried, and its traceback is in the log."""
     function.forever[place] = fault(name, place)
     answer = ask(place)
     assert (500, "INTERNAL_ERROR") == answer.outcome
@@ -342,7 +342,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 def within(seconds: float, place: str, clock: Clock) -> Answer:
-    """Ask with a timeout of so many seconds, and be answered before it."""
+    """Ask with a timeout of `seconds`; check that the answer comes before it."""
     began = clock.now
     answer = ask(place, Context(seconds))
     assert clock.now - began < seconds
@@ -361,7 +361,7 @@ def test_without_time_nothing_is_begun(function: Faulty, clock: Clock, place: st
 def test_retries_end_with_the_time(
     function: Faulty, clock: Clock, monkeypatch: pytest.MonkeyPatch, headers: dict[str, str]
 ) -> None:
-    """Whatever pause the back-off, or the response, would make before the next attempt."""
+    """No retry is made if its pause, from the back-off or from the response, would end after the deadline."""
     monkeypatch.setattr(dynamodb, "backoff", lambda *_, **__: 0.0 if headers else 5.0)
     function.forever["first page"] = replace(fault("ThrottlingException", "first page"), headers=headers)
     answer = within(4, "first page", clock)
@@ -388,7 +388,7 @@ def test_no_retry_is_waited_for_when_time_is_up(
     assert not [entry for entry in caplog.records if entry.levelname == "ERROR"]
 
 
-# Every byte arrives in time, and the last one would not.
+# Each byte arrives before the read timeout, but the last one would arrive after the deadline.
 TRICKLES = {
     "head": Reply(head_pause=0.001, headers={"X-Padding": "x" * 20_000}),
     "body": Reply(body=b" " * 20_000, pause=0.001, piece=1),
@@ -408,7 +408,7 @@ def test_a_response_that_trickles_in_is_given_up_in_time(function: Faulty, clock
 
 @pytest.mark.parametrize("part", TRICKLES)
 def test_a_response_that_trickles_in_ends_with_the_deadline(rig: Rig, faulty: Faulty, clock: Clock, part: str) -> None:
-    """No read ends later."""
+    """No read ends after the deadline."""
     faulty.forever["batch"] = TRICKLES[part]
     clock.step = 0.1
     at = clock() + 3

@@ -191,7 +191,7 @@ def test_items_before_the_batchs_own_may_fill_a_page(world: World) -> None:
 
 
 def test_items_of_a_partition_without_a_batch(world: World) -> None:
-    """Jobs without a batch item, or with one of a similar key, are a 404."""
+    """A partition without a `BATCH` item gets a 404, even if it has an item `BATCH#`."""
     batch_id = unique("batch")
     world.put_jobs(batch_id, ["completed"])
     world.put_item({"batch_id": {"S": batch_id}, "sk": {"S": "BATCH#"}, "owner_id": {"S": "demo"}})

@@ -15,7 +15,7 @@ from tests.integration.world import Context, World, event, progress_path
 
 TEMPLATE = read()
 RESOURCES: dict[str, Any] = TEMPLATE["Resources"]
-# A direct call cannot lack a token or have a wrong path or method.
+# Statuses of direct calls: they need no token, path or method, so 401 and 405 cannot occur.
 DIRECT = {200, 404, 422, 500, 503}
 # The metrics of AWS's services that the template uses, by namespace and dimensions.
 SERVICES = {

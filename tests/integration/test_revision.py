@@ -180,7 +180,7 @@ def test_a_batch_that_cannot_be_counted_does_not_block_the_others(world: World) 
 
 
 def test_a_fault_of_ours_is_kept_as_evidence(monkeypatch: pytest.MonkeyPatch, world: World) -> None:
-    """After a missing table or permission the records are reported as failed and end up in the queue."""
+    """If a table or a permission is missing, the records are reported as failed, and end up in the queue."""
     batch_id = world.put_batch()
     missing = Revisions(dynamodb.client(), "NoSuchTable")
     monkeypatch.setattr(app, "_revisions", lambda: missing)
@@ -191,7 +191,7 @@ def test_a_fault_of_ours_is_kept_as_evidence(monkeypatch: pytest.MonkeyPatch, wo
 
 
 def test_time_that_runs_out_is_reported(world: World) -> None:
-    """Before the timeout, which would fail every record."""
+    """It is reported before the timeout, which would fail every record."""
     batch_id = world.put_batch()
     one = record(batch_id)
     assert [number(one)] == deliver([one], timeout=0.5)
@@ -241,7 +241,7 @@ def test_a_change_shows_in_the_next_poll(world: World) -> None:
 
 
 def test_a_batch_never_counted_is_at_revision_0(world: World) -> None:
-    """Its tag holds if a 0 is written, and not after the first count."""
+    """A missing revision equals a written 0: the tag stays valid. The first count makes it invalid."""
     batch_id, created = unique("batch"), now(-60)
     world.put_item(batch_item(batch_id, created_at=created))
     world.put_jobs(batch_id, ["completed"])

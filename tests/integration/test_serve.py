@@ -138,9 +138,11 @@ def test_a_taken_port_is_one_line() -> None:
 
 
 def test_containers_have_the_tables_at_their_bridge_and_nothing_else() -> None:
-    """On the same port; the API stays on loopback. The user's own AWS settings change nothing.
+    """The bridge address serves the tables on the API's port; the API itself stays on loopback.
 
-    Ctrl-C ends it cleanly, even if its log file is gone.
+    The user's own AWS settings have no effect.
+
+    Ctrl-C ends the server cleanly, even if its log file is gone.
     """
     own = {
         "AWS_PROFILE": "production",

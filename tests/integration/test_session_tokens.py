@@ -40,7 +40,7 @@ from tests.integration.world import Answer, World, event, progress_path, unique
 @pytest.fixture
 def issuer(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[Issuer]:
     """An issuer that the function trusts. Nothing is cached."""
-    del world  # its environment comes first
+    del world  # it sets the environment first
     with issuing() as running:
         for name, value in running.environment().items():
             monkeypatch.setenv(name, value)
@@ -137,7 +137,7 @@ def test_a_session_owner_and_an_opaque_owner_of_one_name_are_different(
 def test_an_opaque_owner_who_calls_itself_as_a_session_owner_is_refused(
     world: World, issuer: Issuer, batch_id: str
 ) -> None:
-    """Where clients choose their names, one could choose a session owner's."""
+    """If clients can choose their names, one could choose the name of a session owner."""
     token = world.put_token(owner=session_owner(issuer.address, "demo"))
     assert INVALID == outcome(world, batch_id, token)
 
@@ -171,7 +171,7 @@ def test_another_claim_may_name_the_owner(
 
 @pytest.mark.parametrize("subject", [None, "", 7, True, ["demo"], {"id": "demo"}, "x" * 1025])
 def test_no_subject(world: World, issuer: Issuer, batch_id: str, subject: object) -> None:
-    """Missing, empty, or not a string."""
+    """A subject that is missing, empty or not a string is refused."""
     answer = ask(world, batch_id, issuer.token(sub=subject))
     assert (401, "TOKEN_MISSING_SUBJECT") == (answer.status, answer.error["code"])
     assert re.match(r'Bearer realm="[^"]*", ?error="invalid_token"', answer.headers["WWW-Authenticate"])
@@ -194,7 +194,7 @@ def test_another_audience(world: World, issuer: Issuer, batch_id: str, audience:
 def test_several_audiences_of_a_deployment(
     world: World, issuer: Issuer, monkeypatch: pytest.MonkeyPatch, batch_id: str
 ) -> None:
-    """Separated by commas: a user pool may have several clients."""
+    """The setting lists them, separated by commas: a user pool may have several clients."""
     monkeypatch.setenv("BATCH_PROGRESS_TOKEN_AUDIENCE", "web, mobile")
     forget()
     outcomes = [outcome(world, batch_id, issuer.token(aud=audience)) for audience in ("web", "mobile", "web, mobile")]
@@ -229,7 +229,7 @@ def test_another_issuer(world: World, issuer: Issuer, batch_id: str, spelling: s
     ],
 )
 def test_times(world: World, issuer: Issuer, batch_id: str, claims: dict[str, int], expected: tuple[int, str]) -> None:
-    """Clocks may differ by up to 60 seconds."""
+    """The clocks of issuer and function may differ by up to 60 seconds."""
     moments: dict[str, Any] = {name: int(time.time()) + seconds for name, seconds in claims.items()}
     assert expected == outcome(world, batch_id, issuer.token(**moments))
 
@@ -243,7 +243,7 @@ def test_a_token_without_a_valid_expiry(world: World, issuer: Issuer, batch_id: 
 def test_expiry_is_checked_on_every_request(
     world: World, issuer: Issuer, batch_id: str, later: Callable[[float], None]
 ) -> None:
-    """With sixty seconds of leeway."""
+    """There are 60 seconds of leeway."""
     token = issuer.token(exp=int(time.time()) + 100)
     later(150)
     assert GOOD == outcome(world, batch_id, token)
@@ -499,7 +499,7 @@ def test_a_key_that_was_taken_back_is_refused_within_the_hour(issuer: Issuer) ->
 
 
 def test_keys_are_used_for_as_long_as_the_issuer_is_away(issuer: Issuer, caplog: pytest.LogCaptureFixture) -> None:
-    """For an hour, for a day. It is logged at most once a minute."""
+    """Known keys work for an hour and for a day. The failure is logged at most once a minute."""
     keys = jwks.IssuerKeys(issuer.address)
     now, key = time.time(), issuer.keys[0]
     keys.find(key.kid, key.algorithm, now)
@@ -619,7 +619,7 @@ def test_a_failing_issuer_affects_neither_known_keys_nor_api_keys(
 
 
 def test_an_issuer_that_trickles(world: World, issuer: Issuer, batch_id: str) -> None:
-    """Every byte comes in time, but not the whole document."""
+    """Each byte arrives in time, but the whole document does not."""
     original = issuer.answer
 
     def answer(handler: Any) -> None:  # noqa: ANN401  # the server's

@@ -39,7 +39,7 @@ def dense(world: World) -> str:
 
 @pytest.mark.parametrize("accepted", ["identity", "gzip"])
 def test_answer_that_would_be_too_large_ends_early(world: World, dense: str, accepted: str) -> None:
-    """The counts are those of the whole batch. The cursors lead to every job once."""
+    """The counts are those of the whole batch. Following the cursors returns every job exactly once."""
     query: dict[str, str] = {}
     seen: list[str] = []
     for _ in range(24):
@@ -80,7 +80,7 @@ def test_limit_may_be_cut_short(world: World, repetitive: str) -> None:
 
 @pytest.mark.parametrize("character", ['"', "\x01", "\U0001f600"])
 def test_characters_that_grow_on_the_way(world: World, character: str) -> None:
-    """A quote is one byte in the table, two in the body and four in the payload. The payload is limited."""
+    """A quote takes one byte in the table, two in the body and four in the payload. The payload is limited."""
     length = 240_000 // len(character.encode())
     batch_id = put_urls(world, [character * length] * 12)
     answer = world.get(batch_id)

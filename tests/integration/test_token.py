@@ -17,7 +17,7 @@ from functions.progress import app as function
 from tests.integration.server import LocalApi
 from tests.integration.world import World, attributes, now, progress_path, unique
 
-# The commands find the table by the world's environment.
+# The `world` fixture sets the environment variables in which the commands find the table.
 pytestmark = pytest.mark.usefixtures("world")
 
 CONFLICT = "ConditionalCheckFailedException"
@@ -93,7 +93,7 @@ def test_an_owner_that_a_table_should_not_have_is_refused(owner: str) -> None:
 
 @pytest.mark.parametrize("way", ["token", "standard input", "dash", "hash", "prefix"])
 def test_a_revoked_token_is_refused(world: World, way: str) -> None:
-    """Named in any way; on standard input it stays out of the shell's history."""
+    """`revoke` takes the token, its hash or a prefix of the hash. Standard input keeps a token out of the history."""
     batch_id, secret = world.put_batch(), issued("--owner", "demo")
     done = {
         "token": lambda: token("revoke", secret),
@@ -137,7 +137,7 @@ def test_a_prefix_of_several_hashes_revokes_none(world: World) -> None:
 
 
 def test_a_token_that_looks_like_a_hash_is_a_token(world: World) -> None:
-    """It may have been made by hand. Another token's hash begins with it."""
+    """The token may have been made by hand, and another token's hash may begin with it."""
     secret = "abcdef0123456789"
     world.put_token(secret)
     world.dynamodb.put_item(
@@ -291,7 +291,7 @@ def test_what_the_local_issuer_cannot_do_is_one_line(local_api: LocalApi, argume
 
 
 def test_another_server_at_that_port_is_one_line() -> None:
-    """For any response."""
+    """Any response of another server gives an error of one line."""
 
     class Other(BaseHTTPRequestHandler):
         def log_message(self, *_: object) -> None:

@@ -13,7 +13,7 @@ from batch_progress.tokens import Credential, Scheme, TokenStore
 from tests.integration.world import World, event, progress_path, unique
 
 FLOOD = 100_000
-# By the contract a revoked token is refused within this time.
+# The contract: a revoked token is refused within this time.
 REMEMBERED_SECONDS = 30
 
 
@@ -79,7 +79,7 @@ def test_a_flood_of_malformed_tokens_costs_no_read() -> None:
 
 
 def test_a_known_token_outlives_a_flood() -> None:
-    """Unknown tokens do not evict it: it is read once."""
+    """Unknown tokens do not evict a known one: it is read only once."""
     known, unknown = Table(knows=True), Table(knows=False)
     tokens = TokenStore(known, "tokens")
     assert not refused(tokens, "good-token", 0)
@@ -90,7 +90,7 @@ def test_a_known_token_outlives_a_flood() -> None:
 
 
 def test_a_revoked_token_is_refused_within_its_time() -> None:
-    """It is read again after 30 seconds, however often it is used meanwhile."""
+    """The function reads a token again after 30 seconds, even if it is used all the time."""
     table = Table(knows=True)
     tokens = TokenStore(table, "tokens")
     assert not refused(tokens, "good-token", 0)
@@ -101,7 +101,7 @@ def test_a_revoked_token_is_refused_within_its_time() -> None:
 
 
 def test_a_token_issued_a_second_ago_works_at_once(world: World) -> None:
-    """Although it was refused before: an unknown token is not cached."""
+    """The token was refused before, but an unknown token is not cached."""
     batch_id, token = world.put_batch(), unique("token")
     request = event("GET", progress_path(batch_id), [("X-API-Key", token)])
     assert [401] * 3 == [world.invoke(request)["statusCode"] for _ in range(3)]
@@ -115,7 +115,7 @@ def test_a_token_issued_a_second_ago_works_at_once(world: World) -> None:
 @pytest.fixture
 def reads(world: World, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The operations that the function has sent to DynamoDB."""
-    del world  # the function asks its tables
+    del world  # needed only for its tables
     sent: list[str] = []
     send = Client._attempt
 
@@ -152,7 +152,7 @@ SMUGGLED = {
 def test_a_smuggled_token_is_refused_without_a_read(
     world: World, reads: list[str], way: str, name: str, before: str
 ) -> None:
-    """Values that two parsers could read differently."""
+    """Values that two parsers could read differently are refused."""
     batch_id, token = world.put_batch(), world.put_token()
     values = [(name, value.replace("{token}", before + token)) for value in SMUGGLED[way]]
     answer = world.request("GET", progress_path(batch_id), values)

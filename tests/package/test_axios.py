@@ -8,7 +8,7 @@ from pathlib import Path
 from tests.integration import server
 from tests.integration.server import LocalApi
 
-local_api = server.local_api  # pytest finds a fixture by the module's names
+local_api = server.local_api  # pytest finds fixtures among the names of this module
 
 AXIOS = "axios@1.21.1"
 EXAMPLE = """\

@@ -52,7 +52,7 @@ for service, operation in json.loads(sys.argv[1]).items():
 boto3.resource("s3").meta.client.get_paginator("list_objects_v2")
 print(json.dumps({module.__name__: module.__file__ for module in (boto3, botocore, jmespath, urllib3)}))
 """
-# Records a batch: one job succeeds, one fails, one is cancelled. Calls are repeated, to meet DynamoDB's refusals too.
+# Records a batch: one job succeeds, one fails, one is cancelled. Calls are repeated, so that conditions fail too.
 RECORD = """
 import sys
 from batch_progress.errors import IllegalTransition
@@ -360,7 +360,10 @@ def test_another_powertools_fails_the_build(tmp_path: Path, file: str, before: s
     [("BatchProgressLayer", "/opt", 250), ("ProgressFunction", "/var/task", 12), ("RevisionFunction", "/var/task", 3)],
 )
 def test_byte_code_is_valid_whatever_a_file_s_time_is(builds: dict[str, Path], part: str, at: str, least: int) -> None:
-    """Every module has byte code of this Python, with a hash that is never checked, that names its place in Lambda."""
+    """Every module has byte code for this Python.
+
+    Python uses it without checking the source, and its file name is the module's path in Lambda.
+    """
     build = builds[HOST] / part
     sources = list(build.rglob("*.py"))
     assert len(sources) >= least

@@ -173,7 +173,7 @@ def test_a_topic_is_told_of_every_alarm() -> None:
 
 
 def test_a_canary_is_undone_by_alarms_that_are_there_before_it() -> None:
-    """Also without a topic. The alarm on the new version exists before traffic shifts."""
+    """This works without a topic too. The alarm on the new version exists before traffic shifts."""
     stack = deployed(DeploymentPreference="Canary10Percent5Minutes")
     alarms = of(stack, "AWS::CloudWatch::Alarm")
     assert alarms
@@ -190,7 +190,7 @@ def test_a_canary_is_undone_by_alarms_that_are_there_before_it() -> None:
 
 
 def test_a_key_of_one_s_own_encrypts_all_that_is_kept() -> None:
-    """Tables, queue, logs and environment variables. Both functions may use the key."""
+    """It encrypts tables, queue, logs and environment variables. Both functions may use the key."""
     stack, key = deployed(KmsKeyArn=KEY), {"Ref": "KmsKeyArn"}
     assert all(
         {"SSEEnabled": True, "SSEType": "KMS", "KMSMasterKeyId": key} == table["SSESpecification"]
@@ -208,7 +208,7 @@ def test_a_key_of_one_s_own_encrypts_all_that_is_kept() -> None:
 
 @pytest.mark.parametrize(("chosen", "reserved"), [("0", None), ("50", {"Ref": "ReservedConcurrency"})])
 def test_concurrency_is_reserved_where_it_is_asked_for(chosen: str, reserved: object) -> None:
-    """Not by default: a new account's ten cannot be reserved, and 0 would switch the function off."""
+    """By default none is reserved: a new account cannot reserve any, and 0 would switch the function off."""
     functions = of(deployed(ReservedConcurrency=chosen), "AWS::Lambda::Function")
     assert reserved == functions["ProgressFunction"].get("ReservedConcurrentExecutions")
     assert "ReservedConcurrentExecutions" not in functions["RevisionFunction"]

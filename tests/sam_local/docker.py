@@ -24,7 +24,7 @@ BRIDGE: Final = "172.30.77.1"
 STARTS_WITHIN: Final = 60.0
 # command: Debian's package that contains it
 NEEDS: Final = {"dockerd": "docker.io", "busybox": "busybox-static"}
-# The paths of the machine's own Docker.
+# Folders that the machine's own Docker uses; the test hides them.
 OTHERS: Final = ("/run", "/etc/docker")
 # All processes in the namespaces end with the first.
 UNSHARE: Final = ("unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")

@@ -24,7 +24,7 @@ COUNTS = {
 JOBS = ["abc123", "bcd234", "cde345", "def456", "efg567", "fgh678", "ghi789", "hij890", "ijk901", "jkl012"]
 FIRST = {"job_id": "job_abc123", "url": "https://example.com/page1", "status": "completed", "items_extracted": 25}
 TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"
-# API Gateway's request id in the events. The emulator has no X-Ray, whose id would be used instead.
+# The request id in the events. The emulator has no X-Ray; otherwise the answer would have the X-Ray trace id.
 REQUEST = "0c1c44e1-1d54-42d8-ba45-cee2037fb46f"
 
 

@@ -1,4 +1,4 @@
-"""Where DynamoDB is and whose keys are used: in every environment what botocore itself would use."""
+"""The endpoint and the keys: in every environment the same as botocore itself would use."""
 
 import json
 import os
@@ -54,7 +54,7 @@ def changed(environment: dict[str, str]) -> str:
 def called_by_botocore() -> tuple[str, str, str, str | None]:
     """Return the URL, access key, region and session token of a request that botocore is about to send."""
     session = botocore.session.Session()
-    # Requests for one account go to an endpoint of their own, which is not ours.
+    # If botocore knows the account, it uses the account's own endpoint; our client does not.
     config = Config(account_id_endpoint_mode="disabled")
     client = session.create_client("dynamodb", region_name=session.get_config_variable("region"), config=config)
     sent: list[Any] = []
@@ -104,7 +104,7 @@ def called_by_us() -> tuple[str, str, str, str | None]:
 def test_an_environment_means_what_it_means_to_botocore(
     monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]
 ) -> None:
-    """The same URL, keys and region, with botocore's help or without."""
+    """Our client uses the same URL, keys and region, with or without the help of botocore."""
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert called_by_botocore() == called_by_us()
@@ -137,7 +137,7 @@ def test_a_plain_environment_needs_no_botocore() -> None:
 
 
 class _Keys(BaseHTTPRequestHandler):
-    """Hands out the next key at each request, good for 16 minutes: botocore renews keys 15 minutes before their end."""
+    """Returns new keys to each request. They last 16 minutes: botocore renews keys 15 minutes before they expire."""
 
     handed_out = 0
     lasts = timedelta(minutes=16)
@@ -182,7 +182,7 @@ def test_container_credentials_are_kept_while_they_last(container: type[_Keys]) 
 
 
 def test_container_credentials_are_renewed_before_they_expire(container: type[_Keys]) -> None:
-    """Each request asks for the current ones; here they are always about to expire."""
+    """Here the credentials are always about to expire, so each request fetches new ones."""
     container.lasts = timedelta(minutes=1)
     found = endpoint.find()
     first, second = found.credentials(), found.credentials()

@@ -32,7 +32,10 @@ def durations(count: int, seed: int = 1, spread: float = 0.5) -> list[float]:
 
 
 def replay(jobs: list[float], workers: int, share: float) -> tuple[list[float], list[float], int, float]:
-    """Simulate first come, first served; return the batch after `share` of its run."""
+    """Simulate the jobs first come, first served.
+
+    Return, at `share` of the run: durations of ended jobs, ages of running jobs, number of pending jobs, seconds left.
+    """
     free = [0.0] * workers
     spans = []
     for seconds in jobs:

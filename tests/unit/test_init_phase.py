@@ -34,7 +34,10 @@ print(app._client.cache_info().currsize, app.handler({"batch_id": "b"}, None)["e
     ids=str,
 )
 def test_the_client_is_made_in_the_init_phase(changed: dict[str, str | None], expected: str) -> None:
-    """Only there; and a configuration that is wrong is an answer, not a function that cannot be loaded."""
+    """The import creates the client only in Lambda's init phase.
+
+    With a wrong configuration the function still loads, and answers with an error.
+    """
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "BATCH_PROGRESS_"))
     }

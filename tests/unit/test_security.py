@@ -20,7 +20,7 @@ def test_nothing_was_wrong_when_they_were_measured() -> None:
 
 
 def test_each_threat_names_a_test_that_is_there() -> None:
-    """By its path, or by its name if the previous one is in the same folder."""
+    """A row names a test by its path, or by its file name if the previous one is in the same folder."""
     rows = re.findall(r"^\|(?! ---)(?! Threat)[^|]+\|[^|]+\|([^|]+)\|$", WRITTEN, re.MULTILINE)
     assert len(rows) > 15
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")

@@ -44,7 +44,7 @@ def read(*answers: decode.QueryPage[Any]) -> tuple[list[list[str]], ReadStats, P
 
 
 def test_every_page_is_read() -> None:
-    """Each starts where the previous one ended, and the cost includes each."""
+    """Each page starts where the previous one ended, and the cost includes every page."""
     jobs, log, client = read(answer(BATCH, job("a")), answer(job("b")), answer(job("c"), more=False))
     assert [["a"], ["b"], ["c"]] == jobs
     assert (3, 4.5) == (log.pages, log.read_units)

@@ -1,4 +1,4 @@
-"""What `table.py` says is what items are decoded into, what the README tells writers, and what the page offers."""
+"""`table.py` agrees with the types of decoded items, the documents and the page."""
 
 import re
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from batch_progress import decode, table
 from batch_progress.table import JobStatus
 
 ROOT = Path(__file__).parents[2]
-# Written and read by this project only.
+# Only this project writes and reads these.
 OWN_ATTRIBUTES = {"revision"}
 ITEM = {"sk": "S", **table.BATCH_ATTRIBUTES, **table.JOB_ATTRIBUTES}
 

@@ -36,12 +36,12 @@ def test_a_young_tag_is_trusted(age: int) -> None:
 
 @pytest.mark.parametrize("age", [-7, TRUSTED_SECONDS + 1, 86_400])
 def test_a_tag_that_is_old_or_from_the_future_is_not(age: int) -> None:
-    """The clocks of two environments may differ by a few seconds only."""
+    """The clocks of two environments differ by a few seconds at most."""
     assert not trusted(made(age), NOW)
 
 
 def test_a_tag_is_never_trusted_for_more_than_a_minute() -> None:
-    """Counted from the read. The tag has the read's time in whole seconds."""
+    """The minute starts at the read. The tag has the time of the read in whole seconds."""
     tag = Tag(int(NOW), 0, DIGEST)
     assert trusted(tag, int(NOW) + TRUSTED_SECONDS)
     assert not trusted(tag, int(NOW) + TRUSTED_SECONDS + 0.01)

@@ -301,7 +301,8 @@ _PLAUSIBLE: Final[Mapping[Any, Callable[[_Column], _Column]]] = {
     Count: _counts,
     Seconds: _seconds,
 }
-# RFC 3339 with an offset; accepts 29 February in every year. The offset is checked first: writers often forget it.
+# RFC 3339, with small deviations: it takes 29 February in every year and `+0100`, and refuses year 0000 and leap
+# seconds. The offset is checked first, because writers often forget it.
 _timestamp: Final = re.compile(
     r"(?=.{19,}(?:[Zz]|[-+].{4,5})\Z)"
     r"(?!0000)\d{4}-"

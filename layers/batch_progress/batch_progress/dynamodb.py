@@ -49,10 +49,10 @@ class Reason(StrEnum):
 
     THROTTLED = "throttled"
     SERVER_ERROR = "server error"
-    DAMAGED = "damaged response"  # truncated, not JSON, or with another checksum
+    DAMAGED = "damaged response"  # truncated, not JSON, or with a wrong checksum
     UNKNOWN = "unknown response"  # an error without DynamoDB's error code
     SILENT = "no response"  # nothing arrived in time
-    UNREACHABLE = "no connection"  # or it broke
+    UNREACHABLE = "no connection"  # none could be made, or it broke
     NO_TIME = "no time left"  # the deadline had passed before the first attempt
     REFUSED = "refused"  # a non-retryable error
 
@@ -432,7 +432,7 @@ class Client:
             try:
                 connection = self._idle.pop()
             except IndexError:
-                # Another thread took the last one.
+                # Another thread took the last connection.
                 return None
             if connection.is_open():
                 return connection

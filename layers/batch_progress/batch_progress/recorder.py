@@ -466,7 +466,10 @@ class BatchRecorder:
         return None
 
     def _write_all(self, operation: Any, writes: Iterable[dict[str, Any]]) -> int:  # noqa: ANN401  # botocore's
-        """Make conditional writes, several at a time; return how many conditions held. Any other error is raised."""
+        """Make conditional writes, several at a time; return how many conditions held.
+
+        A failed condition is not an error; all other errors are raised.
+        """
 
         def written(arguments: dict[str, Any]) -> bool:
             return self._write(operation, arguments) is None

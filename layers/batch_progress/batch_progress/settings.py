@@ -84,7 +84,7 @@ def page_is_served() -> bool:
 
 
 def _read[SettingsT: msgspec.Struct](kind: type[SettingsT]) -> SettingsT:
-    # A template cannot omit a variable, so an empty one counts as missing.
+    # The template sets unused variables to an empty string, so an empty one counts as missing.
     values = {name: os.environ[name] for name in kind.__struct_encode_fields__ if os.environ.get(name)}
     try:
         return msgspec.convert(values, kind)

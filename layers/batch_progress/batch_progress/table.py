@@ -35,11 +35,11 @@ BATCH_ATTRIBUTES: Final[Mapping[str, AttributeType]] = MappingProxyType(
 )
 # Attributes of `BATCH` items that only the recorder writes and reads.
 RECORDER_ATTRIBUTES: Final[Mapping[str, AttributeType]] = MappingProxyType({"made_from": "S"})
-# Attributes of `JOB#` items that every answer needs ...
+# Attributes of `JOB#` items that every answer needs.
 JOB_ATTRIBUTES: Final[Mapping[str, AttributeType]] = MappingProxyType(
     {"url": "S", "status": "S", "items_extracted": "N", "started_at": "S", "finished_at": "S"}
 )
-# ... and that `include=details` adds.
+# Attributes of `JOB#` items that only `include=details` needs.
 DETAIL_ATTRIBUTES: Final[Mapping[str, AttributeType]] = MappingProxyType({"error_code": "S", "error_message": "S"})
 
 _TYPES: Final = {

@@ -146,7 +146,7 @@ class TokenStore:
             return None
         owner_id = item.owner_id.S
         if item.issuer:
-            # A key that was issued on purpose for an owner of session tokens.
+            # This API key was issued on purpose for an owner of session tokens.
             owner_id = session_owner(item.issuer.S, owner_id)
         elif SESSION_OWNER.match(owner_id):
             return None
