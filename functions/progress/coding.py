@@ -149,7 +149,7 @@ class Gzip:
         checksum = isal_zlib.crc32_combine(isal_zlib.crc32(before), self._checksum, self._length)
         checksum = isal_zlib.crc32_combine(checksum, isal_zlib.crc32(rest), len(rest))
         length = len(before) + self._length + len(rest)
-        trailer = checksum.to_bytes(4, "little") + length.to_bytes(4, "little")
+        trailer = checksum.to_bytes(4, "little") + (length % 2**32).to_bytes(4, "little")
         return _base64(
             b"".join((_GZIP_HEADER, _deflate(before), *self._compressed, _deflate(rest, isal_zlib.Z_FINISH), trailer))
         )

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import botocore.session
+import msgspec
 import pytest
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
@@ -24,7 +25,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from batch_progress import dynamodb
 from batch_progress.dynamodb import Client, Reason, RequestFailed, RequestRefused
-from batch_progress.endpoint import Endpoint, Proxy
+from batch_progress.endpoint import CredentialsUnavailable, Endpoint, Proxy
 from batch_progress.errors import ConfigurationError, ServiceUnavailable
 from batch_progress.sigv4 import Credentials
 from tests.hostile.misbehaving import Reply
@@ -200,6 +201,42 @@ def test_a_failure_says_why(rig: Rig, reply: Reply, reason: Reason, code: str | 
     cause = failure(rig.ours.get_item)
     assert (reason, code, status) == (cause.reason, cause.code, cause.status)
     assert str(reason) in str(cause)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        Reply(body=b"{}", promised=10**25),
+        Reply(body=b"{}", promised=2**62),
+        Reply(body=b"[" * 200_000),
+        Reply(400, b"[" * 200_000),
+    ],
+    ids=["a length beyond any number", "a length beyond memory", "nested", "a nested error"],
+)
+def test_nonsense_is_a_failed_request(rig: Rig, reply: Reply) -> None:
+    """Whatever Python's own errors for it are; no connection stays open."""
+    rig.server.forever["batch"] = reply
+    assert failure(rig.ours.get_item).reason in (Reason.DAMAGED, Reason.UNKNOWN)
+
+
+def test_credentials_that_cannot_be_renewed_are_an_outage(rig: Rig) -> None:
+    def expired() -> Credentials:
+        raise CredentialsUnavailable("expired") from ValueError("expired")
+
+    client = Client(msgspec.structs.replace(endpoint(rig.server.address), credentials=expired))
+    cause = failure(client.get_item)
+    assert (Reason.NO_CREDENTIALS, 1) == (cause.reason, cause.attempts)
+    assert not rig.server.calls
+
+
+def test_every_address_of_a_host_is_tried(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They share the time to connect."""
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        closed = unused.getsockname()[1]
+    right = int(rig.server.address.rpartition(":")[2])
+    found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port)) for port in (closed, closed, right)]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+    assert bytes(rig.ours.get_item(**GET).raw)
 
 
 def test_a_silent_server_is_told_from_a_missing_one(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -406,6 +443,49 @@ def test_a_proxy_is_asked_for_a_tunnel(secure: Faulty, certificate: Path) -> Non
     assert heads[0].startswith(b"CONNECT localhost:")
     assert b"Basic bWU6cGFzcw==" in heads[0]
     assert b"x-amz" not in heads[0]
+
+
+@contextlib.contextmanager
+def unhelpful_proxy(response: bytes, pause: float = 0) -> Iterator[int]:
+    """Run a proxy that answers each connection so, byte by byte; yield its port."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    over = threading.Event()
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = listener.accept()
+                with client, contextlib.suppress(OSError):
+                    client.recv(65_536)
+                    for byte in response:
+                        over.wait(pause)
+                        client.sendall(bytes([byte]))
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    yield listener.getsockname()[1]
+    over.set()
+    listener.shutdown(socket.SHUT_RDWR)
+    listener.close()
+    thread.join()
+
+
+def test_a_proxy_that_refuses_a_tunnel_says_why(certificate: Path) -> None:
+    with unhelpful_proxy(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n") as port:
+        client = Client(endpoint("https://localhost:1", ca_bundle=str(certificate), proxy=Proxy("127.0.0.1", port, {})))
+        cause = failure(client.get_item)
+    assert Reason.UNREACHABLE == cause.reason
+    assert "407 Proxy Authentication Required" in str(cause)
+
+
+def test_a_proxy_that_trickles_is_given_up_in_time(certificate: Path) -> None:
+    with unhelpful_proxy(b"HTTP/1.1 200 Connected\r\n" + b"X: y\r\n" * 1_000, pause=0.02) as port:
+        client = Client(endpoint("https://localhost:1", ca_bundle=str(certificate), proxy=Proxy("127.0.0.1", port, {})))
+        at = time.monotonic() + 1
+        with dynamodb.deadline(at):
+            failure(client.get_item)
+        # The whole response takes two minutes.
+        assert time.monotonic() < at + 30
 
 
 def test_a_proxy_without_tls_is_asked_for_the_whole_address(rig: Rig) -> None:

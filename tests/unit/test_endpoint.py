@@ -85,6 +85,7 @@ def called_by_us() -> tuple[str, str, str, str | None]:
         LAMBDA,
         KEYS | {"AWS_DEFAULT_REGION": "us-east-1"},
         LAMBDA | {"AWS_SESSION_TOKEN": ""},
+        LAMBDA | {"AWS_SECURITY_TOKEN": "an-older-name"},
         *(
             LAMBDA | {"AWS_DEFAULT_REGION": region}
             for region in ("cn-north-1", "us-gov-west-1", "us-iso-east-1", "il-central-1")
@@ -206,7 +207,20 @@ def test_no_region_is_an_error_that_says_so(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.parametrize(
-    "url", ["localhost:8000", "ftp://localhost", "http://", "http://localhost:x", "http://h/path", "http://h?q"]
+    "url",
+    [
+        "localhost:8000",
+        "ftp://localhost",
+        "http://",
+        "http://localhost:x",
+        "http://h/path",
+        "http://h?q",
+        "http://h#f",
+        "htps://h:8000",
+        "http://h:0",
+        "http://a..b",
+        "http://a b",
+    ],
 )
 def test_an_endpoint_that_is_no_url_is_an_error_that_names_it(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     for name, value in (LAMBDA | {"AWS_ENDPOINT_URL_DYNAMODB": url}).items():
@@ -251,3 +265,56 @@ def test_a_proxy_that_cannot_be_used_is_an_error(monkeypatch: pytest.MonkeyPatch
         monkeypatch.setenv(name, value)
     with pytest.raises(ConfigurationError, match="proxy for https"):
         endpoint.find()
+
+
+@pytest.mark.parametrize("proxy", ["http://proxy:abc", "http://[::1", "http://proxy:99999"])
+def test_a_proxy_that_is_no_url_is_an_error(monkeypatch: pytest.MonkeyPatch, proxy: str) -> None:
+    for name, value in (LAMBDA | {"HTTPS_PROXY": proxy}).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigurationError, match="proxy for https"):
+        endpoint.find()
+
+
+def test_a_password_in_an_endpoint_is_refused_and_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (LAMBDA | {"AWS_ENDPOINT_URL": "http://me:secret@localhost:8000"}).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigurationError) as caught:
+        endpoint.find()
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("environment", "configuration"),
+    [
+        ({"AWS_PROFILE": "missing"}, CONFIGURATION),
+        ({}, "not a configuration file"),
+        ({"AWS_CREDENTIAL_EXPIRATION": "2020-01-01T00:00:00Z"}, None),
+    ],
+)
+def test_what_botocore_cannot_resolve_is_a_configuration_error(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, environment: dict[str, str], configuration: str | None
+) -> None:
+    """A missing profile, a broken file, expired keys."""
+    if configuration is not None:
+        (tmp_path / "config").write_text(configuration)
+    for name, value in (LAMBDA | environment).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigurationError):
+        endpoint.find()
+
+
+def test_a_line_break_in_a_token_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would end the header that it stands in."""
+    for name, value in (LAMBDA | {"AWS_SESSION_TOKEN": "a-token\r\nX-Other: 1"}).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigurationError, match="control character"):
+        endpoint.find()
+
+
+def test_credentials_that_cannot_be_renewed_are_unavailable(container: type[_Keys]) -> None:
+    """That is an outage, not a wrong configuration: they were there before."""
+    container.lasts = timedelta(minutes=1)
+    found = endpoint.find()
+    container.lasts = timedelta(minutes=-1)
+    with pytest.raises(endpoint.CredentialsUnavailable):
+        found.credentials()

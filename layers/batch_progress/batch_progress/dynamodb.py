@@ -13,11 +13,11 @@ import socket
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from enum import StrEnum
 from functools import partial
-from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
+from http.client import HTTPException, HTTPResponse
 from math import inf
 from ssl import SSLContext, SSLWantReadError, create_default_context
 from threading import Lock
@@ -40,6 +40,8 @@ _OK: Final = range(200, 300)
 _SERVER_ERRORS: Final = range(500, 600)
 _encoder: Final = msgspec.json.Encoder()
 _object: Final = msgspec.json.Decoder(dict[str, Any])
+# Errors of decoding a body; the last one comes from a hundred thousand nested brackets.
+_UNDECODABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 # ---- Failures -----------------------------------------------------------------------------------------------
 
@@ -54,6 +56,7 @@ class Reason(StrEnum):
     SILENT = "no response"  # nothing arrived in time
     UNREACHABLE = "no connection"  # none could be made, or it broke
     NO_TIME = "no time left"  # the deadline had passed before the first attempt
+    NO_CREDENTIALS = "no credentials"  # temporary ones have expired and cannot be renewed
     REFUSED = "refused"  # a non-retryable error
 
 
@@ -126,7 +129,7 @@ def _failure(response: HTTPResponse, body: bytes) -> RequestFailed:
     """Return the failure that an error response reports."""
     try:
         error = _object.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except _UNDECODABLE:
         error = {}
     code = error.get("__type")
     # `com.amazonaws.dynamodb.v20120810#ThrottlingException`; some services append a colon and a URI.
@@ -245,20 +248,30 @@ class _Connection:
             OSError: The connection failed or took too long.
         """
         at = to.proxy or to
-        timeout = _at_most(CONNECT_TIMEOUT_SECONDS, until)
-        if tls is None:
-            self._http = HTTPConnection(at.host, at.port, timeout=timeout)
-        else:
-            self._http = HTTPSConnection(at.host, at.port, timeout=timeout, context=tls)
-            if to.proxy:
-                self._http.set_tunnel(to.host, to.port, dict(to.proxy.headers))
         self._until = until
         self.kept = False
+        self._socket = _connected(at.host, at.port, min(until, monotonic() + CONNECT_TIMEOUT_SECONDS))
         try:
-            self._http.connect()
+            if tls:
+                if to.proxy:
+                    self._open_tunnel(to, to.proxy)
+                self._socket.settimeout(_at_most(CONNECT_TIMEOUT_SECONDS, until))
+                self._socket = tls.wrap_socket(self._socket, server_hostname=to.host)
         except BaseException:
-            self._http.close()
+            self.close()
             raise
+
+    def _open_tunnel(self, to: endpoint.Endpoint, proxy: endpoint.Proxy) -> None:
+        host = f"[{to.host}]" if ":" in to.host else to.host
+        headers = {"Host": f"{host}:{to.port}", **proxy.headers}
+        head = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+        self._socket.settimeout(_at_most(READ_TIMEOUT_SECONDS, self._until))
+        self._socket.sendall(f"CONNECT {host}:{to.port} HTTP/1.1\r\n{head}\r\n".encode())
+        response = HTTPResponse(self, method="CONNECT")  # type: ignore[arg-type]  # it only calls makefile
+        response.begin()
+        response.close()
+        if response.status not in _OK:
+            raise ConnectionError(f"the proxy refuses a tunnel: {response.status} {response.reason}")
 
     def ask(self, request: bytes, until: float) -> tuple[HTTPResponse, bytes]:
         """Send a request and return the response with its body.
@@ -268,24 +281,24 @@ class _Connection:
             HTTPException: The response is not HTTP.
         """
         self._until = until
-        self._http.sock.settimeout(_at_most(READ_TIMEOUT_SECONDS, until))
-        self._http.sock.sendall(request)
+        self._socket.settimeout(_at_most(READ_TIMEOUT_SECONDS, until))
+        self._socket.sendall(request)
         response = HTTPResponse(self, method="POST")  # type: ignore[arg-type]  # it only calls makefile
         response.begin()
         self.kept = False
         body = response.read()
-        self.kept = not response.will_close
+        self.kept = not response.will_close and response.status >= _OK.start
         return response, body
 
     def makefile(self, _mode: str) -> io.BufferedReader:
         """Return the file that `HTTPResponse` reads from."""
-        return io.BufferedReader(_BoundedReader(self._http.sock, self._until))
+        return io.BufferedReader(_BoundedReader(self._socket, self._until))
 
     def is_open(self) -> bool:
         """Whether it can carry another request: the server has not closed it or sent unexpected data."""
-        self._http.sock.settimeout(0)
+        self._socket.settimeout(0)
         try:
-            self._http.sock.recv(1)
+            self._socket.recv(1)
         except (BlockingIOError, SSLWantReadError):
             return True
         except OSError:
@@ -293,7 +306,30 @@ class _Connection:
         return False
 
     def close(self) -> None:
-        self._http.close()
+        self._socket.close()
+
+
+def _connected(host: str, port: int, until: float) -> socket.socket:
+    """Connect to one of a host's addresses. Looking the host up has no time limit.
+
+    Raises:
+        OSError: None accepts a connection in time.
+    """
+    failure: OSError | None = None
+    addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    for number, (family, kind, protocol, _, address) in enumerate(addresses):
+        sock = socket.socket(family, kind, protocol)
+        try:
+            # The addresses that are left share the time that is left.
+            sock.settimeout(_at_most((until - monotonic()) / (len(addresses) - number), until))
+            sock.connect(address)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        except OSError as error:
+            sock.close()
+            failure = error
+        else:
+            return sock
+    raise failure or OSError(f"{host} has no address")
 
 
 def _at_most(seconds: float, until: float) -> float:
@@ -309,8 +345,10 @@ def _at_most(seconds: float, until: float) -> float:
 
 
 def _close_all(connections: list[_Connection]) -> None:
-    while connections:
-        connections.pop().close()
+    # Another thread may take the last one meanwhile.
+    with suppress(IndexError):
+        while True:
+            connections.pop().close()
 
 
 # ---- The client ---------------------------------------------------------------------------------------------
@@ -368,7 +406,7 @@ class Client:
                 result = decoded(self._attempt(operation, body, until))
             except RequestFailed as error:
                 failure = error
-            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            except _UNDECODABLE as error:
                 failure = RequestFailed(Reason.DAMAGED, type(error).__name__, message=str(error))
             else:
                 self._quota.give_back(taken)
@@ -386,6 +424,8 @@ class Client:
         if failure.attempts >= ATTEMPTS or not _retryable(failure):
             return None
         if failure.stale:
+            # The other idle connections are as old.
+            self.close()
             return 0
         throttled = failure.reason is Reason.THROTTLED
         delay = _delay(backoff(failure.attempts, throttled=throttled), failure.retry_after)
@@ -402,16 +442,22 @@ class Client:
         Raises:
             RequestFailed: There is no successful response.
         """
+        try:
+            request = self._signed(operation, body)
+        except endpoint.CredentialsUnavailable as error:
+            raise RequestFailed(Reason.NO_CREDENTIALS, type(error.__cause__).__name__, message=str(error)) from error
         connection = None
         try:
             connection = self._idle_connection() or _Connection(self._endpoint, self._tls, until)
-            response, content = connection.ask(self._signed(operation, body), until)
+            response, content = connection.ask(request, until)
         except TimeoutError as error:
-            failure = RequestFailed(Reason.SILENT, type(error).__name__, message=str(error))
+            reason = Reason.UNREACHABLE if connection is None else Reason.SILENT
+            failure = RequestFailed(reason, type(error).__name__, message=str(error))
         except OSError as error:
             failure = RequestFailed(Reason.UNREACHABLE, type(error).__name__, message=str(error))
             failure.stale = connection is not None and connection.kept
-        except HTTPException as error:
+        except (HTTPException, ValueError, OverflowError, MemoryError) as error:
+            # The last three come from lengths that cannot be true.
             failure = RequestFailed(Reason.DAMAGED, type(error).__name__, message=str(error))
         else:
             if connection.kept:

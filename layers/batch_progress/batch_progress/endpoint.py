@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 import msgspec
 
@@ -27,9 +27,14 @@ _SPECIAL: Final = (
     "AWS_PROFILE",
     "AWS_DEFAULT_PROFILE",
     "AWS_CREDENTIAL_EXPIRATION",
+    "AWS_SECURITY_TOKEN",
     "AWS_USE_FIPS_ENDPOINT",
     "AWS_USE_DUALSTACK_ENDPOINT",
     "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS",
+)
+# Host names, IPv4 and IPv6 addresses; no label of a name is empty or longer than 63 characters.
+_HOST: Final = re.compile(
+    r"(?=.{1,253}\Z)(?:[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*\.?|[0-9A-Fa-f.]*:[0-9A-Fa-f:.]*(?:%\w+)?)\Z"
 )
 _PROXIES: Final = ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy")
 
@@ -95,7 +100,11 @@ def _plain_credentials(environment: Mapping[str, str]) -> Credentials | None:
     access_key, secret_key = environment.get("AWS_ACCESS_KEY_ID"), environment.get("AWS_SECRET_ACCESS_KEY")
     if not access_key or not secret_key:
         return None
-    return Credentials(access_key, secret_key, environment.get("AWS_SESSION_TOKEN") or None)
+    token = environment.get("AWS_SESSION_TOKEN") or None
+    if not (access_key + (token or "")).isprintable():
+        # A line break would end the header that it stands in.
+        raise ConfigurationError("AWS_ACCESS_KEY_ID or AWS_SESSION_TOKEN contains a control character")
+    return Credentials(access_key, secret_key, token)
 
 
 def _is_special(environment: Mapping[str, str]) -> bool:
@@ -114,17 +123,18 @@ def _from_botocore() -> Endpoint:
     from botocore.exceptions import BotoCoreError  # noqa: PLC0415  # half of a cold start, and rarely needed
     from botocore.session import Session  # noqa: PLC0415  # the same
 
-    session = Session()
-    region = session.get_config_variable("region") or os.environ.get("AWS_REGION")
     try:
+        session = Session()
+        region = session.get_config_variable("region") or os.environ.get("AWS_REGION")
         client = session.create_client(SERVICE, region_name=region, config=_without_account_endpoints())
         found = session.get_credentials()
         if found is None:
             raise ConfigurationError("There are no AWS credentials")
         url = _request_url(client)
-    except (BotoCoreError, ValueError) as error:
+        bundle = session.get_config_variable("ca_bundle")
+    # A RuntimeError says that the credentials have expired.
+    except (BotoCoreError, ValueError, RuntimeError) as error:
         raise ConfigurationError(f"DynamoDB's endpoint cannot be resolved: {error}") from error
-    bundle = session.get_config_variable("ca_bundle")
     return _endpoint(url, client.meta.region_name, _renewed(found), bundle)
 
 
@@ -158,9 +168,18 @@ class _NoTables:
         return [b"{}"]
 
 
+class CredentialsUnavailable(Exception):
+    """Temporary credentials have expired and cannot be renewed at the moment."""
+
+
 def _renewed(found: Any) -> Callable[[], Credentials]:  # noqa: ANN401  # botocore ships no types
+    from botocore.exceptions import BotoCoreError  # noqa: PLC0415  # see `_from_botocore`
+
     def credentials() -> Credentials:
-        frozen = found.get_frozen_credentials()
+        try:
+            frozen = found.get_frozen_credentials()
+        except (BotoCoreError, RuntimeError) as error:
+            raise CredentialsUnavailable(str(error)) from error
         return Credentials(frozen.access_key, frozen.secret_key, frozen.token)
 
     return credentials
@@ -169,13 +188,20 @@ def _renewed(found: Any) -> Callable[[], Credentials]:  # noqa: ANN401  # botoco
 def _endpoint(url: str, region: str, credentials: Callable[[], Credentials], ca_bundle: str | None) -> Endpoint:
     try:
         parts = urlsplit(url)
-        host, port = parts.hostname, parts.port or _PORTS.get(parts.scheme)
+        host, port = parts.hostname or "", _PORTS.get(parts.scheme) if parts.port is None else parts.port
     except ValueError:
-        host = port = None
-    if not host or not port or parts.path not in {"", "/"} or parts.query:
-        raise ConfigurationError(f"{url!r} is not an endpoint URL of DynamoDB; it must be http(s)://HOST[:PORT]")
+        host, port = "", None
+    if not _HOST.match(host) or not port or parts.scheme not in _PORTS or not _is_bare(parts):
+        # What stands before an `@` may be a password.
+        shown = url.rpartition("@")[2]
+        raise ConfigurationError(f"{shown!r} is not an endpoint URL of DynamoDB; it must be http(s)://HOST[:PORT]")
     secure = parts.scheme == "https"
     return Endpoint(secure, host, port, region, credentials, ca_bundle or None, _proxy(parts.scheme, host, port))
+
+
+def _is_bare(parts: SplitResult) -> bool:
+    """Whether a URL has a scheme, a host and a port only."""
+    return parts.path in {"", "/"} and not parts.query and not parts.fragment and "@" not in parts.netloc
 
 
 def _proxy(scheme: str, host: str, port: int) -> Proxy | None:
@@ -187,13 +213,18 @@ def _proxy(scheme: str, host: str, port: int) -> Proxy | None:
     url = getproxies_environment().get(scheme)
     if not url or proxy_bypass(f"{host}:{port}") or proxy_bypass(host):
         return None
-    parts = urlsplit(url if "//" in url else f"http://{url}")
+    wrong = ConfigurationError(f"The proxy for {scheme} must be http://[USER:PASSWORD@]HOST[:PORT]")
+    try:
+        parts = urlsplit(url if "//" in url else f"http://{url}")
+        proxy_port = parts.port or _PORTS["http"]
+    except ValueError:
+        raise wrong from None
     if parts.scheme != "http" or not parts.hostname:
-        raise ConfigurationError(f"The proxy for {scheme} must be http://[USER:PASSWORD@]HOST[:PORT]")
+        raise wrong
     headers = {}
     if parts.username is not None:
         from base64 import b64encode  # noqa: PLC0415  # only for such a proxy
 
         login = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
         headers["Proxy-Authorization"] = f"Basic {b64encode(login.encode()).decode()}"
-    return Proxy(parts.hostname, parts.port or _PORTS["http"], headers)
+    return Proxy(parts.hostname, proxy_port, headers)
