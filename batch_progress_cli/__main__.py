@@ -1,4 +1,4 @@
-"""Where `batch-progress` starts."""
+"""The entry point of `batch-progress`."""
 
 import sys
 from importlib.util import find_spec
@@ -11,7 +11,7 @@ EXTRA: Final = ("httpx", "rich", "typer")
 
 
 def main() -> None:
-    """Run the command line, where its packages are installed."""
+    """Run the command line if its packages are installed."""
     if missing := [name for name in EXTRA if find_spec(name) is None]:
         hint = 'pip install "batch-progress[cli]"'
         print(f"batch-progress: not installed: {', '.join(missing)}; run: {hint}", file=sys.stderr)

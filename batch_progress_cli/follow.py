@@ -76,7 +76,7 @@ def follow(api: Api, view: View, patience: float) -> int:
     Args:
         api: The batch.
         view: The output.
-        patience: Give up after so many seconds without an answer.
+        patience: The seconds without an answer after which the command gives up.
 
     Raises:
         Failed: A failure is not retryable, or retrying took longer than `patience`.

@@ -45,7 +45,7 @@ class Stream:
 
 
 def deliver(records: list[Record], function: Function, mapping: StreamMapping) -> None:
-    """Deliver the records that pass the template's filter; deliver again what the function fails at."""
+    """Deliver the records that pass the template's filter; deliver again those that the function reports as failed."""
     jobs = [record for record in records if record["dynamodb"]["Keys"]["sk"]["S"].startswith(JOB_PREFIX)]
     for batch in batched(jobs, mapping.batch_size, strict=False):
         left = list(batch)
@@ -82,7 +82,7 @@ def embedded(table: str, region: str) -> Source:
         shard = tables[table].stream_shard
         records = shard.items if shard else []
         taken = records[:]
-        # Not `clear`: a record may have arrived since.
+        # Not `clear`, because a record may have arrived meanwhile.
         del records[: len(taken)]
         return [record.to_json() for record in taken]
 

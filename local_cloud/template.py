@@ -58,8 +58,8 @@ class StreamMapping:
 
     Attributes:
         batch_size: The most records in one invocation.
-        window_seconds: How long changes are collected.
-        retries: How often a failed batch is delivered again.
+        window_seconds: The seconds for which changes are collected.
+        retries: The number of times that a failed batch is delivered again.
     """
 
     batch_size: int

@@ -1,1 +1,1 @@
-"""What the make targets run."""
+"""Scripts that the make targets run."""

@@ -91,7 +91,7 @@ def _read(name: str) -> str:
 
 
 def _source(text: str) -> str:
-    """Return what allows an inline element with this text in a Content-Security-Policy."""
+    """Return the source expression of a Content-Security-Policy that allows an inline element with this text."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 

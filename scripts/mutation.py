@@ -58,7 +58,7 @@ TESTS: Final = {
     "jwt": ["tests/integration/test_session_tokens.py"],
     "jwks": ["tests/unit/test_jwks.py", "tests/integration/test_session_tokens.py"],
 }
-# What a fixture calls once for many tests; mutmut would know the first of them alone.
+# Functions that a fixture calls once for many tests. mutmut would attribute them only to the first of these tests.
 ONCE: Final = {"dynamodb": "x_client"}
 
 # One process, the same examples in each run, no shrinking, and none of the plugins that cost time in every run.

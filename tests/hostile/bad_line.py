@@ -16,7 +16,7 @@ from tests.hostile.misbehaving import CHECKSUM, Reply, misbehaving
 
 _HANDED_ON: Final = ("content-type", CHECKSUM, "x-amzn-requestid")
 _THROTTLES: Final = ("ProvisionedThroughputExceededException", "ThrottlingException", "RequestLimitExceeded")
-# Longer than the read timeout of an attempt, and shorter.
+# Seconds: longer and shorter than the read timeout of an attempt.
 _SILENT_SECONDS: Final = 2.6
 _LATE_SECONDS: Final = 1.2
 

@@ -117,7 +117,7 @@ class Faulty:
 
 @contextlib.contextmanager
 def serving(tls: ssl.SSLContext | None = None) -> Iterator[Faulty]:
-    """Run the server on a free port of loopback until the block ends, behind TLS where a context is given."""
+    """Run the server on a free port of loopback until the block ends, with TLS if a context is given."""
     faulty = Faulty()
     with misbehaving(faulty.answer, tls) as faulty.server:
         yield faulty

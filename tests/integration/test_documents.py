@@ -44,7 +44,7 @@ def marked(kind: str) -> dict[str, str]:
 ENDS, RUNS, CALLS = (marked(kind) for kind in ("prints ", "runs until stopped; prints ", "calls\n"))
 # Blocks that call AWS's command line. Each call is checked against botocore's description of the service.
 AWS = list(dict.fromkeys(block for _, block in blocks() if re.search(r"(^|\$\()aws ", block, re.MULTILINE)))
-# Where the command line's name of a service differs from botocore's, and options of every command.
+# Services whose name on the command line differs from botocore's, and options that every command has.
 SERVICES = {"deploy": "codedeploy"}
 GLOBAL_OPTIONS = {"query", "output"}
 AWS_COMMAND = """#!{python}
@@ -56,7 +56,7 @@ print("an-answer")
 
 
 def environment(api: LocalApi, **more: str) -> dict[str, str]:
-    """Return one whose deployed tables are those of the local server, and in which `make setup` does nothing."""
+    """Return an environment with the local server's tables, in which `make setup` does nothing."""
     return {
         **unmeasured(),
         "AWS_ENDPOINT_URL_DYNAMODB": api.address,
@@ -158,7 +158,7 @@ def members(shape: Shape | None) -> Iterator[str]:
 
 @pytest.mark.parametrize("block", AWS)
 def test_aws_knows_what_it_calls(block: str, tmp_path: Path) -> None:
-    """Its operations, its options, the required ones among them, and the fields that `--query` names."""
+    """The operations, the options and the fields of `--query` exist in botocore. No required option is missing."""
     calls, command = tmp_path / "calls", tmp_path / "aws"
     command.write_text(AWS_COMMAND.format(python=sys.executable, calls=calls))
     command.chmod(0o700)
@@ -190,7 +190,7 @@ def test_every_resource_that_is_asked_for_is_there() -> None:
 
 
 def test_every_target_that_is_named_is_there(local_api: LocalApi) -> None:
-    """Make targets within sentences, too."""
+    """Targets within sentences are checked too."""
     named = {target for path in DOCUMENTS for target in re.findall(r"`make ([a-z-]+)", path.read_text())}
     assert {"run", "check", "deploy"} <= named
     subprocess.run(  # noqa: S603  # our own Makefile, and nothing is run
@@ -204,7 +204,7 @@ def test_every_target_that_is_named_is_there(local_api: LocalApi) -> None:
 
 
 def test_every_link_leads_somewhere() -> None:
-    """To a file of this repository. Links to other hosts are not checked."""
+    """Links to files of this repository work. Links to other hosts are not checked."""
     broken = [
         (path.name, link)
         for path in DOCUMENTS

@@ -1,4 +1,4 @@
-"""Malformed items: none fails a batch, and a bad attribute affects itself only."""
+"""Malformed items: none fails a batch, and a bad attribute affects no other."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -112,7 +112,7 @@ def test_huge_number(world: World, number: str) -> None:
 
 @pytest.mark.parametrize("name", ["started_at", "finished_at", "error_code", "error_message"])
 def test_bad_detail(world: World, name: str) -> None:
-    """A malformed detail is null, as where it is absent; the other details and the forecast stand."""
+    """A malformed detail is null, like an absent one; the other details and the forecast do not change."""
     batch_id = world.put_batch(total_urls=100)
     good: dict[str, Attribute] = {
         "status": "failed",
@@ -208,7 +208,7 @@ def test_job_ids_of_every_form(world: World, job_id: str) -> None:
 
 @pytest.mark.parametrize("name", BATCH_NUMBERS)
 def test_bad_attribute_of_the_batch(world: World, name: str) -> None:
-    """It is ignored: there is no declared total, or no expiry."""
+    """A bad attribute is ignored: the batch then has no declared total, or no expiry."""
     batch_id = unique("batch")
     world.put_jobs(batch_id, ["completed", "processing"])
     for value in NO_NUMBER if name == "expires_at" else NO_NUMBER + BAD_NUMBERS:
@@ -261,7 +261,7 @@ def test_direct_invocation_survives_malformed_items(world: World) -> None:
 
 
 def test_malformed_item_is_reported_by_its_key(world: World) -> None:
-    """In a log line and in a metric, neither of which contains the token."""
+    """It is in a log line and in a metric. Neither contains the token."""
     batch_id = world.put_batch()
     world.put_jobs(batch_id, {"bad_one": {"status": "done"}, "good_one": {}})
 

@@ -31,7 +31,7 @@ def rows(heading: str) -> list[list[str]]:
 
 @pytest.fixture(scope="module")
 def logged(world: World) -> tuple[str, str, set[str]]:
-    """What the function logs for a 200 and for a 500, and the fields of all its lines, those of a 503 too."""
+    """The log lines of a 200 and of a 500, and the names of all fields, including those of a 503."""
     batch_id = world.put_batch()
     world.put_jobs(batch_id, {"good": {}})
     fine = world.elsewhere(event("GET", progress_path(batch_id), world.key())).log
@@ -70,7 +70,7 @@ def test_every_log_group_that_is_named_is_there() -> None:
 
 
 def test_every_parameter_is_in_the_table() -> None:
-    """With its default."""
+    """The table has each parameter with its default."""
     told: dict[str, str] = {}
     for names, defaults, _ in rows("Deploy"):
         parameters = re.findall(r"`(\w+)`", names)

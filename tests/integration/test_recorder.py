@@ -138,7 +138,7 @@ def test_create_again_resets_nothing(world: World, recorder: BatchRecorder) -> N
 def test_another_batch_of_the_same_id_is_a_conflict(
     world: World, recorder: BatchRecorder, other: dict[str, Any]
 ) -> None:
-    """Another owner's, or one's own with other values: nothing is written, and the owner is not revealed."""
+    """Another owner or other values are a conflict: nothing is written, and the owner is not revealed."""
     batch_id, owner = unique("batch"), unique("owner")
     values: dict[str, Any] = {"owner_id": owner, "urls": URLS}
     recorder.create(batch_id, **values)
@@ -239,7 +239,7 @@ class Overtaken:
 
 @pytest.mark.parametrize("owner", ["demo", "somebody"])
 def test_another_writer_makes_the_batch_first(world: World, recorder: BatchRecorder, owner: str) -> None:
-    """Between the read and the write: the same batch is completed, a different one is a conflict."""
+    """The other write comes between our read and write. An equal batch is completed, a different one is a conflict."""
     batch_id = unique("batch")
     client = Overtaken(world.dynamodb, lambda: recorder.create(batch_id, owner, URLS))
     overtaken = BatchRecorder(world.jobs_table, client)
@@ -385,7 +385,7 @@ def test_every_transition(
 
 
 def test_what_is_recorded(world: World, recorder: BatchRecorder) -> None:
-    """Times in the tables' format. A restarted job loses its error."""
+    """Times are in the format of the tables. A restarted job loses its error."""
     batch_id = unique("batch")
     (job_id,) = recorder.create(batch_id, "demo", URLS[:1])
     bare = job(world, batch_id, job_id)
@@ -428,7 +428,7 @@ def test_what_is_recorded(world: World, recorder: BatchRecorder) -> None:
 
 
 def test_errors_are_cut(world: World, recorder: BatchRecorder) -> None:
-    """To 1,024 characters. Repeating the call with the same long text is a no-op."""
+    """Errors are cut to 1,024 characters. Repeating the call with the same long text is a no-op."""
     batch_id = unique("batch")
     (job_id,) = recorder.create(batch_id, "demo", URLS[:1])
     for _ in range(2):
@@ -445,7 +445,7 @@ def test_a_text_that_is_no_unicode_is_recorded_all_the_same(world: World, record
 
 
 def test_a_job_without_a_status_is_pending(world: World, recorder: BatchRecorder) -> None:
-    """As for readers."""
+    """The recorder and the readers treat a missing status alike."""
     batch_id = world.put_batch()
     world.put_job(batch_id, "bare", status=None)
     recorder.start(batch_id, "bare")
@@ -684,7 +684,7 @@ def told(code: str, status: int = 400) -> ClientError:
 
 @pytest.mark.parametrize("answer_lost", [False, True])
 def test_a_fault_half_way_is_healed_by_a_repeat(world: World, answer_lost: bool) -> None:  # noqa: FBT001
-    """A lost response to a write, and a write that did not happen."""
+    """The faults are a lost response to a write, and a write that did not happen."""
     batch_id = unique("batch")
 
     def failing(calls: int) -> BatchRecorder:

@@ -119,7 +119,7 @@ def test_many_at_once_are_all_answered(local_api: LocalApi) -> None:
 
 
 def test_a_request_to_terminate_ends_it_cleanly() -> None:
-    """Status 0, nothing on stderr, and no log file left behind."""
+    """The status is 0, stderr is empty, and the log file is deleted."""
     with server.running() as api:
         log = log_of(api)
         assert log.exists()

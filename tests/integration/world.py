@@ -32,7 +32,7 @@ REALISTIC = (("Host", "api.example.com"), ("User-Agent", "tests"), ("X-Forwarded
 SIX_MEGABYTES = 6 * 1024 * 1024
 BATCH_WRITE_LIMIT = 25
 
-# A process that answers one event, for what happens once in a process: a cold start, and what is written to stdout.
+# A process that answers one event. It tests what happens once in a process: a cold start, and the output on stdout.
 ONE_EVENT = """
 import json, sys
 from tests.integration.world import Context

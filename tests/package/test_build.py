@@ -1,4 +1,4 @@
-"""The build runs with only the packages of Lambda's runtime behind it on the path."""
+"""The build runs with only the packages of Lambda's runtime after it on the path."""
 
 import importlib.util
 import inspect
@@ -27,7 +27,7 @@ from local_cloud.template import tables, timeout_seconds
 
 ROOT = Path(__file__).resolve().parents[2]
 SAM = ROOT / ".venv-sam/bin/sam"
-# What Lambda's runtime has of its own, and an environment with the oldest dependencies that pyproject.toml allows.
+# The packages of Lambda's runtime, and the oldest dependencies that pyproject.toml allows.
 RUNTIME = ROOT / ".venv-runtime/lib/python3.13/site-packages"
 OLDEST = ROOT / ".venv-oldest/lib/python3.13/site-packages"
 HOST = {"aarch64": "arm64"}.get(platform.machine(), platform.machine())
@@ -231,7 +231,7 @@ def python(
     ("event", "status"), [("bearer", 200), ("key", 200), ("none", 401), ("expired", 401), ("unknown_batch", 404)]
 )
 def test_the_built_function_answers_http(builds: dict[str, Path], engine: str, event: str, status: int) -> None:
-    """With the built layer only."""
+    """It imports only from the function and the built layer."""
     answer, _ = invoke(builds[HOST], engine, event)
     assert status == answer["statusCode"]
     assert (status == 200) == json.loads(answer["body"])["success"]
@@ -247,13 +247,13 @@ def test_the_built_function_has_the_page(builds: dict[str, Path], engine: str) -
 
 
 def test_the_built_function_answers_a_direct_call(builds: dict[str, Path], engine: str) -> None:
-    """A plain object with the whole batch."""
+    """The answer is a plain object with the whole batch."""
     answer, _ = invoke(builds[HOST], engine, "direct")
     assert (2, 1, 0, 1) == tuple(answer["data"][field] for field in ("total_urls", "completed", "failed", "pending"))
 
 
 def test_the_built_revision_function_counts(builds: dict[str, Path], engine: str) -> None:
-    """With its only setting."""
+    """It needs only one setting."""
     keys = {"batch_id": {"S": "batch_xyz789"}, "sk": {"S": "JOB#job_1"}}
     event = {
         "Records": [{"eventName": "MODIFY", "dynamodb": {"Keys": keys, "SequenceNumber": "100000000000000000001"}}]
@@ -265,9 +265,9 @@ def test_the_built_revision_function_counts(builds: dict[str, Path], engine: str
 
 @pytest.mark.parametrize("function", ["Progress", "Revision"])
 def test_nothing_comes_from_outside_the_build(builds: dict[str, Path], engine: str, function: str) -> None:
-    """Every module is the function's, the layer's or the standard library's, but for one of botocore's.
+    """Every module is the function's, the layer's or the standard library's, except one of botocore.
 
-    Powertools looks whether there is a botocore, to name itself to AWS when botocore is used. It is not.
+    Powertools checks whether botocore exists, to set the user agent of botocore. The function does not use it.
     """
     build = builds[HOST]
     if function == "Progress":
@@ -281,14 +281,14 @@ def test_nothing_comes_from_outside_the_build(builds: dict[str, Path], engine: s
 
 
 def test_a_cold_start_imports_nothing_heavy(builds: dict[str, Path], engine: str) -> None:
-    """Each of these would be a noticeable part of it."""
+    """Each of these modules would take a noticeable part of a cold start."""
     _, files = invoke(builds[HOST], engine, "bearer")
     heavy = ("asyncio", "xml", "jmespath", "pydantic", "urllib3", "jwt", "cryptography", "zipfile")
     assert [] == [file for file in files if {*Path(file).with_suffix("").parts} & {*heavy}]
 
 
 def test_the_layer_hides_nothing_of_the_runtime(layer: Path) -> None:
-    """A worker's boto3 is the runtime's, whole. Only urllib3 is the layer's (docs/decisions/0007-dependencies.md)."""
+    """A worker uses the runtime's boto3. Only urllib3 is from the layer (docs/decisions/0007-dependencies.md)."""
     ours, theirs = ({file.name.partition(".")[0] for file in folder.iterdir()} for folder in (layer, RUNTIME))
     assert {"botocore", "boto3", "dateutil", "jmespath", "s3transfer", "six", "urllib3"} <= theirs
     assert {"urllib3"} == ours & theirs - {"__pycache__"}
@@ -303,7 +303,7 @@ def test_a_worker_with_the_layer_has_all_services(layer: Path, engine: str) -> N
 
 @pytest.mark.parametrize("behind", [RUNTIME, OLDEST], ids=["runtime", "oldest"])
 def test_the_recorder_writes_with_any_botocore(layer: Path, engine: str, behind: Path) -> None:
-    """With that of Lambda's runtime behind the layer, and with the oldest versions that pyproject.toml allows."""
+    """It works with the runtime's botocore and the layer, and with the oldest versions that pyproject.toml allows."""
     batch_id = f"batch_{behind.parents[2].name.removeprefix('.venv-')}"
     path = [layer, RUNTIME] if behind == RUNTIME else [ROOT / "layers/batch_progress", OLDEST]
     python(path, RECORD, batch_id, engine=engine)
@@ -322,7 +322,7 @@ def test_the_recorder_writes_with_any_botocore(layer: Path, engine: str, behind:
 
 
 def test_every_name_of_powertools_is_the_same(layer: Path) -> None:
-    """Made lazy, its packages export what they did."""
+    """Its packages export the same names after lazy.py has changed them."""
     packages = [f"aws_lambda_powertools.{name}" for name in POWERTOOLS]
     lazy, eager = (
         json.loads(python([folder, RUNTIME], NAMES, *packages))
@@ -343,7 +343,7 @@ def test_every_name_of_powertools_is_the_same(layer: Path) -> None:
     ],
 )
 def test_another_powertools_fails_the_build(tmp_path: Path, file: str, before: str, after: str) -> None:
-    """In one line that names the file, instead of a layer that is slow or lacks a name."""
+    """The error is one line that names the file. Otherwise the layer could be slow or lack a name."""
     powertools = tmp_path / "aws_lambda_powertools"
     shutil.copytree(Path(aws_lambda_powertools.__file__).parent, powertools)
     text = (powertools / file).read_text()

@@ -26,7 +26,7 @@ STARTS_WITHIN: Final = 60.0
 NEEDS: Final = {"dockerd": "docker.io", "busybox": "busybox-static"}
 # Folders that the machine's own Docker uses; the test hides them.
 OTHERS: Final = ("/run", "/etc/docker")
-# All processes in the namespaces end with the first.
+# `--kill-child`: all processes in the namespaces end with the first one.
 UNSHARE: Final = ("unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
 
 
@@ -143,8 +143,8 @@ def main() -> int:
     if sys.argv[1:2] == ["--inside"]:
         return inside(Path(sys.argv[2]), sys.argv[3:])
     bring()
-    # A socket's path has to be short.
-    with tempfile.TemporaryDirectory(prefix="docker-", dir="/tmp") as home:  # a folder of its own
+    # The path of a socket must be short.
+    with tempfile.TemporaryDirectory(prefix="docker-", dir="/tmp") as home:  # its own folder
         again = [*UNSHARE, sys.executable, "-m", "tests.sam_local.docker", "--inside", home, *sys.argv[1:]]
         return subprocess.run(again, check=False).returncode  # noqa: S603  # the same
 

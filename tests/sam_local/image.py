@@ -32,7 +32,7 @@ BOOTSTRAP: Final = """\
 export PYTHONPATH=/opt/python:/var/runtime
 exec /var/lang/bin/python3.13 -m awslambdaric "$_HANDLER"
 """
-# Large, or of another interpreter.
+# These are large, or belong to another interpreter.
 LEFT_OUT: Final = re.compile(r"test|idlelib|site-packages|dist-packages|ensurepip|config-.*|_tkinter\..*")
 # Libraries of Amazon Linux that compiled packages need and the interpreter does not load.
 LIBRARIES: Final = ("libdl.so.2", "libgcc_s.so.1", "libm.so.6", "libpthread.so.0", "librt.so.1", "libstdc++.so.6")

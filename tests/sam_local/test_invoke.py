@@ -73,7 +73,7 @@ def revision(held: str) -> int:
 
 
 def test_changes_of_jobs_raise_the_revision_of_their_batch_once(invoke: Invoke, held: str) -> None:
-    """The command of docs/containers.md. Changes of a deleted batch's jobs are ignored."""
+    """This runs the command of docs/containers.md. Changes of a deleted batch's jobs are ignored."""
     before = revision(held)
     assert {"batchItemFailures": []} == invoke(command("make invoke FUNCTION=RevisionFunction"))
     assert before + 1 == revision(held)

@@ -43,7 +43,7 @@ def test_either_path_takes_either_credential(client: httpx.Client, path: str, he
 
 
 def test_a_compressed_answer_arrives_as_it_was_compressed(client: httpx.Client) -> None:
-    """As binary, by the API's binary media types, not as base64 text."""
+    """The API's binary media types make the answer binary, not base64 text."""
     answer = client.get(PATH, headers=KEY | {"Accept-Encoding": "gzip"})
     assert (200, "gzip") == (answer.status_code, answer.headers["Content-Encoding"])
     check_data(answer.json())
@@ -80,7 +80,7 @@ def test_head_is_get_without_a_body(client: httpx.Client) -> None:
 def test_an_error_is_the_envelope_with_its_status(
     client: httpx.Client, method: str, path: str, headers: dict[str, str], status: int, code: str
 ) -> None:
-    """With `WWW-Authenticate`, `Allow` and `Cache-Control` where they belong."""
+    """Errors have `WWW-Authenticate`, `Allow` and `Cache-Control` where these belong."""
     answer = client.request(method, path, headers=headers)
     assert (status, code) == (answer.status_code, answer.json()["error"]["code"])
     assert "no-store" == answer.headers["Cache-Control"]
@@ -89,7 +89,7 @@ def test_an_error_is_the_envelope_with_its_status(
 
 
 def test_the_page_that_watches_a_batch_is_served(client: httpx.Client) -> None:
-    """From a file of the function that is not a module."""
+    """The function reads the page from a file that is not a module."""
     answer = client.get("/watch/batch_xyz789")
     assert (200, True) == (answer.status_code, answer.headers["Content-Type"].startswith("text/html"))
     assert "<title>Batch progress" in answer.text

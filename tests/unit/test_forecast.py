@@ -120,7 +120,7 @@ def test_timeout_caps_what_is_left(finished: list[float], running: list[float], 
 
 
 def test_a_single_waiting_job_takes_time() -> None:
-    """Without running jobs, with and without ended ones."""
+    """It does so without running jobs, with and without ended ones."""
     assert time_left([], [], 1, workers=None, timeout=None).low > 0
     assert time_left([5.0] * 10, [], 1, workers=3, timeout=30).low > 1
 
@@ -135,7 +135,7 @@ def test_nothing_left_takes_no_time() -> None:
     ("ended", "running", "pending"), [(100_000, 0, 1), (50_000, 1_000, 49_000), (0, 100_000, 0), (0, 0, 100_000)]
 )
 def test_a_hundred_thousand_jobs_are_no_trouble(ended: int, running: int, pending: int) -> None:
-    """Any number of jobs up to 100,000."""
+    """The forecast works for any number of jobs up to 100,000."""
     made = time_left(durations(ended), durations(running, seed=2), pending, workers=25, timeout=60)
     assert is_sound(made)
 
@@ -230,7 +230,7 @@ def test_the_arithmetic_is_the_one_that_was_measured(
     ("seen", "taken_for"), [(1, 1), (2, 3), (4, 4), (5, 5), (6, 6), (9, 10), (10, 10), (12, 12), (13, 15), (18, 20)]
 )
 def test_workers_seen_are_rounded_as_people_choose_them(seen: int, taken_for: int) -> None:
-    """Up to the next multiple of 5 if that is within 20%: some workers are between two jobs."""
+    """They are rounded up to a multiple of 5 if that adds at most 20%: some workers are between two jobs."""
     finished = durations(20)
     made = time_left(finished, [2.0] * seen, 100, workers=None, timeout=60)
     assert time_left(finished, [2.0] * seen, 100, workers=taken_for, timeout=60) == made

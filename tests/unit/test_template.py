@@ -81,7 +81,7 @@ def test_a_refusal_of_the_gateway_is_the_error_envelope(kind: str) -> None:
 
 
 def test_the_access_log_is_json_without_headers_or_paths() -> None:
-    """Both can hold a token, and a value with a quotation mark would break the line."""
+    """Headers and paths can hold a token, and a value with a quotation mark would break the line."""
     log = API["AccessLogSetting"]["Format"]
     assert all(value in {"-", TRACE} for value in substituted(log).values())
     assert set() == set(re.findall(r"\$context\.[\w.]+", log)) & {
@@ -220,7 +220,7 @@ def test_only_jobs_invoke_the_revision_function() -> None:
 
 
 def test_a_change_that_cannot_be_counted_does_not_block_the_stream() -> None:
-    """It is retried a few times for a few minutes, alone, and then kept."""
+    """The change is retried alone, a few times for a few minutes, and then kept in the queue."""
     assert ["ReportBatchItemFailures"] == CHANGES["FunctionResponseTypes"]
     assert CHANGES["BisectBatchOnFunctionError"] is True
     assert 60 <= CHANGES["MaximumRecordAgeInSeconds"] <= 600
@@ -257,7 +257,7 @@ def test_every_log_group_has_the_chosen_retention() -> None:
 
 @pytest.mark.parametrize("kind", ["AWS::DynamoDB::Table", "AWS::SQS::Queue"])
 def test_data_outlives_the_stack(kind: str) -> None:
-    """Only a first deployment that fails deletes it."""
+    """Only a failed first deployment deletes data."""
     found = [resource for resource in RESOURCES.values() if resource["Type"] == kind]
     assert found
     assert {("RetainExceptOnCreate", "Retain")} == {
@@ -266,7 +266,7 @@ def test_data_outlives_the_stack(kind: str) -> None:
 
 
 def test_every_suppression_has_its_reason() -> None:
-    """For checkov in `comment`, for cfn-lint in a YAML comment on the same line."""
+    """The reason for checkov is in `comment`, the one for cfn-lint in a YAML comment on the same line."""
     checkov = [
         skip
         for resource in RESOURCES.values()

@@ -522,7 +522,7 @@ def _tls_context(ca_bundle: str | None) -> SSLContext:
 def _is_intact(response: HTTPResponse, body: bytes) -> bool:
     """Whether a body matches its checksum.
 
-    Some engines send none: then whether it is UTF-8, since msgspec does not check strings that it skips.
+    Some engines send no checksum. The body must then be UTF-8, because msgspec does not check strings that it skips.
     """
     expected = response.headers.get("x-amz-crc32")
     if expected is not None:

@@ -31,7 +31,7 @@ class Revisions:
                 TableName=self._table,
                 Key=table.batch_key(batch_id),
                 UpdateExpression="ADD #revision :one",
-                # Without this, the update would create a deleted batch again, as an item with only a revision.
+                # Without this condition, the update would create a deleted batch again as an item with only a revision.
                 ConditionExpression="attribute_exists(#owner_id)",
                 ExpressionAttributeNames={"#revision": "revision", "#owner_id": "owner_id"},
                 ExpressionAttributeValues={":one": {"N": "1"}},
