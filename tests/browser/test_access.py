@@ -23,7 +23,7 @@ def mixed(count: int) -> list[dict[str, object]]:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_no_state_has_a_serious_problem(tab: Page, api: FakeApi, scheme: Literal["light", "dark"]) -> None:
-    """As axe-core sees it: token form, its error, running, stalled, finished, unavailable, unknown batch."""
+    """Neither the token form and its error, nor a running, stalled, finished, unavailable or unknown batch."""
     tab.emulate_media(color_scheme=scheme)
     tab.goto(api.page())
     expect(tab.get_by_label("API token")).to_be_visible()

@@ -1,7 +1,7 @@
-"""A built function under AWS's runtime interface emulator and runtime client, and nothing else.
+"""A built function under AWS's runtime interface emulator and runtime client.
 
-The emulator comes with the SAM command line. The client is installed into an environment of its own,
-`.venv-runtime`, which has no package that a function imports.
+The emulator comes with the SAM command line. `.venv-runtime` contains what Lambda's runtime contains: its client, boto3
+and urllib3. Every other package that a function imports must come from the layer.
 """
 
 import contextlib

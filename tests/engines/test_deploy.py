@@ -213,7 +213,7 @@ def test_another_function_asks_by_the_alias(stack: Stack, batch_id: str) -> None
 def test_jobs_that_change_make_a_tag_stop_holding(stack: Stack, batch_id: str) -> None:
     """The stream turns the recorder's writes into a new revision long before the tag's minute has passed."""
     batch_id, recorder = unique("batch"), BatchRecorder(stack.jobs_table, stack.dynamodb)
-    # The forecast for these jobs is over an hour, so the estimated completion stays in the future during the test.
+    # The forecast for these jobs is far longer than the test, so the estimated completion stays in the future.
     jobs = recorder.create(batch_id, "demo", ["https://example.com"] * 120, timeout_per_url=300)
     before = settled(stack, batch_id)
     tag = {"If-None-Match": stack.get(batch_id).headers["ETag"]}

@@ -385,7 +385,7 @@ class Revision:
         app._revisions.cache_clear()  # as a new environment has none
 
     def disturbed(self, row: Row, times: int) -> None:
-        """Deliver changes `times` times with faults."""
+        """Run `times` rounds: create batches, and deliver their changes with faults until all are counted."""
         for turn in range(times):
             batches = [f"batch_{row.mode}_{row.rate:g}_{turn}_{number}" for number in range(REVISED)]
             for batch_id in batches:

@@ -26,7 +26,7 @@ MACHINE = {"aarch64": "arm64"}.get(platform.machine(), platform.machine())
 # A comment before a shell block says how it is tested:
 #   <!-- test: prints TEXT -->                      it ends with status 0 and prints the text
 #   <!-- test: runs until stopped; prints TEXT -->  it prints the text, and Ctrl-C ends it
-#   <!-- test: calls ... -->                        it is not run: the commands that it calls, one a line
+#   <!-- test: calls ... -->                        it is not run; the comment lists its commands, one per line
 BLOCK = re.compile(r"(?:^<!-- test: ([^>]*?)\s*-->\n)?^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 

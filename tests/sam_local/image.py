@@ -72,7 +72,7 @@ def _wanted(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
     return None if LEFT_OUT.fullmatch(Path(member.name).name) else member
 
 
-def _add(  # what a tar archive says of a file
+def _add(  # the parameters are the fields of a tar header
     archive: tarfile.TarFile,
     name: str,
     mode: int,

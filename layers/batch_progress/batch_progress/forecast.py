@@ -254,7 +254,8 @@ def _ends(durations: list[float], ages: list[float], free: float, waiting: float
     takes = [seconds + gap for seconds in durations]
     bulk = max(waiting - PLAYED, 0.0) * sum(takes) / QUANTILES
     alone = PLAYED + min(math.ceil(waiting), PLAYED)
-    # For each running job: the index of the first longer duration, how many of these there are, and the age.
+    # For each running job: the index of the first duration longer than its age, the number of durations from there on,
+    # and its age, at most that duration.
     older = [min(bisect_right(durations, age), QUANTILES - 1) for age in ages]
     rests = [(at, QUANTILES - at, min(age, durations[at])) for at, age in zip(older, ages, strict=True)]
     ends = []
