@@ -12,7 +12,7 @@ from batch_progress import errors
 from batch_progress.model import DetailedJob, Job
 from batch_progress.table import ID_PATTERN
 from functions.progress import envelope
-from functions.progress.parameters import MOST_JOBS, HttpParameters
+from functions.progress.parameters import INCLUDES, MOST_JOBS, HttpParameters
 from functions.progress.schema import ErrorAnswer, ProgressAnswer
 from local_cloud.template import read
 
@@ -150,7 +150,7 @@ def _parameters() -> list[dict[str, Any]]:
             "include",
             "query",
             texts,
-            {"type": "array", "minItems": 1, "items": {"type": "string", "enum": ["details", "estimate"]}},
+            {"type": "array", "minItems": 1, "items": {"type": "string", "enum": list(INCLUDES)}},
         ),
         _parameter(
             "If-None-Match",

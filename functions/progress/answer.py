@@ -7,13 +7,13 @@ import msgspec
 from msgspec.structs import replace
 
 from batch_progress.model import Batch, DetailedJob, Job, Page
-from batch_progress.progress import CONFIDENCE, Counts, Estimate, Tally, estimate, poll_after, poll_again
+from batch_progress.progress import CONFIDENCE, Estimate, Progress, Tally, estimate, poll_after, poll_again
 from batch_progress.store import BatchStore, ReadStats
 from functions.progress.coding import Body, Identity, Written
 from functions.progress.cursor import Cursor
 from functions.progress.envelope import rfc3339
 from functions.progress.query import Query
-from functions.progress.schema import EstimateView, ProgressAnswer, ProgressView
+from functions.progress.schema import EstimateView, FailuresView, ProgressAnswer, ProgressView, SummaryView
 from functions.progress.tag import Tag, digest, tags, trusted
 
 _encoder: Final = msgspec.json.Encoder()
@@ -29,8 +29,7 @@ class Answer(msgspec.Struct, frozen=True):
     Attributes:
         body: The encoded envelope.
         batch: The `BATCH` item, which is read before any job.
-        made: When the counts were made, in epoch seconds.
-        estimate: When the batch is expected to end, or ended.
+        progress: The progress of the whole batch.
         poll_after: Seconds until the next poll is worthwhile, `None` if the batch is finished.
         next_cursor: The cursor of the next page, `None` if there is none.
         jobs: The number of jobs in the body.
@@ -38,8 +37,7 @@ class Answer(msgspec.Struct, frozen=True):
 
     body: Written
     batch: Batch
-    made: float
-    estimate: Estimate
+    progress: Progress
     poll_after: int | None
     next_cursor: str | None
     jobs: int
@@ -69,29 +67,29 @@ def full_answer(
     """
     listing = Listing(query, body)
     if query.cursor is None:
-        batch, pages = store.read(query.batch_id, owner_id, clock(), stats, detailed=query.details)
+        began = clock()
+        batch, pages = store.read(query.batch_id, owner_id, began, stats, detailed=query.details)
         tally = Tally(batch)
         for page in pages:
             tally.add(page)
             listing.add(page)
         counts = tally.counts()
         now = clock()
-        expected = estimate(batch, counts, tally.observed(), now)
+        progress = Progress(began, counts, estimate(batch, counts, tally.observed(), now), tally.summary())
     else:
         batch = store.batch(query.batch_id, owner_id, clock(), stats)
-        counts, expected = query.cursor.counts, query.cursor.estimate
         for page in _later_pages(store, query, query.cursor, stats):
             listing.add(page)
             if listing.full:
                 break
         now = clock()
-    written, next_cursor = listing.written(counts, expected)
+        progress = Progress(now, query.cursor.counts, query.cursor.estimate, None)
+    written, next_cursor = listing.written(progress)
     return Answer(
         body=written,
         batch=batch,
-        made=now,
-        estimate=expected,
-        poll_after=poll_after(expected, now),
+        progress=progress,
+        poll_after=poll_after(progress.estimate, now),
         next_cursor=next_cursor,
         jobs=listing.jobs,
     )
@@ -204,17 +202,17 @@ class Listing:
         self.jobs += len(jobs)
         return True
 
-    def written(self, counts: Counts, expected: Estimate) -> tuple[Written, str | None]:
+    def written(self, progress: Progress) -> tuple[Written, str | None]:
         """Return the envelope with the jobs that fit, and the cursor of the next page."""
         cursor = None
         if self.full and self._last is not None:
-            cursor = Cursor.behind(self._last, counts, expected).encode(self._query.batch_id)
-        before, jobs, after = self._envelope(counts, expected, cursor).partition(_JOBS)
+            cursor = Cursor.behind(self._last, progress.counts, progress.estimate).encode(self._query.batch_id)
+        before, jobs, after = self._envelope(progress, cursor).partition(_JOBS)
         return self._body.write(before + jobs, after), cursor
 
-    def _envelope(self, counts: Counts, expected: Estimate, cursor: str | None) -> bytes:
+    def _envelope(self, progress: Progress, cursor: str | None) -> bytes:
         """Return the envelope without jobs."""
-        query = self._query
+        query, counts, expected = self._query, progress.counts, progress.estimate
         view = ProgressView(
             batch_id=query.batch_id,
             total_urls=counts.total_urls,
@@ -225,6 +223,7 @@ class Listing:
             estimated_completion=rfc3339(expected.completion),
             jobs=msgspec.Raw(b"[]"),
             estimate=_estimate_view(expected) if query.estimate else msgspec.UNSET,
+            summary=_summary_view(progress) if query.summary else msgspec.UNSET,
             next_cursor=cursor if query.paged or cursor else msgspec.UNSET,
         )
         return _encoder.encode(ProgressAnswer(success=True, data=view))
@@ -240,4 +239,15 @@ def _estimate_view(expected: Estimate) -> EstimateView:
         earliest=rfc3339(expected.earliest),
         latest=rfc3339(expected.latest),
         confidence=CONFIDENCE,
+    )
+
+
+def _summary_view(progress: Progress) -> SummaryView | msgspec.UnsetType:
+    summary = progress.summary
+    if summary is None:
+        return msgspec.UNSET
+    return SummaryView(
+        statuses=summary.statuses,
+        failures=[FailuresView(error_code=each.error_code, jobs=each.jobs) for each in summary.failures],
+        as_of=rfc3339(int(progress.as_of)),
     )

@@ -138,7 +138,7 @@ def batch_progress(batch_id: str) -> Response[str]:
             return _not_modified(same)
     answer = full_answer(_store(), query, owner_id, time.time, log.reads, Gzip() if gzip else Identity())
     log.jobs = answer.jobs
-    return _ok(answer, request, Tag.of(answer.batch, query, answer.estimate, made=answer.made, gzip=gzip))
+    return _ok(answer, request, Tag.of(answer.batch, query, answer.progress, gzip=gzip))
 
 
 @app.not_found

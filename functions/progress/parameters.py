@@ -14,7 +14,7 @@ from functions.progress.query import Query
 
 MOST_JOBS: Final = 1_000
 
-_INCLUDES: Final = ("details", "estimate")
+INCLUDES: Final = ("details", "estimate", "summary")
 _LIMIT_RULE: Final = f"must be a whole number from 0 to {MOST_JOBS}"
 _limit = re.compile(r"[0-9]{1,4}\Z")
 # An answer lists at most this many invalid fields.
@@ -48,7 +48,7 @@ def _statuses(value: object) -> frozenset[JobStatus]:
 
 
 def _includes(value: object) -> frozenset[str]:
-    return _chosen(value, _INCLUDES)
+    return _chosen(value, INCLUDES)
 
 
 def _most_jobs(value: object) -> int:
@@ -106,7 +106,7 @@ class HttpParameters(BaseModel):
         BeforeValidator(_includes),
         Field(
             description="`details` adds the times and the error of each job; `estimate` adds the interval of "
-            "`estimated_completion`."
+            "`estimated_completion`; `summary` adds the jobs by status and the reasons of failures, on the first page."
         ),
     ] = frozenset()
 
@@ -119,6 +119,7 @@ class HttpParameters(BaseModel):
             cursor=self.cursor,
             details="details" in self.include,
             estimate="estimate" in self.include,
+            summary="summary" in self.include,
         )
 
 

@@ -16,6 +16,7 @@ class Query(msgspec.Struct, frozen=True):
         cursor: The end of the previous page; `None` for the first page.
         details: Whether to add the times and the error to each job.
         estimate: Whether to add the estimate's basis and interval.
+        summary: Whether to add the jobs by status and the reasons of failures.
     """
 
     batch_id: str
@@ -24,6 +25,7 @@ class Query(msgspec.Struct, frozen=True):
     cursor: Cursor | None = None
     details: bool = False
     estimate: bool = False
+    summary: bool = False
 
     @property
     def paged(self) -> bool:

@@ -4,7 +4,8 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from batch_progress.progress import Basis
+from batch_progress.progress import LONGEST_CODE, MOST_FAILURES, Basis
+from batch_progress.table import WORKER_LOST, JobStatus
 
 # The schemas of jobs in the OpenAPI document.
 JOB_SCHEMA = "#/components/schemas/Job"
@@ -31,7 +32,7 @@ class EstimateView(msgspec.Struct, frozen=True):
         msgspec.Meta(
             description="`declared`: no job has ended, so the estimate relies on the declared workers and timeout, or "
             "on defaults. `observed`: at least one job has ended. `stalled`: some jobs have not ended, but none has "
-            "started or ended for longer than a job may take. `finished`: all jobs have ended; `earliest`, `latest` "
+            "moved for longer than a job may take. `finished`: all jobs have ended; `earliest`, `latest` "
             "and `estimated_completion` are equal."
         ),
     ]
@@ -40,6 +41,49 @@ class EstimateView(msgspec.Struct, frozen=True):
     confidence: Annotated[
         float,
         msgspec.Meta(description="The probability that the batch ends between `earliest` and `latest`."),
+    ]
+
+
+class FailuresView(msgspec.Struct, frozen=True):
+    """Jobs that failed for one reason."""
+
+    error_code: Annotated[
+        str | None,
+        msgspec.Meta(
+            description=f"Their error code, cut to {LONGEST_CODE} characters. `null`: they have none. `{WORKER_LOST}`: "
+            "their worker showed no sign of life for longer than the batch allows."
+        ),
+    ]
+    jobs: Annotated[int, msgspec.Meta(ge=1, description="The number of jobs.")]
+
+
+class SummaryView(msgspec.Struct, frozen=True):
+    """The jobs by status, and the reasons of failures."""
+
+    statuses: Annotated[
+        dict[JobStatus, Natural],
+        msgspec.Meta(
+            description="The number of jobs of each status. They sum to `total_urls`: declared URLs without a job are "
+            "`pending`, or `cancelled` if the batch is cancelled.",
+            extra_json_schema={
+                "properties": {status: {"type": "integer", "minimum": 0} for status in JobStatus},
+                "required": list(JobStatus),
+            },
+        ),
+    ]
+    failures: Annotated[
+        list[FailuresView],
+        msgspec.Meta(
+            description=f"The {MOST_FAILURES} most frequent error codes of jobs whose status is `failed`, the most "
+            "frequent first."
+        ),
+    ]
+    as_of: Annotated[
+        Moment,
+        msgspec.Meta(
+            description="When the jobs were counted. An answer with `limit` may give the last count of a large batch: "
+            f"all counts and the estimate are then of this moment. {_MOMENT_FORMAT}"
+        ),
     ]
 
 
@@ -52,11 +96,18 @@ class ProgressView(msgspec.Struct, frozen=True):
         msgspec.Meta(description="The declared number of URLs, or the number of jobs if that is larger."),
     ]
     completed: Annotated[Natural, msgspec.Meta(description="Jobs whose status is `completed`.")]
-    failed: Annotated[Natural, msgspec.Meta(description="Jobs whose status is `failed` or `cancelled`.")]
+    failed: Annotated[
+        Natural,
+        msgspec.Meta(
+            description="Jobs whose status is `failed` or `cancelled`; in a cancelled batch also the declared URLs "
+            "without a job."
+        ),
+    ]
     pending: Annotated[
         Natural,
         msgspec.Meta(
-            description="Jobs whose status is `pending` or `processing`, and declared URLs that have no job yet."
+            description="Jobs whose status is `pending` or `processing`, and declared URLs that have no job yet unless "
+            "the batch is cancelled."
         ),
     ]
     total_items_extracted: Annotated[
@@ -65,8 +116,8 @@ class ProgressView(msgspec.Struct, frozen=True):
     estimated_completion: Annotated[
         Moment,
         msgspec.Meta(
-            description="When the batch is expected to end. Of a finished batch: when its last job ended, or if no end "
-            f"is recorded, when the batch was created. {_MOMENT_FORMAT}"
+            description="When the batch is expected to end. Of a finished batch: when its last job ended or the batch "
+            f"was cancelled, or if neither is recorded, when the batch was created. {_MOMENT_FORMAT}"
         ),
     ]
     # Jobs are encoded page by page as they are read, and inserted as raw JSON.
@@ -81,6 +132,10 @@ class ProgressView(msgspec.Struct, frozen=True):
         ),
     ]
     estimate: EstimateView | msgspec.UnsetType = msgspec.UNSET
+    summary: Annotated[
+        SummaryView | msgspec.UnsetType,
+        msgspec.Meta(description="With `include=summary`, on the first page only."),
+    ] = msgspec.UNSET
     next_cursor: Annotated[
         str | msgspec.UnsetType | None,
         msgspec.Meta(

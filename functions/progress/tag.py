@@ -13,7 +13,7 @@ from typing import Final, Self
 import msgspec
 
 from batch_progress.model import Batch
-from batch_progress.progress import Basis, Estimate
+from batch_progress.progress import Basis, Progress
 from functions.progress.query import Query
 
 # A client that sends a tag sees a change within this time, even if the revision is not increased.
@@ -32,11 +32,16 @@ class Tag(msgspec.Struct, frozen=True):
     digest: str
 
     @classmethod
-    def of(cls, batch: Batch, query: Query, expected: Estimate, *, made: float, gzip: bool) -> Self:
+    def of(cls, batch: Batch, query: Query, progress: Progress, *, gzip: bool) -> Self:
         """Make the tag of a full answer."""
+        expected = progress.estimate
         moving = expected.basis not in (Basis.FINISHED, Basis.STALLED)
         finished = expected.basis is Basis.FINISHED
-        return cls(int(made), expected.completion if moving else 0, digest(batch, query, gzip=gzip, finished=finished))
+        return cls(
+            int(progress.as_of),
+            expected.completion if moving else 0,
+            digest(batch, query, gzip=gzip, finished=finished),
+        )
 
     def __str__(self) -> str:
         """Return the value of the `ETag` header."""

@@ -18,7 +18,7 @@ QUERY: dict[str, dict[str, Any]] = {one["name"]: one["schema"] for one in PATH["
 def test_every_query_parameter_is_parsed_validated_and_in_the_document() -> None:
     assert set(PARAMETERS) == QUERY.keys()
     assert set(PARAMETERS) == parameters.HttpParameters.model_fields.keys() - {"batch_id"}
-    assert list(parameters._INCLUDES) == QUERY["include"]["items"]["enum"]
+    assert list(parameters.INCLUDES) == QUERY["include"]["items"]["enum"]
 
 
 def subclasses(kind: type[BatchProgressError]) -> Iterator[type[BatchProgressError]]:

@@ -1,11 +1,13 @@
 """Counts, estimates and polling intervals from jobs."""
 
 import math
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from batch_progress.forecast import time_left
 from batch_progress.model import Batch, Job, Page
@@ -27,6 +29,8 @@ def page(*jobs: tuple[str, float | None, float | None], items: int = 0) -> Page:
         [Job(f"job_{number}", "u", status, items) for number, (status, _, _) in enumerate(jobs)],
         [at(started) for _, started, _ in jobs],
         [at(finished) for _, _, finished in jobs],
+        [None] * len(jobs),
+        [None] * len(jobs),
     )
 
 
@@ -53,6 +57,71 @@ def test_counts(statuses: list[list[JobStatus]], declared: int) -> None:
     assert counts.pending >= 0
     assert 2 * len(everything) == counts.total_items_extracted
     assert (counts.pending == 0) == counts.finished
+
+
+@given(
+    statuses=st.lists(st.lists(st.sampled_from(JobStatus), max_size=9), max_size=4),
+    declared=st.integers(0, 40),
+    cancelled=st.booleans(),
+)
+def test_the_summary_adds_up(statuses: list[list[JobStatus]], declared: int, *, cancelled: bool) -> None:
+    """The statuses sum to the total. URLs without a job are pending, or cancelled if the batch is."""
+    pages = [page(*((status, None, None) for status in some)) for some in statuses]
+    everything = [status for some in statuses for status in some]
+    batch = Batch("b", "demo", declared, cancelled_at=at(0) if cancelled else None)
+    added = tally(*pages, batch=batch)
+    counts, summary = added.counts(), added.summary()
+    absent = Counter({JobStatus.CANCELLED if cancelled else JobStatus.PENDING: max(declared - len(everything), 0)})
+    assert dict.fromkeys(JobStatus, 0) | Counter(everything) + absent == summary.statuses
+    assert list(JobStatus) == list(summary.statuses)
+    assert counts.total_urls == sum(summary.statuses.values())
+    assert counts.completed == summary.statuses[JobStatus.COMPLETED]
+    assert counts.failed == summary.statuses[JobStatus.FAILED] + summary.statuses[JobStatus.CANCELLED]
+
+
+def failed(*codes: str | None) -> Page:
+    """Return failed jobs with these error codes."""
+    return replace(page(*(("failed", None, None) for _ in codes)), error_codes=list(codes))
+
+
+def test_failures_are_counted_by_reason() -> None:
+    """The most frequent first, then in the order of the code; no code comes last among equals."""
+    summary = tally(failed("B", None, "TIMEOUT"), failed("A", "TIMEOUT"), failed(None, "B", "A")).summary()
+    expected = [("A", 2), ("B", 2), ("TIMEOUT", 2), (None, 2)]
+    assert expected == [(each.error_code, each.jobs) for each in summary.failures]
+
+
+def test_only_failed_jobs_have_a_reason() -> None:
+    """A job that is done by another attempt may still have the code of the first one."""
+    other = page(("completed", None, None), ("cancelled", None, None), ("processing", None, None))
+    assert [] == tally(replace(other, error_codes=["TIMEOUT"] * 3)).summary().failures
+
+
+def test_the_ten_most_frequent_reasons_are_told() -> None:
+    """Codes are cut to 100 characters first, and those equal after it are one."""
+    codes = [f"CODE_{number:02}" for number in range(12) for _ in range(12 - number)]
+    long = ["x" * 100 + str(number) for number in range(13)]
+    failures = tally(failed(*codes, *long)).summary().failures
+    assert [("x" * 100, 13), *((f"CODE_{number:02}", 12 - number) for number in range(9))] == [
+        (each.error_code, each.jobs) for each in failures
+    ]
+
+
+def test_a_cancelled_batch_ends_when_it_was_cancelled() -> None:
+    """Or with its last job, whichever is later."""
+    batch = Batch("b", "demo", 3, at(0), cancelled_at=at(40))
+    ends: list[tuple[float | None, float]] = [(30, 40), (50, 50), (None, 40)]
+    for finished, end in ends:
+        added = tally(page(("cancelled", None, finished)), batch=batch)
+        second = int(CREATED.timestamp() + end)
+        expected = Estimate(Basis.FINISHED, second, second, second)
+        assert expected == estimate(batch, added.counts(), added.observed(), NOW)
+
+
+def test_a_sign_of_life_is_a_move() -> None:
+    """A batch whose only job reports is not stalled."""
+    moved = replace(page(("processing", 10, None)), seen=[at(95)])
+    assert at(95) == tally(moved).observed().last_moved
 
 
 def test_what_the_times_tell() -> None:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import pytest
 
 from batch_progress.model import Batch
-from batch_progress.progress import Basis, Counts, Estimate
+from batch_progress.progress import Basis, Counts, Estimate, Progress
 from batch_progress.table import JobStatus
 from functions.progress.cursor import Cursor
 from functions.progress.query import Query
@@ -14,7 +14,7 @@ from functions.progress.tag import TRUSTED_SECONDS, Tag, digest, tags, trusted
 
 NOW = 1_734_345_002.75
 DIGEST = "0123456789abcdef01234567"
-BATCH = Batch("batch", "owner", 10, datetime(2024, 12, 16, tzinfo=UTC), 3, 30.0, 7, 1_800_000_000.0)
+BATCH = Batch("batch", "owner", 10, datetime(2024, 12, 16, tzinfo=UTC), 3, 30.0, expires_at=1_800_000_000.0, revision=7)
 QUERY = Query("batch")
 CURSOR = Cursor.behind("a", Counts(10, 7, 1, 245), Estimate(Basis.OBSERVED, 1, 0, 2))
 
@@ -57,7 +57,8 @@ def test_a_forecast_ends_the_trust(eta: float, *, good: bool) -> None:
     ("basis", "eta"), [(Basis.DECLARED, 99), (Basis.OBSERVED, 99), (Basis.STALLED, 0), (Basis.FINISHED, 0)]
 )
 def test_only_a_forecast_that_holds_still_is_in_the_tag(basis: Basis, eta: int) -> None:
-    tag = Tag.of(BATCH, QUERY, Estimate(basis, 99, 50, 150), made=NOW, gzip=True)
+    progress = Progress(NOW, Counts(10, 7, 1, 245), Estimate(basis, 99, 50, 150), None)
+    tag = Tag.of(BATCH, QUERY, progress, gzip=True)
     finished = basis is Basis.FINISHED
     assert Tag(int(NOW), eta, digest(BATCH, QUERY, gzip=True, finished=finished)) == tag
 
@@ -73,6 +74,8 @@ def test_the_digest_has_everything_that_an_answer_depends_on() -> None:
         replace(BATCH, created_at=None),
         replace(BATCH, parallel_jobs=4),
         replace(BATCH, timeout_per_url=31.0),
+        replace(BATCH, lost_after=90.0),
+        replace(BATCH, cancelled_at=datetime(2024, 12, 16, tzinfo=UTC)),
         replace(BATCH, revision=8),
         replace(BATCH, expires_at=None),
     ]
@@ -85,6 +88,7 @@ def test_the_digest_has_everything_that_an_answer_depends_on() -> None:
         replace(QUERY, cursor=CURSOR),
         replace(QUERY, details=True),
         replace(QUERY, estimate=True),
+        replace(QUERY, summary=True),
     ]
     digests = [digest(batch, QUERY, gzip=False, finished=False) for batch in batches]
     digests += [digest(BATCH, query, gzip=False, finished=False) for query in queries]

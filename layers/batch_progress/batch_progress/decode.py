@@ -63,14 +63,22 @@ class Item(msgspec.Struct, gc=False, frozen=True):
     status: Status | None = None
     items_extracted: Count | None = None
     started_at: Time | None = None
+    seen_at: Time | None = None
     finished_at: Time | None = None
+    error_code: Text | None = None
+    attempt: Count | None = None
     owner_id: Text | None = None
     total_urls: Count | None = None
     created_at: Time | None = None
     parallel_jobs: Count | None = None
     timeout_per_url: Seconds | None = None
-    revision: Count | None = None
+    lost_after: Seconds | None = None
+    cancelled_at: Time | None = None
     expires_at: Seconds | None = None
+    revision: Count | None = None
+    counted: Text | None = None
+    counted_at: Seconds | None = None
+    counting: Seconds | None = None
 
 
 class DetailedItem(Item, gc=False, frozen=True):
@@ -78,7 +86,6 @@ class DetailedItem(Item, gc=False, frozen=True):
 
     started_at: Text | None = None  # type: ignore[assignment]  # the same attribute, undecoded
     finished_at: Text | None = None  # type: ignore[assignment]  # the same
-    error_code: Text | None = None
     error_message: Text | None = None
 
 

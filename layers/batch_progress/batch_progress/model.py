@@ -46,14 +46,25 @@ class DetailedJob(Job, frozen=True, gc=False):
 
 
 class Page(msgspec.Struct, frozen=True):
-    """A page of a batch's jobs, in the order of `job_id`, with the times of each.
+    """A page of a batch's jobs, in the order of `job_id`.
 
-    The three lists are parallel. A time is `None` if it is not recorded.
+    The lists are parallel. A value is `None` if it is not recorded.
+
+    Attributes:
+        jobs: The jobs.
+        started: When each was started.
+        finished: When each ended.
+        seen: When the worker of each last showed a sign of life.
+        error_codes: The kind of each failure.
+        attempts: The number of the latest attempt of each, from 1; empty unless the page was read for the supervisor.
     """
 
     jobs: list[Job]
     started: list[datetime | None]
     finished: list[datetime | None]
+    seen: list[datetime | None]
+    error_codes: list[str | None]
+    attempts: list[int | None] = []
 
 
 class Batch(msgspec.Struct, frozen=True):
@@ -66,8 +77,10 @@ class Batch(msgspec.Struct, frozen=True):
         created_at: When it was created, `None` if not recorded.
         parallel_jobs: The declared number of workers, `None` if not declared.
         timeout_per_url: The declared time limit of a job in seconds, `None` if not declared.
-        revision: Increases with the changes of jobs, 0 before the first.
+        lost_after: A running job without a sign of life for this many seconds is lost; `None` if no job ever is.
+        cancelled_at: When the batch was cancelled, `None` if it was not. Declared URLs without a job have then ended.
         expires_at: The batch counts as deleted from this time, in epoch seconds; `None` for never.
+        revision: Increases with the changes of jobs, 0 before the first.
     """
 
     batch_id: str
@@ -76,5 +89,7 @@ class Batch(msgspec.Struct, frozen=True):
     created_at: datetime | None = None
     parallel_jobs: int | None = None
     timeout_per_url: float | None = None
-    revision: int = 0
+    lost_after: float | None = None
+    cancelled_at: datetime | None = None
     expires_at: float | None = None
+    revision: int = 0

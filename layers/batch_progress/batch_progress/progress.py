@@ -29,7 +29,7 @@ class Counts(msgspec.Struct, frozen=True):
     Attributes:
         total_urls: The declared total, or the number of jobs if that is larger.
         completed: Jobs whose status is `completed`.
-        failed: Jobs whose status is `failed` or `cancelled`.
+        failed: Jobs whose status is `failed` or `cancelled`, and the declared URLs without a job of a cancelled batch.
         total_items_extracted: The items of all jobs, whatever their status.
     """
 
@@ -49,6 +49,36 @@ class Counts(msgspec.Struct, frozen=True):
         return self.pending == 0
 
 
+class Failures(msgspec.Struct, frozen=True):
+    """Jobs that failed for one reason.
+
+    Attributes:
+        error_code: Their error code, cut to `LONGEST_CODE` characters; `None` if they have none.
+        jobs: The number of jobs.
+    """
+
+    error_code: str | None
+    jobs: int
+
+
+class Summary(msgspec.Struct, frozen=True):
+    """What the counts do not tell.
+
+    Attributes:
+        statuses: The number of jobs of each status. They sum to `total_urls`: declared URLs without a job are
+            `pending`, or `cancelled` in a cancelled batch.
+        failures: The most frequent reasons of jobs whose status is `failed`, the most frequent first, at most
+            `MOST_FAILURES`.
+    """
+
+    statuses: dict[JobStatus, int]
+    failures: list[Failures]
+
+
+LONGEST_CODE: Final = 100
+MOST_FAILURES: Final = 10
+
+
 class Observed(msgspec.Struct, frozen=True):
     """The times of a batch's jobs.
 
@@ -56,7 +86,7 @@ class Observed(msgspec.Struct, frozen=True):
         durations: Seconds that jobs took to complete or fail; an even sample if the batch is large.
         started: When each running job started, `None` if not recorded.
         last_finished: The latest recorded end of a job, `None` if there is none.
-        last_moved: The latest recorded start or end of a job, `None` if there is none.
+        last_moved: The latest recorded start, sign of life or end of a job, `None` if there is none.
     """
 
     durations: list[float]
@@ -72,10 +102,12 @@ class Tally:
         self._batch = batch
         self._stride = max(1, batch.total_urls // _SAMPLE)
         self._statuses: Counter[str] = Counter()
+        self._failures: Counter[str | None] = Counter()
         self._items = 0
         self._durations: list[float] = []
         self._running: list[datetime | None] = []
         self._last_started: datetime | None = None
+        self._last_seen: datetime | None = None
         self._last_finished: datetime | None = None
 
     def add(self, page: Page) -> None:
@@ -83,7 +115,16 @@ class Tally:
         statuses = [job.status for job in page.jobs]
         self._statuses.update(statuses)
         self._items += sum([job.items_extracted for job in page.jobs])
+        if JobStatus.FAILED in statuses:
+            self._failures.update(
+                [
+                    code and code[:LONGEST_CODE]
+                    for status, code in zip(statuses, page.error_codes, strict=True)
+                    if status == JobStatus.FAILED
+                ]
+            )
         self._last_started = _latest((self._last_started, *page.started))
+        self._last_seen = _latest((self._last_seen, *page.seen))
         self._last_finished = _latest((self._last_finished, *page.finished))
         self._running += [
             started for status, started in zip(statuses, page.started, strict=True) if status == JobStatus.PROCESSING
@@ -97,15 +138,28 @@ class Tally:
 
     def counts(self) -> Counts:
         """Return the counts of the added pages."""
+        statuses = self._all_statuses()
         counted: Counter[str] = Counter()
-        for status, jobs in self._statuses.items():
-            counted[JobStatus(status).counted_as] += jobs
+        for status, jobs in statuses.items():
+            counted[status.counted_as] += jobs
         return Counts(
-            total_urls=max(self._batch.total_urls, counted.total()),
+            total_urls=counted.total(),
             completed=counted["completed"],
             failed=counted["failed"],
             total_items_extracted=self._items,
         )
+
+    def summary(self) -> Summary:
+        """Return the summary of the added pages."""
+        failures = sorted(self._failures.items(), key=_most_frequent_first)
+        return Summary(self._all_statuses(), [Failures(code, jobs) for code, jobs in failures[:MOST_FAILURES]])
+
+    def _all_statuses(self) -> dict[JobStatus, int]:
+        """Return the number of jobs of each status, with the declared URLs that have no job."""
+        statuses = {status: self._statuses[status] for status in JobStatus}
+        absent = max(self._batch.total_urls - self._statuses.total(), 0)
+        statuses[JobStatus.PENDING if self._batch.cancelled_at is None else JobStatus.CANCELLED] += absent
+        return statuses
 
     def observed(self) -> Observed:
         """Return the times of the added pages."""
@@ -113,8 +167,13 @@ class Tally:
             durations=self._durations,
             started=self._running,
             last_finished=self._last_finished,
-            last_moved=_latest((self._last_started, self._last_finished)),
+            last_moved=_latest((self._last_started, self._last_seen, self._last_finished)),
         )
+
+
+def _most_frequent_first(failures: tuple[str | None, int]) -> tuple[int, bool, str]:
+    code, jobs = failures
+    return -jobs, code is None, code or ""
 
 
 def _ran(status: JobStatus) -> bool:
@@ -161,6 +220,22 @@ class Estimate(msgspec.Struct, frozen=True):
     latest: int
 
 
+class Progress(msgspec.Struct, frozen=True):
+    """The progress of a whole batch.
+
+    Attributes:
+        as_of: When its jobs were counted, in epoch seconds.
+        counts: Its counts.
+        estimate: When it is expected to end, or ended.
+        summary: What the counts do not tell; `None` if it is not known.
+    """
+
+    as_of: float
+    counts: Counts
+    estimate: Estimate
+    summary: Summary | None
+
+
 def estimate(batch: Batch, counts: Counts, observed: Observed, now: float) -> Estimate:
     """Estimate when a batch ends.
 
@@ -171,7 +246,7 @@ def estimate(batch: Batch, counts: Counts, observed: Observed, now: float) -> Es
         now: Epoch seconds.
     """
     if counts.finished:
-        ended = observed.last_finished or batch.created_at
+        ended = _latest((observed.last_finished, batch.cancelled_at)) or batch.created_at
         at = _second(floor(now if ended is None else _epoch(ended)))
         return Estimate(Basis.FINISHED, at, at, at)
     running = [0.0 if started is None else now - _epoch(started) for started in observed.started]
@@ -191,7 +266,7 @@ def estimate(batch: Batch, counts: Counts, observed: Observed, now: float) -> Es
 
 
 def _stalled(batch: Batch, observed: Observed, now: float) -> bool:
-    """Whether no job has started or ended for longer than a job may take."""
+    """Whether no job has started, shown a sign of life or ended for longer than a job may take."""
     moved = observed.last_moved or batch.created_at
     longest = batch.timeout_per_url or max(DEFAULT_TIMEOUT_SECONDS, max(observed.durations, default=0.0))
     return moved is not None and now - _epoch(moved) > longest

@@ -12,7 +12,7 @@ from batch_progress.model import Batch, DetailedJob, Job, Page
 from batch_progress.table import AFTER_JOBS, BATCH_KEY, DETAIL_ATTRIBUTES, JOB_PREFIX, JobStatus
 
 _PREFIX_LENGTH: Final = len(JOB_PREFIX)
-_BATCH_ATTRIBUTES: Final = ("sk", *table.BATCH_ATTRIBUTES)
+_BATCH_ATTRIBUTES: Final = ("sk", *table.BATCH_ATTRIBUTES, "revision")
 _JOB_ATTRIBUTES: Final = ("sk", *table.JOB_ATTRIBUTES)
 _JOB_VALUES: Final = frozenset((*_JOB_ATTRIBUTES, *DETAIL_ATTRIBUTES))
 
@@ -187,8 +187,10 @@ def _visible(item: decode.Item, batch_id: str, owner_id: str | None, now: float)
         created_at=item.created_at.S if item.created_at else None,
         parallel_jobs=(item.parallel_jobs.N or None) if item.parallel_jobs else None,
         timeout_per_url=(item.timeout_per_url.N or None) if item.timeout_per_url else None,
-        revision=item.revision.N if item.revision else 0,
+        lost_after=(item.lost_after.N or None) if item.lost_after else None,
+        cancelled_at=item.cancelled_at.S if item.cancelled_at else None,
         expires_at=item.expires_at.N if item.expires_at else None,
+        revision=item.revision.N if item.revision else 0,
     )
     gone = batch.expires_at is not None and batch.expires_at <= now
     if gone or (owner_id is not None and batch.owner_id != owner_id):
@@ -234,6 +236,8 @@ def _page(answer: decode.QueryPage[Any], stats: ReadStats, *, detailed: bool) ->
         jobs,
         [item.started_at and item.started_at.S for item in items],
         [item.finished_at and item.finished_at.S for item in items],
+        [item.seen_at and item.seen_at.S for item in items],
+        [item.error_code and item.error_code.S for item in items],
     )
 
 
@@ -254,8 +258,9 @@ def _detailed_page(items: list[decode.DetailedItem], stats: ReadStats) -> Page:
     started = decode.moments([item.started_at.S if item.started_at else None for item in items])
     finished = decode.moments([item.finished_at.S if item.finished_at else None for item in items])
     stats.malformed.update(_incomplete(items))
+    error_codes = [item.error_code.S if item.error_code else None for item in items]
     jobs: list[Job] = []
-    for item, started_at, finished_at in zip(items, started, finished, strict=True):
+    for item, started_at, finished_at, error_code in zip(items, started, finished, error_codes, strict=True):
         if (item.started_at and not started_at) or (item.finished_at and not finished_at):
             stats.malformed.add(item.sk.S)
         jobs.append(
@@ -266,8 +271,8 @@ def _detailed_page(items: list[decode.DetailedItem], stats: ReadStats) -> Page:
                 item.items_extracted.N if item.items_extracted else 0,
                 item.started_at.S if item.started_at and started_at else None,
                 item.finished_at.S if item.finished_at and finished_at else None,
-                item.error_code.S if item.error_code else None,
+                error_code,
                 item.error_message.S if item.error_message else None,
             ),
         )
-    return Page(jobs, started, finished)
+    return Page(jobs, started, finished, [item.seen_at.S if item.seen_at else None for item in items], error_codes)

@@ -21,7 +21,7 @@ type AttributeType = Literal["S", "N"]
 type Item = dict[str, dict[str, str]]
 
 KEY_ATTRIBUTES: Final[Mapping[str, AttributeType]] = MappingProxyType({"batch_id": "S", "sk": "S"})
-# Attributes of `BATCH` items.
+# Attributes of `BATCH` items that any writer may set.
 BATCH_ATTRIBUTES: Final[Mapping[str, AttributeType]] = MappingProxyType(
     {
         "owner_id": "S",
@@ -29,25 +29,43 @@ BATCH_ATTRIBUTES: Final[Mapping[str, AttributeType]] = MappingProxyType(
         "created_at": "S",
         "parallel_jobs": "N",
         "timeout_per_url": "N",
-        "revision": "N",
+        "lost_after": "N",
+        "cancelled_at": "S",
         "expires_at": "N",
     }
+)
+# Attributes of `BATCH` items that only the functions write: how often the jobs have changed, the last count of a large
+# batch, when that was made, and until when another count of it is being made.
+OWN_ATTRIBUTES: Final[Mapping[str, AttributeType]] = MappingProxyType(
+    {"revision": "N", "counted": "S", "counted_at": "N", "counting": "N"}
 )
 # Attributes of `BATCH` items that only the recorder writes and reads.
 RECORDER_ATTRIBUTES: Final[Mapping[str, AttributeType]] = MappingProxyType({"made_from": "S"})
 # Attributes of `JOB#` items that every answer needs.
 JOB_ATTRIBUTES: Final[Mapping[str, AttributeType]] = MappingProxyType(
-    {"url": "S", "status": "S", "items_extracted": "N", "started_at": "S", "finished_at": "S"}
+    {
+        "url": "S",
+        "status": "S",
+        "items_extracted": "N",
+        "started_at": "S",
+        "seen_at": "S",
+        "finished_at": "S",
+        "error_code": "S",
+    }
 )
 # Attributes of `JOB#` items that only `include=details` needs.
-DETAIL_ATTRIBUTES: Final[Mapping[str, AttributeType]] = MappingProxyType({"error_code": "S", "error_message": "S"})
+DETAIL_ATTRIBUTES: Final[Mapping[str, AttributeType]] = MappingProxyType({"error_message": "S"})
+# Attributes of `JOB#` items that only the recorder and the supervisor need.
+ATTEMPT_ATTRIBUTES: Final[Mapping[str, AttributeType]] = MappingProxyType({"attempt": "N"})
 
 _TYPES: Final = {
     **KEY_ATTRIBUTES,
     **BATCH_ATTRIBUTES,
+    **OWN_ATTRIBUTES,
     **RECORDER_ATTRIBUTES,
     **JOB_ATTRIBUTES,
     **DETAIL_ATTRIBUTES,
+    **ATTEMPT_ATTRIBUTES,
 }
 
 
@@ -76,6 +94,9 @@ class JobStatus(StrEnum):
 
 # The statuses of jobs that have ended.
 ENDED: Final = frozenset(status for status in JobStatus if status.counted_as != "pending")
+
+# The error code of a job whose worker has shown no sign of life for `lost_after`.
+WORKER_LOST: Final = "WORKER_LOST"
 
 # Batch ids, and the job ids that the recorder accepts. Other writers may use any job id that fits a sort key.
 ID_PATTERN: Final = "[A-Za-z0-9_-]{1,128}"
