@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batch_progress.forecast import Forecast, time_left
+from batch_progress.forecast import Forecast, time_left, time_left_from_samples
 from batch_progress.table import DEFAULT_TIMEOUT_SECONDS
 
 SECONDS = st.floats(min_value=0, max_value=1e5)
@@ -295,3 +295,26 @@ def test_a_straggler_may_take_as_long_again() -> None:
     made = time_left([5.0] * 40, [25.0], 0, workers=3, timeout=60)
     assert made.median > 0.5
     assert made.high > 5
+
+
+@settings(max_examples=50, deadline=None)
+@given(JOBS, JOBS, st.integers(-5, 45), st.integers(-5, 45), st.integers(0, 200))
+def test_a_sample_stands_for_at_least_its_own_jobs(
+    finished: list[float], running: list[float], ran: int, busy: int, pending: int
+) -> None:
+    """Smaller numbers are ignored."""
+    ran, busy = min(ran, len(finished)), min(busy, len(running))
+    made = time_left_from_samples(finished, running, pending, ran=ran, busy=busy, workers=4, timeout=60)
+    assert time_left(finished, running, pending, workers=4, timeout=60) == made
+
+
+@pytest.mark.parametrize(("pending", "workers"), [(0, None), (1_000, None), (30_000, 8_000), (30_000, 9_000)])
+def test_samples_make_the_forecast_of_all_jobs(pending: int, workers: int | None) -> None:
+    """Within 5%, and the range at most a fifth wider or narrower: every eighth ended job, every 40th running one."""
+    finished, running = durations(16_000), sorted(durations(8_000, seed=2), reverse=True)
+    full = time_left(finished, running, pending, workers=workers, timeout=60)
+    made = time_left_from_samples(
+        finished[::8], running[::40], pending, ran=16_000, busy=8_000, workers=workers, timeout=60
+    )
+    assert full.median == pytest.approx(made.median, rel=0.05)
+    assert full.high - full.low == pytest.approx(made.high - made.low, rel=0.2)

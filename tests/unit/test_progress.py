@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from batch_progress.forecast import time_left
+from batch_progress.forecast import time_left, time_left_from_samples
 from batch_progress.model import Batch, Job, Page
 from batch_progress.progress import Basis, Counts, Estimate, Observed, Tally, estimate, poll_after, poll_again
 from batch_progress.table import LAST_SECOND, JobStatus
@@ -130,7 +130,7 @@ def test_what_the_times_tell() -> None:
         page(("completed", 0, 7), ("failed", 2, 5), ("cancelled", 1, 50), ("processing", 30, None)),
         page(("processing", None, None), ("pending", 40, None), ("completed", None, 9), ("completed", 3, None)),
     ).observed()
-    assert Observed([7.0, 3.0], [at(30), None], at(50), at(50)) == observed
+    assert Observed([7.0, 3.0], [at(30), None], at(50), at(50), ran=2, running=2) == observed
 
 
 def test_a_start_is_a_move_too() -> None:
@@ -143,12 +143,34 @@ def test_no_times_tell_nothing() -> None:
     assert Observed([], [], None, None) == tally(page(("pending", None, None)), page()).observed()
 
 
-def test_of_a_large_batch_an_even_sample_is_enough() -> None:
-    """Each status has its share of the sample. The counts are those of all jobs."""
-    jobs = [("completed", 0.0, float(number)) for number in range(5_000)]
-    large = tally(page(*jobs), batch=Batch("b", "demo", 5_000))
-    assert [float(number) for number in range(0, 5_000, 5)] == large.observed().durations
-    assert 5_000 == large.counts().completed
+@pytest.mark.parametrize("total_urls", [0, 5_000, 1_000_000])
+@pytest.mark.parametrize("before", [0, 1, 20_000])
+def test_of_many_ended_jobs_an_even_sample_is_kept(total_urls: int, before: int) -> None:
+    """Whatever the declared total, and wherever in the order of ids they are. The counts are those of all jobs."""
+    pending = page(*[("pending", None, None)] * before)
+    jobs = [("completed" if number % 2 else "failed", 0.0, float(number)) for number in range(5_000)]
+    large = tally(pending, page(*jobs[:1_000]), page(*jobs[1_000:]), batch=Batch("b", "demo", total_urls))
+    assert Observed([float(number) for number in range(0, 5_000, 4)], [], at(4_999), at(4_999), 5_000) == (
+        large.observed()
+    )
+    assert (2_500, 2_500) == (large.counts().completed, large.counts().failed)
+
+
+def test_few_ended_jobs_of_a_large_batch_are_all_kept() -> None:
+    """One in a hundred, with others that have no duration."""
+    jobs = [("completed" if number % 100 == 7 else "pending", 0.0, float(number)) for number in range(50_000)]
+    without = [("cancelled", 0.0, 1.0), ("completed", None, 1.0), ("failed", 0.0, None)] * 1_000
+    large = tally(page(*without), page(*jobs), batch=Batch("b", "demo", 50_000))
+    assert [float(number) for number in range(7, 50_000, 100)] == large.observed().durations
+    assert 500 == large.observed().ran
+
+
+def test_of_many_running_jobs_an_even_sample_is_kept() -> None:
+    """With the oldest, which may be the last to end, and with their number."""
+    jobs = [("processing", float(number) if number % 2 else None, None) for number in range(5_000)]
+    large = tally(page(*jobs[:3_000]), page(("completed", -9.0, 1.0)), page(*jobs[:2:-1])).observed()
+    assert [at(1), *[None] * 750, *[at(number) for number in range(4_999, 2, -4)]] == large.started
+    assert (7_997, 1) == (large.running, large.ran)
 
 
 @pytest.mark.parametrize(
@@ -198,6 +220,15 @@ def test_what_is_left_is_forecast(pending: int) -> None:
         batch, Counts(pending + 3, 3, 0, 0), Observed([5.0, 6.0, 9.0], [at(80), None], at(95), at(95)), NOW
     )
     left = time_left([5.0, 6.0, 9.0], [20.0, 0.0], pending - 2, workers=4, timeout=40)
+    assert Estimate(Basis.OBSERVED, *(math.ceil(NOW + seconds) for seconds in left)) == found
+
+
+def test_a_sample_stands_for_all_jobs() -> None:
+    """The forecast is that of the number of ended and of running jobs, not of the number in the sample."""
+    batch = Batch("b", "demo", created_at=CREATED, parallel_jobs=4, timeout_per_url=40)
+    counts, times = Counts(9_000, 3_000, 0, 0), ([5.0, 6.0, 9.0] * 100, [at(80), at(90)] * 100, at(99), at(99))
+    found = estimate(batch, counts, Observed(*times, ran=3_000, running=2_000), NOW)
+    left = time_left_from_samples(times[0], [20.0, 10.0] * 100, 4_000, ran=3_000, busy=2_000, workers=4, timeout=40)
     assert Estimate(Basis.OBSERVED, *(math.ceil(NOW + seconds) for seconds in left)) == found
 
 

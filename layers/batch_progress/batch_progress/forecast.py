@@ -137,18 +137,38 @@ def time_left(
         Seconds from now, never negative, `low <= median <= high`; three zeros if no job
         is left.
     """
+    return time_left_from_samples(
+        finished, running, pending, ran=len(finished), busy=len(running), workers=workers, timeout=timeout
+    )
+
+
+def time_left_from_samples(
+    finished: Sequence[float],
+    running: Sequence[float],
+    pending: int,
+    *,
+    ran: int,
+    busy: int,
+    workers: int | None,
+    timeout: float | None,
+) -> Forecast:
+    """Forecast when the last job ends, from even samples of the ended jobs and of the running ones.
+
+    `finished` and `running` are samples of `ran` and `busy` jobs. The rest is as in `time_left`.
+    """
     if not running and pending <= 0:
         return Forecast(0.0, 0.0, 0.0)
     c = FITTED
     limit = min(max(timeout, SHORTEST), LONGEST) if timeout and timeout > 0 else None
     ended, ages = _in_order(finished), _in_order(running)
-    known, busy = len(ended), len(ages)
+    seen, known, busy = len(ended), max(ran, len(ended)), max(busy, len(ages))
     slots = max(workers, busy, 1) if workers else _slots(busy)
     most = limit - ages[0] if limit and pending <= 0 else math.inf
-    if known > SAMPLED:  # the middle of each of SAMPLED equal parts
-        ended = [ended[(2 * i + 1) * known // (2 * SAMPLED)] for i in range(SAMPLED)]
-    if busy > PLAYED:  # the last of each of PLAYED equal parts, so that the oldest job is included
-        ages = [ages[(i + 1) * busy // PLAYED - 1] for i in range(PLAYED)]
+    # The middle of each of SAMPLED equal parts; of running jobs the last of each of PLAYED, to include the oldest job.
+    if seen > SAMPLED:
+        ended = [ended[(2 * i + 1) * seen // (2 * SAMPLED)] for i in range(SAMPLED)]
+    if len(ages) > PLAYED:
+        ages = [ages[(i + 1) * len(ages) // PLAYED - 1] for i in range(PLAYED)]
 
     centre, width = _prior(ended, ages, limit or DEFAULT_TIMEOUT_SECONDS)
     durations = _durations(ended, known, ages, busy, (centre, width))
@@ -160,7 +180,7 @@ def time_left(
     one_in = busy / len(ages) if ages else 1.0  # running jobs for each simulated one
     ends = _ends(durations, ages, (slots - busy) / one_in, max(pending, 0) / one_in, gap)
 
-    doubt = math.hypot(c.doubt, c.doubt_mean * width / (centre * c.power) / math.sqrt(known + 1))
+    doubt = math.hypot(c.doubt, c.doubt_mean * width / (centre * c.power) / math.sqrt(seen + 1))
     later = math.hypot(doubt, c.doubt_later * math.log1p(busy) * busy / (busy + known + 1))
     return _interval(ends, doubt, later, most)
 

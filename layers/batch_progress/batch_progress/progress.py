@@ -4,20 +4,18 @@ from collections import Counter
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from enum import StrEnum
-from itertools import islice
 from math import ceil, floor
 from typing import Final, assert_never
 
 import msgspec
 
-from batch_progress.forecast import time_left
+from batch_progress.forecast import time_left_from_samples
 from batch_progress.model import Batch, Page
+from batch_progress.sample import Sample
 from batch_progress.table import DEFAULT_TIMEOUT_SECONDS, LAST_SECOND, JobStatus
 
 # The probability that a batch ends between `earliest` and `latest`.
 CONFIDENCE: Final = 0.8
-# The forecast uses the durations of about this many ended jobs. More would not improve it.
-_SAMPLE: Final = 1_000
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -83,16 +81,21 @@ class Observed(msgspec.Struct, frozen=True):
     """The times of a batch's jobs.
 
     Attributes:
-        durations: Seconds that jobs took to complete or fail; an even sample if the batch is large.
-        started: When each running job started, `None` if not recorded.
+        durations: Seconds that jobs took to complete or fail; an even sample if there are many.
+        started: When each running job started, `None` if not recorded; if there are many, the first start and an even
+            sample.
         last_finished: The latest recorded end of a job, `None` if there is none.
         last_moved: The latest recorded start, sign of life or end of a job, `None` if there is none.
+        ran: The number of jobs that `durations` is a sample of; a smaller number than it has is ignored.
+        running: The same for `started`.
     """
 
     durations: list[float]
     started: list[datetime | None]
     last_finished: datetime | None
     last_moved: datetime | None
+    ran: int = 0
+    running: int = 0
 
 
 class Tally:
@@ -100,12 +103,12 @@ class Tally:
 
     def __init__(self, batch: Batch) -> None:
         self._batch = batch
-        self._stride = max(1, batch.total_urls // _SAMPLE)
         self._statuses: Counter[str] = Counter()
         self._failures: Counter[str | None] = Counter()
         self._items = 0
-        self._durations: list[float] = []
-        self._running: list[datetime | None] = []
+        self._durations: Sample[float] = Sample()
+        self._started: Sample[datetime | None] = Sample()
+        self._first_started: datetime | None = None  # of the running jobs
         self._last_started: datetime | None = None
         self._last_seen: datetime | None = None
         self._last_finished: datetime | None = None
@@ -115,26 +118,33 @@ class Tally:
         statuses = [job.status for job in page.jobs]
         self._statuses.update(statuses)
         self._items += sum([job.items_extracted for job in page.jobs])
-        if JobStatus.FAILED in statuses:
+        if _FAILED in statuses:
             self._failures.update(
                 [
                     code and code[:LONGEST_CODE]
                     for status, code in zip(statuses, page.error_codes, strict=True)
-                    if status == JobStatus.FAILED
+                    if status == _FAILED
                 ]
             )
-        self._last_started = _latest((self._last_started, *page.started))
-        self._last_seen = _latest((self._last_seen, *page.seen))
-        self._last_finished = _latest((self._last_finished, *page.finished))
-        self._running += [
-            started for status, started in zip(statuses, page.started, strict=True) if status == JobStatus.PROCESSING
-        ]
-        sample = islice(zip(statuses, page.started, page.finished, strict=True), 0, None, self._stride)
-        self._durations += [
-            (finished - started).total_seconds()
-            for status, started, finished in sample
-            if started and finished and status in _RAN
-        ]
+        self._last_started = _latest((self._last_started, _latest(page.started)))
+        self._last_seen = _latest((self._last_seen, _latest(page.seen)))
+        self._last_finished = _latest((self._last_finished, _latest(page.finished)))
+        if _PROCESSING in statuses:
+            running = [started for status, started in zip(statuses, page.started, strict=True) if status == _PROCESSING]
+            self._started.add(running, lambda started: started)
+            self._first_started = _earliest((self._first_started, _earliest(running)))
+        if not _RAN.isdisjoint(statuses):
+            ran = [
+                at
+                for at, status, started, finished in zip(
+                    range(len(statuses)), statuses, page.started, page.finished, strict=True
+                )
+                if finished and started and status in _RAN
+            ]
+            self._durations.add(
+                ran,
+                lambda at: (page.finished[at] - page.started[at]).total_seconds(),  # type: ignore[operator]  # see `ran`
+            )
 
     def counts(self) -> Counts:
         """Return the counts of the added pages."""
@@ -163,11 +173,16 @@ class Tally:
 
     def observed(self) -> Observed:
         """Return the times of the added pages."""
+        started = self._started.kept
+        if self._started.every > 1:  # The batch may end when its oldest job does.
+            started = [self._first_started, *started]
         return Observed(
-            durations=self._durations,
-            started=self._running,
+            durations=self._durations.kept,
+            started=started,
             last_finished=self._last_finished,
             last_moved=_latest((self._last_started, self._last_seen, self._last_finished)),
+            ran=self._durations.seen,
+            running=self._started.seen,
         )
 
 
@@ -187,7 +202,14 @@ def _ran(status: JobStatus) -> bool:
             assert_never(status)
 
 
-_RAN: Final = frozenset(filter(_ran, JobStatus))
+# Plain strings: comparing a status with an enum member takes several times as long.
+_RAN: Final = frozenset(status.value for status in JobStatus if _ran(status))
+_FAILED: Final = JobStatus.FAILED.value
+_PROCESSING: Final = JobStatus.PROCESSING.value
+
+
+def _earliest(moments: Iterable[datetime | None]) -> datetime | None:
+    return min(filter(None, moments), default=None)
 
 
 def _latest(moments: Iterable[datetime | None]) -> datetime | None:
@@ -249,11 +271,14 @@ def estimate(batch: Batch, counts: Counts, observed: Observed, now: float) -> Es
         ended = _latest((observed.last_finished, batch.cancelled_at)) or batch.created_at
         at = _second(floor(now if ended is None else _epoch(ended)))
         return Estimate(Basis.FINISHED, at, at, at)
-    running = [0.0 if started is None else now - _epoch(started) for started in observed.started]
-    left = time_left(
+    ages = [0.0 if started is None else now - _epoch(started) for started in observed.started]
+    busy = max(observed.running, len(ages))
+    left = time_left_from_samples(
         observed.durations,
-        running,
-        max(counts.pending - len(running), 0),
+        ages,
+        max(counts.pending - busy, 0),
+        ran=observed.ran,
+        busy=busy,
         workers=batch.parallel_jobs,
         timeout=batch.timeout_per_url,
     )
