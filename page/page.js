@@ -3,11 +3,9 @@
 
 // Jobs on one page of the table.
 const PAGE_SIZE = 100;
-// Jobs in one answer. The page keeps all jobs of a batch that fits: filter and pages then need no request.
+// Jobs in the largest answer. The chart of a batch that fits into it shows the time before the page was opened.
 const ANSWER_SIZE = 1000;
-// Up to this many jobs, the chart of a larger batch shows its whole history, which takes one request per answer.
-const HISTORY_SIZE = 20_000;
-// Polls that the chart of a larger batch remembers.
+// Polls that the chart remembers.
 const POLLS_SIZE = 2000;
 
 const { floor, max, min, round } = Math;
@@ -66,28 +64,28 @@ let data;
 let tag;
 // When the latest answer came, 304 included.
 let updatedAt;
-// Whether the batch has more jobs than one answer.
-let large;
+// When the batch was counted, if that was more than 5 s before the answer.
+let countedAt;
+// What a poll includes. A service that is older than this page refuses the summary.
+let extras;
 // The status that the table is filtered by; "" for all.
 let filter = "";
-// The page of the table, from 0.
+// The page of the table, from 0, and the cursor of each page that is known.
 let page;
-// The jobs that the table chooses from: all of them, or one page of a large batch.
-let listed;
-// Of a large batch: the cursor of each page that was opened, and of the page after the current one.
 let cursors;
-let nextCursor;
-// Of a large batch: a sample of its failed jobs, when it was read, and how many had failed then.
-let failedSample;
-let sampledAt;
-let sampledFailed;
-// For the chart: [time, ended, failed] at each poll; of a large batch the end of each job, and when they were read.
+// Whether the table is on the screen, whether it may have changed, and when it may be requested again.
+let inView = false;
+let stale;
+let listAt;
+// For the chart: [time, ended, failed] at each poll; the jobs of a batch that is not too large, and when they were read.
 let polls;
-let jobEnds;
-let jobEndsAt;
+let jobHistory;
+let jobHistoryAt;
+// When a poll last found that jobs had moved.
+let movedAt;
 // A counter for each kind of request: an answer is dropped when a later request has been sent.
 let pollCount = 0;
-let pageCount = 0;
+let listCount = 0;
 // The next poll: its timer, and when it is due.
 let timer;
 let nextPollAt;
@@ -104,21 +102,19 @@ const now = () => Date.now() + skew;
 function reset() {
   clearTimeout(timer);
   pollCount += 1;
+  stale = false;
   data = undefined;
   tag = undefined;
   updatedAt = undefined;
-  large = false;
-  page = 0;
-  listed = [];
-  cursors = [];
-  nextCursor = undefined;
-  failedSample = [];
-  sampledAt = 0;
-  sampledFailed = undefined;
+  countedAt = undefined;
+  extras = "summary,estimate";
   polls = [];
-  jobEnds = undefined;
+  jobHistory = undefined;
+  movedAt = 0;
   nextPollAt = undefined;
   announced = {};
+  toFirstPage();
+  replaceRows([]);
 }
 
 // Requests
@@ -134,7 +130,7 @@ class ApiError extends Error {
 async function request(parameters, knownTag) {
   const headers = { Authorization: `Bearer ${token}` };
   if (knownTag) headers["If-None-Match"] = knownTag;
-  const query = new URLSearchParams(Object.entries(parameters).filter(([, value]) => value !== ""));
+  const query = new URLSearchParams(Object.entries(parameters).filter(([, value]) => value));
   let answer;
   let body = {};
   try {
@@ -163,38 +159,39 @@ async function poll() {
   pollCount += 1;
   const mine = pollCount;
   try {
-    const answer = await request(
-      { include: "details,estimate", limit: large ? PAGE_SIZE : ANSWER_SIZE, status: large ? filter : "" },
-      tag,
-    );
+    const answer = await request({ limit: "0", include: extras }, tag);
     if (mine !== pollCount) return;
     errorCount = 0;
     updatedAt = now();
     if (answer.data) {
+      const before = data;
       data = answer.data;
       tag = answer.tag;
-      polls.push([updatedAt, endedCount(), data.failed]);
-      if (polls.length > POLLS_SIZE) polls = polls.filter((_, index) => index % 2);
-      if (!large && data.next_cursor) {
-        // Too large to keep: poll again for one page of the table. The history begins with the jobs that came.
-        large = true;
-        tag = undefined;
-        if (data.total_urls <= HISTORY_SIZE) loadHistory(data.jobs, data.next_cursor);
-        return poll();
-      }
-      if (large && page) {
-        await loadPage(page);
-      } else {
-        nextCursor = data.next_cursor;
-        renderRows(data.jobs);
-      }
-      if (large) loadFailedSample();
+      stale = true;
+      const time = parseTime(data.summary?.as_of);
+      countedAt = updatedAt - time > 5000 ? time : undefined;
+      record(before);
+      if (!before && data.total_urls <= ANSWER_SIZE) loadHistory();
     }
     render();
     if (answer.retryAfter) pollIn(document.hidden ? max(answer.retryAfter, 60) : answer.retryAfter);
   } catch (error) {
-    if (mine === pollCount) handle(error);
+    if (mine !== pollCount) return;
+    if (error.status === 422 && extras !== "estimate") {
+      extras = "estimate";
+      return poll();
+    }
+    handle(error);
   }
+}
+
+// Keeps what a poll found for the chart.
+function record(before) {
+  const time = countedAt ?? updatedAt;
+  if (before && (endedCount(before) !== endedCount() || processingCount(before) !== processingCount())) movedAt = time;
+  if (polls.length && time <= polls.at(-1)[0]) return;
+  polls.push([time, endedCount(), data.failed]);
+  if (polls.length > POLLS_SIZE) polls = polls.filter((_, index) => index % 2);
 }
 
 function pollIn(seconds) {
@@ -216,47 +213,46 @@ function handle(error) {
   setState("offline", error.status);
 }
 
-// Reads when each job of a large batch ended, once. If that fails, the chart begins with the first poll.
-async function loadHistory(jobs, cursor) {
-  const ends = jobs.map(jobEnd);
+// Reads when each job ended, once. If that fails, the chart begins with the first poll.
+async function loadHistory() {
   const mine = token;
-  let next = cursor;
-  jobEndsAt = now();
+  const time = now();
   try {
-    while (next) {
-      const { data: more } = await request({ include: "details", limit: ANSWER_SIZE, cursor: next });
-      if (mine !== token || !large) return;
-      ends.push(...more.jobs.map(jobEnd));
-      next = more.next_cursor;
-    }
-    jobEnds = ends;
+    const answer = await request({ include: "details", limit: ANSWER_SIZE });
+    if (mine !== token || !data) return;
+    jobHistory = answer.data.jobs;
+    jobHistoryAt = time;
     drawChart();
+    renderTimes();
   } catch {
     // The chart uses the polls.
   }
 }
 
-async function loadPage(number) {
-  pageCount += 1;
-  const mine = pageCount;
-  page = number;
-  const answer = await request({ include: "details", limit: PAGE_SIZE, status: filter, cursor: cursors[number] });
-  if (mine !== pageCount) return;
-  nextCursor = answer.data.next_cursor;
-  renderRows(answer.data.jobs);
+// Requests the page of the table that is shown.
+async function loadJobs() {
+  listCount += 1;
+  const mine = listCount;
+  stale = false;
+  try {
+    const answer = await request({ include: "details", limit: PAGE_SIZE, status: filter, cursor: cursors[page] });
+    if (mine !== listCount) return;
+    cursors[page + 1] = answer.data.next_cursor;
+    // The service reads the whole batch to filter it.
+    listAt = filter && data.total_urls > ANSWER_SIZE ? now() + 60_000 : 0;
+    renderRows(answer.data.jobs);
+  } catch (error) {
+    if (mine !== listCount) return;
+    if (error.status === 401) return handle(error);
+    stale = true;
+    listAt = now() + max(error.retryAfter || 0, 10) * 1000;
+    setText("none", "The jobs cannot be listed just now. This page tries again.");
+    $("none").hidden = false;
+  }
 }
 
-// Reads the first failed jobs of a large batch, at most once a minute, and only when more have failed.
-async function loadFailedSample() {
-  if (!data.failed || data.failed === sampledFailed || now() - sampledAt < 60_000) return;
-  sampledAt = now();
-  sampledFailed = data.failed;
-  try {
-    failedSample = (await request({ include: "details", limit: PAGE_SIZE, status: "failed" })).data.jobs;
-    renderReasons();
-  } catch {
-    sampledFailed = undefined;
-  }
+function refreshJobs() {
+  if (stale && inView && now() >= listAt && !document.hidden) loadJobs();
 }
 
 // States: loading, signin, running, stalled, finished, offline, unknown (batch), misnamed (batch)
@@ -329,7 +325,7 @@ function announceProgress() {
 
 const formatCount = new Intl.NumberFormat("en").format;
 const parseTime = (text) => Date.parse(text ?? "");
-const endedCount = () => data.completed + data.failed;
+const endedCount = (progress = data) => progress.completed + progress.failed;
 const percent = () => (data.total_urls ? floor((100 * endedCount()) / data.total_urls) : 100);
 // Untrusted text: replaces control characters, invisible ones, and those that change the direction of text.
 const plain = (text) =>
@@ -356,11 +352,11 @@ function formatDuration(seconds, exact) {
   return `${round(minutes / 1440)} days`;
 }
 
-// Unknown, hence 0, for a large batch.
-const countOf = (status) => (large ? 0 : data.jobs.filter((job) => job.status === status).length);
+// 0 without a summary.
+const processingCount = (progress = data) => progress.summary?.statuses.processing ?? 0;
 
 function summary() {
-  const processing = countOf("processing");
+  const processing = processingCount();
   return (
     `${formatCount(data.completed)} completed, ${formatCount(data.failed)} failed, ` +
     `${formatCount(data.pending)} pending` +
@@ -382,8 +378,8 @@ function estimate() {
 
 function render() {
   const { basis } = data.estimate;
-  const processing = countOf("processing");
-  const cancelled = countOf("cancelled");
+  const processing = processingCount();
+  const cancelled = data.summary?.statuses.cancelled;
   for (const name of ["completed", "failed", "pending"]) setText(name, formatCount(data[name]));
   setText("items", formatCount(data.total_items_extracted));
   if (processing) $("pending").append(create("small", `${formatCount(processing)} processing`));
@@ -408,23 +404,24 @@ function render() {
 function renderTimes() {
   if (data) renderEstimate();
   const wait = nextPollAt ? max(0, round((nextPollAt - now()) / 1000)) : 0;
-  const time = updatedAt && data ? formatTime(updatedAt) : "";
+  const time = updatedAt && data ? formatTime(countedAt ?? updatedAt) : "";
   if (state === "offline") {
     setText("notice-text", `${time ? `This page shows the state of ${time}. ` : ""}Next try in ${wait} s.`);
   }
   const next = nextPollAt && state !== "offline" ? `, next update in ${wait} s` : "";
-  setText("fresh", time ? `As of ${time}${next}` : "");
+  setText("fresh", time ? `${countedAt ? "Counted at" : "As of"} ${time}${next}` : "");
+  refreshJobs();
 }
 
 function renderEstimate() {
   const { completion, basis, earliest, latest } = estimate();
   if (basis === "finished") {
-    const took = large ? 0 : completion - chartPoints()[0]?.[0];
+    const took = jobHistory ? completion - chartPoints()[0][0] : 0;
     setText("left", data.failed ? `Done, with ${formatCount(data.failed)} failed` : "All done");
     setText("range", `Ended ${formatTime(completion)}${took > 0 ? ` after ${formatDuration(took / 1000)}` : ""}`);
   } else if (basis === "stalled") {
-    const times = large ? [] : data.jobs.flatMap((job) => [parseTime(job.started_at), parseTime(job.finished_at)]);
-    const changedAt = max(0, ...times.filter(Number.isFinite));
+    const times = jobHistory?.flatMap((job) => [parseTime(job.started_at), parseTime(job.finished_at)]) ?? [];
+    const changedAt = max(movedAt, ...times.filter(Number.isFinite));
     setText("left", `${formatCount(data.pending)} pending, no progress`);
     setText("range", changedAt ? `No job has changed since ${formatTime(changedAt)}` : "");
   } else {
@@ -437,23 +434,14 @@ function renderEstimate() {
 }
 
 function renderReasons() {
-  const failed = (large ? failedSample : data.jobs).filter((job) => job.status === "failed");
-  const groups = new Map();
-  for (const job of failed) {
-    const group = groups.get(job.error_code) ?? { code: job.error_code, size: 0, message: job.error_message };
-    group.size += 1;
-    groups.set(job.error_code, group);
-  }
-  const largest = [...groups.values()].sort((a, b) => b.size - a.size).slice(0, 8);
-  $("failures").hidden = !largest.length;
-  setText("sample", large ? `of the first ${formatCount(failed.length)}` : "");
+  const { failures, statuses } = data.summary ?? { failures: [] };
+  const others = failures.reduce((left, { jobs }) => left - jobs, statuses?.failed);
+  $("failures").hidden = !failures.length;
+  setText("others", others > 0 ? `${formatCount(others)} with other codes` : "");
   $("reasons").replaceChildren(
-    ...largest.map(({ code, size, message }) => {
+    ...failures.map(({ error_code: code, jobs }) => {
       const item = create("li", "");
-      const words = create("div", "");
-      words.append(create("span", plain(code ?? "No reason recorded")));
-      if (message) words.append(" ", create("span", plain(message), "soft small"));
-      item.append(create("b", formatCount(size)), words);
+      item.append(create("b", formatCount(jobs)), create("div", plain(code ?? "no code")));
       return item;
     }),
   );
@@ -464,21 +452,16 @@ function renderReasons() {
 // The row of each job that is shown, by job id.
 const rows = new Map();
 
-function renderRows(jobs = listed) {
-  listed = jobs;
-  const matching = large ? listed : listed.filter((job) => !filter || job.status === filter);
-  if (!large && page * PAGE_SIZE >= matching.length) page = max(0, Math.ceil(matching.length / PAGE_SIZE) - 1);
+function renderRows(jobs) {
   const first = page * PAGE_SIZE;
-  const shown = large ? matching.slice(0, PAGE_SIZE) : matching.slice(first, first + PAGE_SIZE);
-  replaceRows(shown.map(jobRow));
-  const more = large ? Boolean(nextCursor) : first + PAGE_SIZE < matching.length;
-  const total = large ? { "": data.total_urls, completed: data.completed }[filter] : matching.length;
-  $("none").hidden = shown.length > 0;
+  const more = Boolean(cursors[page + 1]);
+  const total = filter ? data.summary?.statuses[filter] : data.total_urls;
+  const end = formatCount(first + jobs.length);
+  replaceRows(jobs.map(jobRow));
+  setText("none", "No jobs to show.");
+  $("none").hidden = jobs.length > 0;
   $("pager").hidden = !more && !page;
-  setText(
-    "where",
-    `${formatCount(first + 1)} to ${formatCount(first + shown.length)}${total ? ` of ${formatCount(total)}` : ""}`,
-  );
+  setText("where", jobs.length ? `${formatCount(first + 1)} to ${end}${total ? ` of ${formatCount(total)}` : ""}` : "");
   $("previous").ariaDisabled = !page;
   $("next").ariaDisabled = !more;
 }
@@ -557,17 +540,14 @@ function jobLink(url) {
 
 // The chart
 
-// When a job ended, and 1 unless it completed.
-const jobEnd = (job) => [parseTime(job.finished_at), job.status === "completed" ? 0 : 1];
-
 // Points [time, ended, failed] in the order of time.
 function chartPoints() {
-  const ends = ((large ? jobEnds : data.jobs.map(jobEnd)) ?? [])
+  const ends = (jobHistory ?? [])
+    .map((job) => [parseTime(job.finished_at), job.status === "completed" ? 0 : 1])
     .filter(([time]) => Number.isFinite(time))
     .sort((a, b) => a[0] - b[0]);
   if (!ends.length) return [...polls];
-  const { completion, basis } = estimate();
-  const starts = large ? [] : data.jobs.map((job) => parseTime(job.started_at)).filter(Number.isFinite);
+  const starts = jobHistory.map((job) => parseTime(job.started_at)).filter(Number.isFinite);
   const points = [[min(ends[0][0], ...starts), 0, 0]];
   const stride = Math.ceil(ends.length / 300);
   let failed = 0;
@@ -575,7 +555,8 @@ function chartPoints() {
     failed += bad;
     if (index % stride === 0 || index === ends.length - 1) points.push([time, index + 1, failed]);
   }
-  if (large) points.push(...polls.filter(([time]) => time > jobEndsAt));
+  points.push(...polls.filter(([time]) => time > max(jobHistoryAt, points.at(-1)[0])));
+  const { completion, basis } = estimate();
   const last = basis === "finished" ? completion : updatedAt;
   if (last > points.at(-1)[0]) points.push([last, endedCount(), data.failed]);
   return points;
@@ -593,11 +574,12 @@ function drawChart() {
   const height = svg.clientHeight;
   const total = data.total_urls;
   const points = chartPoints();
-  $("figure").hidden = !points.length || !total;
-  if (!points.length || !total || !width) return;
-
   const { completion, basis, earliest, latest } = estimate();
   const forecast = /declared|observed/.test(basis);
+  // A single point shows nothing but where a forecast begins.
+  $("figure").hidden = !total || (points.length < 2 && !forecast);
+  if ($("figure").hidden || !width) return;
+
   const first = points[0][0];
   const [current, ended] = points.at(-1);
   // The forecast's latest end may be far away: it must not squeeze the past into a corner.
@@ -671,38 +653,26 @@ for (const name of ["", "completed", "failed", "processing", "pending", "cancell
 }
 $("filter").addEventListener("change", (event) => {
   filter = event.target.value;
-  showFirstPage();
+  toFirstPage();
+  loadJobs();
 });
 
-// The first page of a large batch comes with each poll, the others on request.
-function showFirstPage() {
+function toFirstPage() {
   page = 0;
-  pageCount += 1;
-  if (!large) return renderRows();
-  tag = undefined;
-  return poll();
+  cursors = [];
+  listAt = 0;
+  listCount += 1;
 }
 
 async function showPage(number) {
-  if (number === 0) {
-    await showFirstPage();
-  } else if (large) {
-    if (number > page) cursors[number] = nextCursor;
-    try {
-      await loadPage(number);
-    } catch (error) {
-      handle(error);
-    }
-  } else {
-    page = number;
-    renderRows();
-  }
+  page = number;
+  await loadJobs();
   $("jobs-title").scrollIntoView({ block: "nearest" });
   announce(`Jobs ${$("where").textContent}`);
 }
 for (const [id, way] of Object.entries({ previous: -1, next: 1 })) {
-  $(id).addEventListener("click", (event) => {
-    if (event.currentTarget.ariaDisabled !== "true") showPage(page + way);
+  $(id).addEventListener("click", () => {
+    if (way < 0 ? page : cursors[page + 1]) showPage(page + way);
   });
 }
 $("signin").addEventListener("submit", (event) => {
@@ -722,6 +692,13 @@ addEventListener("online", () => state === "offline" && poll());
 addEventListener("offline", () => nextPollAt && setState("offline"));
 document.addEventListener("visibilitychange", () => !document.hidden && nextPollAt && poll());
 new ResizeObserver(drawChart).observe($("chart"));
+new IntersectionObserver(
+  (entries) => {
+    inView = entries.at(-1).isIntersecting;
+    refreshJobs();
+  },
+  { rootMargin: "300px" },
+).observe($("jobs"));
 setInterval(renderTimes, 1000);
 
 function start() {

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -12,6 +13,7 @@ from werkzeug import Request, Response
 from werkzeug.http import http_date
 from werkzeug.serving import WSGIRequestHandler, make_server
 
+from batch_progress.table import JobStatus
 from functions.progress.app import handler
 from local_cloud.gateway import respond
 from local_cloud.lambda_context import LambdaContext
@@ -50,8 +52,11 @@ class FakeApi:
         jobs: The batch's jobs.
         basis: The basis of the estimate.
         refusal: Status, code and `Retry-After` of an error to answer with; `None` for no error.
+        listing_refusal: The same, only for requests that list jobs.
         retry_after: `Retry-After` of an answer, in seconds.
         clock: Returns the current time.
+        summaries: Whether the API knows `include=summary`.
+        counted_ago: How long before the answer the batch was counted.
         left: The estimated time left.
         asked: The query parameters of each request so far.
         unchanged: How many answers were `304`.
@@ -61,8 +66,11 @@ class FakeApi:
     jobs: Sequence[Job] = ()
     basis: str = "observed"
     refusal: tuple[int, str, int | None] | None = None
+    listing_refusal: tuple[int, str, int | None] | None = None
     retry_after: int = 1
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+    summaries: bool = True
+    counted_ago: timedelta = timedelta()
     left: timedelta = timedelta(minutes=4)
     asked: list[dict[str, str]] = field(default_factory=list)
     unchanged: int = 0
@@ -76,10 +84,12 @@ class FakeApi:
         self.asked.append(request.args.to_dict())
         if request.headers.get("Authorization") != f"Bearer {TOKEN}":
             return _error(401, "TOKEN_INVALID", None)
-        if self.refusal:
-            return _error(*self.refusal)
+        if refusal := self.refusal or (self.listing_refusal if request.args["limit"] != "0" else None):
+            return _error(*refusal)
+        if not self.summaries and "summary" in request.args.get("include", ""):
+            return _error(422, "VALIDATION_ERROR", None)
         content = self._data(request.args.to_dict())
-        tag = f'W/"{hash(json.dumps([content["jobs"], content["completed"], self.basis]))}"'
+        tag = f'W/"{hash(json.dumps([self.jobs, request.args, self.basis]))}"'
         headers = {"ETag": tag} | ({} if self.basis == "finished" else {"Retry-After": str(self.retry_after)})
         if tag in request.headers.get("If-None-Match", ""):
             self.unchanged += 1
@@ -87,7 +97,8 @@ class FakeApi:
         return Response(json.dumps({"success": True, "data": content}), 200, headers, mimetype="application/json")
 
     def _data(self, asked: dict[str, str]) -> dict[str, Any]:
-        counts = {status: sum(job["status"] == status for job in self.jobs) for status in ("completed", "failed")}
+        ended = {"completed": {"completed"}, "failed": {"failed", "cancelled"}}
+        counts = {name: sum(job["status"] in statuses for job in self.jobs) for name, statuses in ended.items()}
         jobs = [job for job in self.jobs if asked.get("status", job["status"]) == job["status"]]
         after, limit = int(asked.get("cursor", "0")), int(asked["limit"])
         now = self.clock()
@@ -95,6 +106,9 @@ class FakeApi:
             ends = [max((job["finished_at"] for job in self.jobs if job["finished_at"]), default=rfc3339(now))] * 3
         else:
             ends = [rfc3339(now + self.left * factor) for factor in (1, 0.8, 1.5)]
+        estimate = {"basis": self.basis, "earliest": ends[1], "latest": ends[2], "confidence": 0.8}
+        offered = {"estimate": estimate, "summary": self._summary()}
+        extras = {name: value for name, value in offered.items() if name in asked.get("include", "").split(",")}
         return {
             "batch_id": "batch_xyz789",
             "total_urls": len(self.jobs),
@@ -103,8 +117,17 @@ class FakeApi:
             "total_items_extracted": sum(job["items_extracted"] for job in self.jobs),
             "estimated_completion": ends[0][:19].rstrip("Z") + "Z",
             "jobs": jobs[after : after + limit],
-            "estimate": {"basis": self.basis, "earliest": ends[1], "latest": ends[2], "confidence": 0.8},
-            "next_cursor": str(after + limit) if len(jobs) > after + limit else None,
+            **extras,
+            "next_cursor": str(after + limit) if limit and len(jobs) > after + limit else None,
+        }
+
+    def _summary(self) -> dict[str, Any]:
+        reasons = Counter(job["error_code"] for job in self.jobs if job["status"] == "failed")
+        ranked = sorted(reasons.items(), key=lambda one: (-one[1], one[0] is None, one[0] or ""))
+        return {
+            "statuses": {status: sum(job["status"] == status for job in self.jobs) for status in JobStatus},
+            "failures": [{"error_code": code, "jobs": count} for code, count in ranked[:10]],
+            "as_of": rfc3339(self.clock() - self.counted_ago),
         }
 
 

@@ -51,6 +51,7 @@ def main() -> None:
                 page.get_by_label("API token").fill(TOKEN)
                 page.get_by_role("button", name="Watch").click()
                 page.locator("#rows tr").first.wait_for()
+                page.wait_for_function("() => document.querySelector('#chart .edge').points.length > 100")
                 page.screenshot(path=DOCS / f"watch-{scheme}.png")
 
 

@@ -144,6 +144,8 @@ def test_nothing_needs_scrolling_sideways(tab: Page, api: FakeApi, width: int) -
     tab.goto(api.page("b" * 128))
     assert 0 == tab.evaluate("document.documentElement.scrollWidth - innerWidth")
     sign_in(tab, api.page("b" * 128))
+    expect(tab.locator("#failures")).to_be_visible()
+    tab.locator("#jobs-title").scroll_into_view_if_needed()
     expect(tab.locator("#rows tr")).to_have_count(100)
     assert 0 == tab.evaluate("document.documentElement.scrollWidth - innerWidth")
     cut = tab.evaluate("""[...document.querySelectorAll("td, th, dd, dt, #pager p, button")]

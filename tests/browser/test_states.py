@@ -1,6 +1,7 @@
 """What the page shows in each state of batch, token and network."""
 
 import re
+from datetime import timedelta
 
 import pytest
 from playwright.sync_api import Page, expect
@@ -30,10 +31,10 @@ def test_an_unchanged_poll_is_a_304(tab: Page, api: FakeApi, clock: Clock) -> No
     assert 7 == clock.seconds_to_poll()
     clock.advance(6)
     expect(tab.locator("#fresh")).to_have_text(re.compile(r"As of [\d:]+(?:, \d+ Jan)?, next update in 1 s"))
-    assert 1 == clock.requests()
+    opened = clock.requests()
     clock.advance(1)
     assert 7 == clock.seconds_to_poll(2)
-    assert (2, 1) == (clock.requests(), api.unchanged)
+    assert (opened + 1, 1) == (clock.requests(), api.unchanged)
     api.jobs = [job(1, "completed")] * 9 + [job(10)]
     clock.advance(7)
     expect(tab.locator("#percent")).to_have_text("90%")
@@ -151,7 +152,24 @@ def test_a_stalled_batch(tab: Page, api: FakeApi) -> None:
     sign_in(tab, api.page())
     expect(tab.get_by_role("heading", name="This batch has stalled")).to_be_visible()
     expect(tab.locator("#left")).to_have_text("2 pending, no progress")
+    expect(tab.locator("#range")).to_be_empty()
     expect(tab.locator("#chart .band")).to_have_count(0)
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_stalled_batch_shows_its_last_change(tab: Page, api: FakeApi, clock: Clock, known: bool) -> None:  # noqa: FBT001  # a parameter
+    """From the jobs' times where it has them, and otherwise from the polls."""
+    times = {"started_at": "2026-01-02T03:04:05Z", "finished_at": "2026-01-02T03:06:05Z"} if known else {}
+    api.jobs = [job(1, "completed", **times), job(2, "processing"), job(3)]
+    sign_in(tab, api.page())
+    api.jobs = [*api.jobs[:2], job(3, "processing")]
+    clock.advance(clock.seconds_to_poll())
+    expect(tab.locator("#pending")).to_have_text("22 processing")
+    api.basis = "stalled"
+    clock.advance(60)
+    expect(tab.locator("#range")).to_have_text(re.compile(r"No job has changed since \d\d:10:01"))
+    tab.reload()
+    expect(tab.locator("#range")).to_have_text(re.compile(r"No job has changed since \d\d:06:05" if known else "^$"))
 
 
 def test_a_finished_batch(tab: Page, api: FakeApi, clock: Clock) -> None:
@@ -164,9 +182,37 @@ def test_a_finished_batch(tab: Page, api: FakeApi, clock: Clock) -> None:
     expect(tab.locator("#state")).to_have_text("Finished")
     expect(tab.locator("#left")).to_have_text("Done, with 1 failed")
     expect(tab.locator("#range")).to_contain_text("after 2 min")
-    expect(tab.locator("#reasons")).to_contain_text("TIMEOUT It took too long.")
+    expect(tab.locator("#reasons")).to_have_text("1TIMEOUT")
+    expect(tab.locator("#rows .why")).to_have_text("TIMEOUT: It took too long.")
+    expect(tab.locator("#chart .edge")).to_have_count(1)
+    requests = clock.requests()
     clock.advance(3600)
-    assert 1 == clock.requests()
+    assert requests == clock.requests()
+
+
+@pytest.mark.parametrize(("seconds", "shown"), [(5, r"As of \d\d:10:00"), (6, r"Counted at \d\d:09:54")])
+def test_an_old_count_is_said_to_be_old(tab: Page, api: FakeApi, clock: Clock, seconds: int, shown: str) -> None:
+    """The service may reuse the count of a large batch. One of a few seconds ago is as good as new."""
+    api.counted_ago = timedelta(seconds=seconds)
+    sign_in(tab, api.page())
+    clock.seconds_to_poll()
+    expect(tab.locator("#fresh")).to_have_text(re.compile(shown))
+
+
+def test_a_service_without_summaries(tab: Page, api: FakeApi, clock: Clock) -> None:
+    """After a roll-back: the page shows what it gets, and does not ask for a summary again."""
+    api.summaries = False
+    sign_in(tab, api.page())
+    expect(tab.locator("#percent")).to_have_text("80%")
+    expect(tab.locator("#state")).to_have_text("Running")
+    expect(tab.locator("#pending")).to_have_text("2")
+    expect(tab.locator("#failures")).to_be_hidden()
+    expect(tab.locator("#rows tr")).to_have_count(10)
+    tab.get_by_role("radio", name="failed").check()
+    expect(tab.locator("#rows tr")).to_have_count(2)
+    clock.advance(clock.seconds_to_poll())
+    clock.seconds_to_poll(2)
+    assert ["summary,estimate", "estimate", "estimate"] == [one["include"] for one in api.asked if one["limit"] == "0"]
 
 
 def test_a_token_is_sent_as_bearer(tab: Page, api: FakeApi) -> None:

@@ -2,5 +2,5 @@
 
 from typing import Final
 
-SCRIPT: Final = "'sha256-mdNRm8eKi8MG9QaQSSQg94DYHpzoRoWONqWGPWiqAPs='"
+SCRIPT: Final = "'sha256-P5f0uUhyE3bOW0pNtacUI8Y3LXRw3k5sye7OlX8CwpE='"
 STYLE: Final = "'sha256-u9CDTjCAOiUL03V6zmLOvavWHY1BYS+zljgVzZM6xk8='"
