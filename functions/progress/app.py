@@ -25,11 +25,13 @@ from aws_lambda_powertools.event_handler.exceptions import NotFoundError
 
 from batch_progress import dynamodb
 from batch_progress.errors import ConfigurationError
+from batch_progress.kept import KeptCounts
 from batch_progress.settings import settings
 from batch_progress.store import BatchStore
 from batch_progress.tokens import Credential, TokenStore, is_session_token
 from functions.progress.answer import Answer, NotModified, full_answer, not_modified
 from functions.progress.coding import Gzip, Identity, PlainObject
+from functions.progress.counting import Asked, LargeBatches, Sources
 from functions.progress.envelope import MethodNotAllowed, error_answer, error_headers
 from functions.progress.http import Request, trace_id
 from functions.progress.parse import direct_query, http_query
@@ -60,6 +62,20 @@ def _client() -> dynamodb.Client:
 @cache
 def _store() -> BatchStore:
     return BatchStore(_client(), settings().jobs_table)
+
+
+@cache
+def _counts() -> KeptCounts:
+    return KeptCounts(_client(), settings().jobs_table)
+
+
+@cache
+def _large() -> LargeBatches:
+    return LargeBatches()
+
+
+def _sources() -> Sources:
+    return Sources(_store(), _counts(), _large())
 
 
 @cache
@@ -132,11 +148,14 @@ def batch_progress(batch_id: str) -> Response[str]:
     query = http_query(unquote(batch_id), request.parameters)
     log.batch_id = query.batch_id
     gzip = request.accepts_gzip()
+    asked = Asked(query, owner_id, time.time, log.reads)
+    batch = None
     if if_none_match := request.header("if-none-match"):
-        same = not_modified(_store(), query, owner_id, if_none_match, clock=time.time, stats=log.reads, gzip=gzip)
-        if same:
-            return _not_modified(same)
-    answer = full_answer(_store(), query, owner_id, time.time, log.reads, Gzip() if gzip else Identity())
+        found = not_modified(_sources(), asked, if_none_match, gzip=gzip)
+        if isinstance(found, NotModified):
+            return _not_modified(found)
+        batch = found
+    answer = full_answer(_sources(), asked, Gzip() if gzip else Identity(), batch)
     log.jobs = answer.jobs
     return _ok(answer, request, Tag.of(answer.batch, query, answer.progress, gzip=gzip))
 
@@ -167,7 +186,9 @@ def failed(error: Exception) -> Response[str]:
     visible = log.failure(error, logger)
     envelope = error_answer(visible, trace_id(log.request_id), time.time())
     body = msgspec.json.encode(envelope).decode()
-    return Response(envelope.error.status, content_types.APPLICATION_JSON, body, headers={**error_headers(visible)})
+    units = max(_large().units(log.batch_id), log.reads.read_units) if log.batch_id else 0
+    headers = {**error_headers(visible, units)}
+    return Response(envelope.error.status, content_types.APPLICATION_JSON, body, headers=headers)
 
 
 _PRIVATE: Final = {"Cache-Control": "private, no-cache", "Vary": "Authorization, X-API-Key, Accept-Encoding"}
@@ -198,7 +219,7 @@ def _direct(event: object, context: Any) -> dict[str, Any]:  # noqa: ANN401  # L
     try:
         query, owner_id = direct_query(event)
         log.batch_id = query.batch_id
-        answer = full_answer(_store(), query, owner_id, time.time, log.reads, PlainObject())
+        answer = full_answer(_sources(), Asked(query, owner_id, time.time, log.reads), PlainObject())
         log.jobs = answer.jobs
         envelope: dict[str, Any] = msgspec.json.decode(answer.body.text)
         status: int = HTTPStatus.OK
@@ -213,7 +234,7 @@ if "AWS_LAMBDA_INITIALIZATION_TYPE" in os.environ:
     # Lambda's init phase has more CPU than an invocation: load the certificate authorities here. A wrong configuration
     # is answered with an envelope by each request, which an import that fails could not do.
     with suppress(ConfigurationError):
-        _store()
+        _sources()
         _tokens()
 
 # Everything imported so far stays alive: the garbage collector does not have to scan it again.

@@ -14,8 +14,8 @@ from isal import igzip, isal_zlib
 LAMBDA_LIMIT: Final = 6_291_556
 # Status, headers (API Gateway allows 10,240 bytes of them) and the keys of the proxy response.
 _AROUND_BODY: Final = 16_384
-# The body without jobs: the counts, the estimate and the longest cursor.
-_AROUND_JOBS: Final = 16_384
+# The body without jobs: the counts, the estimate, the summary with the longest error codes and the longest cursor.
+_AROUND_JOBS: Final = 20_480
 # The bytes of the response that are left for jobs.
 ROOM: Final = LAMBDA_LIMIT - _AROUND_BODY - _AROUND_JOBS
 # A smaller body is not compressed: it fits in one or two network packets anyway.

@@ -1,5 +1,6 @@
 """The envelope of errors, and the HTTP status of each error code."""
 
+import random
 from datetime import UTC, datetime
 from typing import Final
 
@@ -7,6 +8,7 @@ from batch_progress.errors import (
     AuthenticationError,
     AuthenticationRequired,
     BatchProgressError,
+    BatchTooLarge,
     ServiceUnavailable,
 )
 from functions.progress.schema import ErrorAnswer, ErrorView
@@ -45,7 +47,11 @@ STATUS: Final = {
 }
 _FIRST_SERVER_ERROR: Final = 500
 _REALM: Final = 'Bearer realm="batch-progress"'
-_RETRY_AFTER_SECONDS: Final = 2
+# `Retry-After` of a 503: random, so that clients do not come back together, and longer for larger batches.
+_RETRY_AFTER_SECONDS: Final = (1, 5)
+_LONGEST_RETRY_AFTER_SECONDS: Final = 60
+# The interval grows by its own length for each of so many read units that a count of the batch costs.
+_UNITS_PER_INTERVAL: Final = 250
 
 
 def error_answer(error: BatchProgressError, trace_id: str, now: float) -> ErrorAnswer:
@@ -70,12 +76,17 @@ def error_answer(error: BatchProgressError, trace_id: str, now: float) -> ErrorA
     return ErrorAnswer(success=False, error=view)
 
 
-def error_headers(error: BatchProgressError) -> dict[str, str]:
-    """Return the headers of an error response, in addition to those of every response."""
-    return {"Cache-Control": "no-store", **_headers(error)}
+def error_headers(error: BatchProgressError, units: float) -> dict[str, str]:
+    """Return the headers of an error response, in addition to those of every response.
+
+    Args:
+        error: The error.
+        units: The read units that a count of the requested batch costs, as far as they are known.
+    """
+    return {"Cache-Control": "no-store", **_headers(error, units)}
 
 
-def _headers(error: BatchProgressError) -> dict[str, str]:
+def _headers(error: BatchProgressError, units: float) -> dict[str, str]:
     match error:
         case AuthenticationRequired():
             # RFC 6750, section 3: no `error` attribute if the request had no credentials.
@@ -84,9 +95,18 @@ def _headers(error: BatchProgressError) -> dict[str, str]:
             return {"WWW-Authenticate": f'{_REALM}, error="invalid_token"'}
         case MethodNotAllowed():
             return {"Allow": "GET, HEAD"}
+        case BatchTooLarge():
+            return {"Retry-After": str(_LONGEST_RETRY_AFTER_SECONDS)}
         case ServiceUnavailable():
-            return {"Retry-After": str(_RETRY_AFTER_SECONDS)}
+            return {"Retry-After": str(_retry_after(units))}
     return {}
+
+
+def _retry_after(units: float) -> int:
+    """Return a random number of seconds, 1 to 60, after which a request that failed may succeed."""
+    factor = 1 + units / _UNITS_PER_INTERVAL
+    least, most = (min(factor * seconds, _LONGEST_RETRY_AFTER_SECONDS) for seconds in _RETRY_AFTER_SECONDS)
+    return round(random.uniform(min(least, most / 2), most))  # noqa: S311  # jitter, not a secret
 
 
 def rfc3339(epoch: int) -> str:

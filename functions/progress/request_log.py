@@ -11,7 +11,13 @@ from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 
 from batch_progress.dynamodb import RequestFailed
-from batch_progress.errors import BatchProgressError, ConfigurationError, ServiceUnavailable
+from batch_progress.errors import (
+    BatchProgressError,
+    BatchTooLarge,
+    ConfigurationError,
+    CountUnderWay,
+    ServiceUnavailable,
+)
 from batch_progress.store import ReadStats
 
 # A log line lists at most this many keys of malformed items; the metric counts all of them.
@@ -30,7 +36,7 @@ class RequestLog:
         reads: What was read from the jobs table.
         batch_id: The requested batch, `None` until its id is known to be valid.
         jobs: The number of jobs that the answer lists.
-        error_code: The code of the error in the answer, `None` for a success.
+        outcome: `ok`, or what went wrong: the code of the error in the answer, or a more precise name.
         failed_request: For a `503` caused by DynamoDB, the failure of its last attempt; otherwise `None`.
     """
 
@@ -41,14 +47,16 @@ class RequestLog:
         self.reads = ReadStats()
         self.batch_id: str | None = None
         self.jobs = 0
-        self.error_code: str | None = None
+        self.outcome = "ok"
         self.failed_request: dict[str, object] | None = None
         self._began = time.perf_counter()
 
     def failure(self, error: Exception, logger: Logger) -> BatchProgressError:
         """Return the error that the caller sees. Internal and configuration errors are logged with a traceback."""
         visible = error if isinstance(error, BatchProgressError) else BatchProgressError()
-        self.error_code = visible.code
+        self.outcome = visible.code
+        if isinstance(visible, BatchTooLarge | CountUnderWay):
+            self.outcome = visible.system_message.upper().replace(" ", "_")
         cause = error.__cause__
         if isinstance(error, ServiceUnavailable) and isinstance(cause, RequestFailed):
             self.failed_request = {
@@ -84,15 +92,18 @@ class RequestLog:
                 "request_id": self.request_id,
                 "kind": self.kind,
                 "status": status,
-                "outcome": self.error_code or "ok",
+                "outcome": self.outcome,
                 "batch_id": self.batch_id,
                 "jobs": self.jobs,
                 "pages": self.reads.pages,
+                "count": self.reads.count,
                 "read_units": self.reads.read_units,
                 "milliseconds": milliseconds,
                 **({"dynamodb": self.failed_request} if self.failed_request else {}),
             },
         )
+        if unkept := self.reads.unkept:
+            logger.warning("count not kept", extra={"batch_id": self.batch_id, "reason": unkept})
         metrics.add_dimension("kind", self.kind)
         # Separates the metrics of several stacks in one account.
         metrics.add_dimension("function_name", os.environ.get("AWS_LAMBDA_FUNCTION_NAME", "local"))
@@ -102,5 +113,7 @@ class RequestLog:
         # Only for full answers, so that the average does not include errors and 304s.
         if status == HTTPStatus.OK and self.batch_id is not None:
             metrics.add_metric("Jobs", MetricUnit.Count, self.jobs)
+        if self.outcome == "BATCH_TOO_LARGE":
+            metrics.add_metric("BatchesTooLarge", MetricUnit.Count, 1)
         metrics.add_metric("ReadUnits", MetricUnit.Count, self.reads.read_units)
         metrics.flush_metrics()

@@ -11,8 +11,9 @@ import re
 from typing import Final, Self
 
 import msgspec
+from msgspec.structs import replace
 
-from batch_progress.model import Batch
+from batch_progress.model import NO_NOTES, Batch
 from batch_progress.progress import Basis, Progress
 from functions.progress.query import Query
 
@@ -61,5 +62,5 @@ def trusted(tag: Tag, now: float) -> bool:
 
 def digest(batch: Batch, query: Query, *, gzip: bool, finished: bool) -> str:
     """Hash everything that an answer depends on except the jobs, whose changes increase the batch's revision."""
-    content = _encoder.encode((batch, query, gzip, finished))
+    content = _encoder.encode((replace(batch, notes=NO_NOTES), query, gzip, finished))
     return hashlib.blake2b(content, digest_size=12).hexdigest()

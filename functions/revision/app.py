@@ -6,6 +6,7 @@ and it reports a malformed record as failed, which would block the shard.
 
 import os
 import time
+from collections import defaultdict
 from functools import cache
 from typing import Any, Final
 
@@ -52,7 +53,7 @@ def _revisions() -> Revisions:
 
 
 def handler(event: dict[str, Any], context: Any) -> dict[str, list[dict[str, str]]]:  # noqa: ANN401  # Lambda's context
-    """Add 1 to the revision of each batch with changed jobs, once per delivery.
+    """Add to the revision of each batch the number of its jobs that have changed.
 
     Args:
         event: Records of one shard of the table's stream, in order.
@@ -66,9 +67,10 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, list[dict[str, str
     seconds = context.get_remaining_time_in_millis() / 1_000
     counted, failures = 0, []
     with dynamodb.deadline(time.monotonic() + seconds - _ANSWER_SECONDS):
-        for batch_id, sequence_number in _changed(event["Records"]).items():
+        for batch_id, changes in _changed(event["Records"]).items():
+            sequence_number = changes.last
             try:
-                counted += revisions.count(batch_id)
+                counted += revisions.count(batch_id, len(changes.jobs))
             except NotCountable:
                 # A retry would fail too and block the shard. Clients still see the change within a minute.
                 logger.exception("batch is not countable", extra={"batch_id": batch_id})
@@ -86,9 +88,22 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, list[dict[str, str
     return {"batchItemFailures": failures}
 
 
-def _changed(records: list[object]) -> dict[str, str]:
-    """Return, for each batch, the sequence number of the last record of a job."""
-    changed: dict[str, str] = {}
+class _Changes:
+    """The changes of one batch in a delivery.
+
+    Attributes:
+        jobs: The sort keys of the jobs that have changed.
+        last: The sequence number of the last change.
+    """
+
+    def __init__(self) -> None:
+        self.jobs: set[str] = set()
+        self.last = ""
+
+
+def _changed(records: list[object]) -> dict[str, _Changes]:
+    """Return the changes of jobs in a delivery by batch."""
+    changed: dict[str, _Changes] = defaultdict(_Changes)
     for record in records:
         try:
             change = msgspec.convert(record, StreamRecord).dynamodb
@@ -97,5 +112,7 @@ def _changed(records: list[object]) -> dict[str, str]:
             continue
         # The event source filters too. Without a filter, the function's own updates would trigger it.
         if change.keys.sk.S.startswith(JOB_PREFIX):
-            changed[change.keys.batch_id.S] = change.sequence_number
+            changes = changed[change.keys.batch_id.S]
+            changes.jobs.add(change.keys.sk.S)
+            changes.last = change.sequence_number
     return changed

@@ -20,7 +20,7 @@ TIMEOUT = 300
 @pytest.fixture(scope="module", autouse=True)
 def _patient() -> Iterator[None]:
     """Longer timeouts for the slow engine."""
-    factories = (app._store, app._tokens, app._client)
+    factories = (app._store, app._counts, app._large, app._tokens, app._client)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(dynamodb, "READ_TIMEOUT_SECONDS", PAGE_TIMEOUT)
         for factory in factories:

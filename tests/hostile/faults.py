@@ -297,7 +297,7 @@ class Progress:
         self._app = app
         self._line = line
         # As in a new execution environment: cached clients have connections to an earlier line.
-        for factory in (app._store, app._tokens, app._client):
+        for factory in (app._store, app._counts, app._large, app._tokens, app._client):
             factory.cache_clear()
         self._right = [(ask, self._settled(ask)) for ask in _asks(self)]
         for ask, told in self._right:

@@ -83,7 +83,7 @@ def world(dynamodb_endpoint: str) -> Iterator[World]:
 
 def _restart() -> None:
     """Forget what a process of the function reads once."""
-    for cached in (settings, app._client, app._store, app._tokens, app._sessions):
+    for cached in (settings, app._client, app._store, app._counts, app._large, app._tokens, app._sessions):
         cached.cache_clear()
 
 

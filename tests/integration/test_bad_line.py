@@ -26,7 +26,14 @@ def line(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[Line]:
     monkeypatch.setattr(bad, "_SILENT_SECONDS", 1.2)
     monkeypatch.setattr(bad, "_LATE_SECONDS", 0.05)
     monkeypatch.setattr(dynamodb, "backoff", lambda *_, **__: 0.0)
-    factories = (progress._store, progress._tokens, progress._client, revision._revisions)
+    factories = (
+        progress._store,
+        progress._counts,
+        progress._large,
+        progress._tokens,
+        progress._client,
+        revision._revisions,
+    )
     engine = os.environ["AWS_ENDPOINT_URL_DYNAMODB"]
     with bad_line(Line(engine, SEED, remembers=True)) as line:
         monkeypatch.setenv("AWS_ENDPOINT_URL_DYNAMODB", line.address)

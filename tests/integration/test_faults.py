@@ -20,6 +20,7 @@ from urllib3.util import Timeout
 from batch_progress import decode, dynamodb
 from batch_progress.dynamodb import Client, RequestFailed, RequestRefused
 from batch_progress.errors import ServiceUnavailable
+from batch_progress.kept import KeptCounts
 from batch_progress.model import Batch
 from batch_progress.revision import Revisions
 from batch_progress.store import BatchStore
@@ -149,6 +150,7 @@ def function(rig: Rig, faulty: Faulty, monkeypatch: pytest.MonkeyPatch) -> Fault
     store, tokens = BatchStore(rig.ours, "JobsTable"), TokenStore(rig.ours, "TokensTable")
     monkeypatch.setattr(app, "_store", lambda: store)
     monkeypatch.setattr(app, "_tokens", lambda: tokens)
+    monkeypatch.setattr(app, "_counts", lambda: KeptCounts(rig.ours, "JobsTable"))
     return faulty
 
 
@@ -233,7 +235,7 @@ def test_an_update_with_a_damaged_answer_fails(rig: Rig, faulty: Faulty) -> None
     for reply in (Reply(body=b"{}", checksum=1), fault("ThrottlingException", "first page")):
         faulty.forever["first page"] = reply
         with pytest.raises(ServiceUnavailable):
-            revisions.count("batch")
+            revisions.count("batch", 1)
     assert 2 * dynamodb.ATTEMPTS == faulty.calls["first page"]
 
 

@@ -15,14 +15,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from isal import igzip
 
+from batch_progress.kept import KeptCounts
 from batch_progress.model import Batch, Job, Page
 from batch_progress.progress import Basis, Counts, Estimate, Progress
 from batch_progress.store import BatchStore, ReadStats
-from functions.progress import answer, coding
-from functions.progress.answer import Listing, full_answer
+from functions.progress import coding
+from functions.progress import listing as listing_module
+from functions.progress.answer import full_answer
 from functions.progress.coding import LAMBDA_LIMIT, Body, Gzip, Identity, PlainObject, Written
+from functions.progress.counting import Asked, LargeBatches, Sources
 from functions.progress.cursor import Cursor
 from functions.progress.envelope import rfc3339
+from functions.progress.listing import Listing
 from functions.progress.query import Query
 
 KINDS = [Gzip, Identity, PlainObject]
@@ -116,7 +120,7 @@ def test_a_walk_brings_each_job_once(kind: type[Body], runs: list[tuple[str, int
     jobs = mixture(runs)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(coding, "ROOM", room)
-        patch.setattr(answer, "_GROUP_BYTES", 1_000)
+        patch.setattr(listing_module, "_GROUP_BYTES", 1_000)
         seen: list[Any] = []
         rest = jobs
         while True:
@@ -175,7 +179,8 @@ def test_an_estimate_is_not_in_the_past_when_the_answer_leaves() -> None:
             jobs = [job(number, "u") for number in range(9)]
             return Batch("batch", "demo", 100), (Page([one], [None], [None], [None], [None]) for one in jobs if clock())
 
-    made = full_answer(cast("BatchStore", Store()), Query("batch"), "demo", clock, ReadStats(), Identity())
+    sources = Sources(cast("BatchStore", Store()), cast("KeptCounts", None), LargeBatches())
+    made = full_answer(sources, Asked(Query("batch"), "demo", clock, ReadStats()), Identity())
     assert 1_000 == made.progress.as_of
     assert made.progress.estimate.completion >= 1_100
     assert read(made.body)["estimated_completion"] >= rfc3339(1_100)

@@ -138,6 +138,7 @@ LOGS_AND_TRACES = {
             {
                 ("JobsTable.Arn", "dynamodb:Query"),
                 ("JobsTable.Arn", "dynamodb:GetItem"),
+                ("JobsTable.Arn", "dynamodb:UpdateItem"),
                 ("TokensTable.Arn", "dynamodb:GetItem"),
             },
         ),
@@ -170,11 +171,14 @@ def test_a_function_has_no_permission_beyond_its_work(name: str, wanted: set[tup
     assert (name == "Progress") == ("TokensTable" in json.dumps(function["Environment"]))
 
 
-def test_the_revision_function_may_write_the_revision_and_nothing_else() -> None:
+@pytest.mark.parametrize(
+    ("role", "attributes"), [("ProgressRole", ["counted", "counted_at", "counting"]), ("RevisionRole", ["revision"])]
+)
+def test_a_function_may_write_its_own_attributes_and_nothing_else(role: str, attributes: list[str]) -> None:
     """The key and the owner are also in the list because they are in the update's condition."""
-    (update,) = (one for one in statements("RevisionRole") if one["Action"] == "dynamodb:UpdateItem")
+    (update,) = (one for one in statements(role) if one["Action"] == "dynamodb:UpdateItem")
     assert {
-        "ForAllValues:StringEquals": {"dynamodb:Attributes": ["batch_id", "sk", "owner_id", "revision"]},
+        "ForAllValues:StringEquals": {"dynamodb:Attributes": ["batch_id", "sk", "owner_id", *attributes]},
         "StringEqualsIfExists": {"dynamodb:ReturnValues": "NONE"},
     } == update["Condition"]
 
@@ -182,7 +186,13 @@ def test_the_revision_function_may_write_the_revision_and_nothing_else() -> None
 @pytest.mark.parametrize(
     ("role", "wanted"),
     [
-        ("ProgressRole", {("dynamodb", "kms:Decrypt"), ("lambda", "kms:Decrypt")}),
+        (
+            "ProgressRole",
+            {
+                *(("dynamodb", f"kms:{action}") for action in ("Decrypt", "Encrypt", "ReEncrypt*", "GenerateDataKey*")),
+                ("lambda", "kms:Decrypt"),
+            },
+        ),
         (
             "RevisionRole",
             {

@@ -10,6 +10,8 @@
   * IllegalTransition
   * InvalidRequest
   * ServiceUnavailable
+    * CountUnderWay
+    * BatchTooLarge
   * ConfigurationError
 """
 
@@ -182,6 +184,19 @@ class ServiceUnavailable(BatchProgressError):
     code = "SERVICE_UNAVAILABLE"
     message = "The service is temporarily unavailable. Please try again shortly."
     system_message = "Service unavailable"
+
+
+class CountUnderWay(ServiceUnavailable):
+    """Another request is counting the batch, and did not finish in time."""
+
+    system_message = "Count under way"
+
+
+class BatchTooLarge(ServiceUnavailable):
+    """The batch has too many jobs to be counted in time."""
+
+    message = "This batch is too large to be counted in time. Please try again in a minute."
+    system_message = "Batch too large"
 
 
 class ConfigurationError(BatchProgressError):

@@ -67,6 +67,21 @@ class Page(msgspec.Struct, frozen=True):
     attempts: list[int | None] = []
 
 
+class Notes(msgspec.Struct, frozen=True):
+    """What the functions keep on a `BATCH` item, besides its revision. Answers do not depend on it.
+
+    Attributes:
+        counted: The last count of a large batch, as `KeptCount` encodes it; `None` if there is none.
+        counting: Until when a request counts the batch, in epoch seconds; `None` if none does.
+    """
+
+    counted: str | None = None
+    counting: float | None = None
+
+
+NO_NOTES = Notes()
+
+
 class Batch(msgspec.Struct, frozen=True):
     """A `BATCH` item. Progress is not stored in it: it is computed from the jobs.
 
@@ -81,6 +96,7 @@ class Batch(msgspec.Struct, frozen=True):
         cancelled_at: When the batch was cancelled, `None` if it was not. Declared URLs without a job have then ended.
         expires_at: The batch counts as deleted from this time, in epoch seconds; `None` for never.
         revision: Increases with the changes of jobs, 0 before the first.
+        notes: What the functions keep on the item.
     """
 
     batch_id: str
@@ -93,3 +109,4 @@ class Batch(msgspec.Struct, frozen=True):
     cancelled_at: datetime | None = None
     expires_at: float | None = None
     revision: int = 0
+    notes: Notes = NO_NOTES

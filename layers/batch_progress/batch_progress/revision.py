@@ -1,7 +1,8 @@
 """Count the changes of a batch's jobs, so that an entity tag from before a change no longer matches.
 
-The revision only says that something has changed: counting a change twice or out of order does no harm
-(docs/decisions/0003-revision.md).
+Since a count, at most as many jobs have changed as the revision has risen by: a batch with more pending jobs than that
+has not finished. Counting a change twice or out of order does no harm: the batch is
+only counted again earlier (docs/decisions/0003-revision.md, 0013-kept-counts.md).
 """
 
 from batch_progress import table
@@ -19,8 +20,8 @@ class Revisions:
         self._client = client
         self._table = jobs_table
 
-    def count(self, batch_id: str) -> bool:
-        """Add 1 to a batch's revision. Return whether the batch exists.
+    def count(self, batch_id: str, jobs: int) -> bool:
+        """Add the number of changed jobs to a batch's revision. Return whether the batch exists.
 
         Raises:
             NotCountable: The `BATCH` item does not allow it.
@@ -30,11 +31,11 @@ class Revisions:
             self._client.update_item(
                 TableName=self._table,
                 Key=table.batch_key(batch_id),
-                UpdateExpression="ADD #revision :one",
+                UpdateExpression="ADD #revision :jobs",
                 # Without this condition, the update would create a deleted batch again as an item with only a revision.
                 ConditionExpression="attribute_exists(#owner_id)",
                 ExpressionAttributeNames={"#revision": "revision", "#owner_id": "owner_id"},
-                ExpressionAttributeValues={":one": {"N": "1"}},
+                ExpressionAttributeValues={":jobs": {"N": str(jobs)}},
             )
         except RequestRefused as error:
             match error.code:

@@ -8,11 +8,14 @@ from typing import Any, Final
 from batch_progress import decode, table
 from batch_progress.dynamodb import Client
 from batch_progress.errors import BatchNotFound
-from batch_progress.model import Batch, DetailedJob, Job, Page
+from batch_progress.model import Batch, DetailedJob, Job, Notes, Page
 from batch_progress.table import AFTER_JOBS, BATCH_KEY, DETAIL_ATTRIBUTES, JOB_PREFIX, JobStatus
 
+# The first page of a batch is short. It shows to whom the batch belongs and whether a count is kept, and small batches
+# are read with one request.
+FIRST_PAGE_ITEMS: Final = 200
 _PREFIX_LENGTH: Final = len(JOB_PREFIX)
-_BATCH_ATTRIBUTES: Final = ("sk", *table.BATCH_ATTRIBUTES, "revision")
+_BATCH_ATTRIBUTES: Final = ("sk", *table.BATCH_ATTRIBUTES, "revision", "counted", "counting")
 _JOB_ATTRIBUTES: Final = ("sk", *table.JOB_ATTRIBUTES)
 _JOB_VALUES: Final = frozenset((*_JOB_ATTRIBUTES, *DETAIL_ATTRIBUTES))
 
@@ -26,6 +29,7 @@ def _projection(*attributes: str) -> dict[str, Any]:
 _BATCH_ALONE: Final = _projection(*_BATCH_ATTRIBUTES)
 _WHOLE_BATCH: Final = _projection(*_BATCH_ATTRIBUTES, *_JOB_ATTRIBUTES)
 _WHOLE_BATCH_DETAILED: Final = _projection(*_BATCH_ATTRIBUTES, *_JOB_ATTRIBUTES, *DETAIL_ATTRIBUTES)
+_SUPERVISED_BATCH: Final = _projection(*_BATCH_ATTRIBUTES, *_JOB_ATTRIBUTES, *table.ATTEMPT_ATTRIBUTES)
 _JOBS_ALONE: Final = _projection(*_JOB_ATTRIBUTES)
 _JOBS_ALONE_DETAILED: Final = _projection(*_JOB_ATTRIBUTES, *DETAIL_ATTRIBUTES)
 
@@ -34,12 +38,16 @@ class ReadStats:
     """What one request read, for its log line and metrics.
 
     Attributes:
+        count: Whether the counts were `made` or `kept`; `None` if none were needed.
+        unkept: Why a count could not be kept; `None` if none had to be, or it is.
         pages: The number of pages that queries returned.
         read_units: The read request units consumed, by queries and by reads of single items.
         malformed: The sort keys of items with malformed or missing attributes.
     """
 
     def __init__(self) -> None:
+        self.count: str | None = None
+        self.unkept: str | None = None
         self.pages = 0
         self.read_units = 0.0
         self.malformed: set[str] = set()
@@ -87,18 +95,22 @@ class BatchStore:
         stats: ReadStats,
         *,
         detailed: bool = False,
+        supervised: bool = False,
     ) -> tuple[Batch, Iterator[Page]]:
         """Read a whole batch: its `BATCH` item, and all its jobs as an iterator that reads page by page.
 
-        The `BATCH` item comes first, so that a request for another owner's batch costs only one page. Arguments and
-        errors are those of `batch`; with `detailed`, jobs are `DetailedJob`s.
+        The `BATCH` item comes first, on a short page, so that a request for another owner's batch costs only a few read
+        units. Arguments and errors are those of `batch`; with `detailed`, jobs are `DetailedJob`s; with `supervised`,
+        reads are consistent, and pages have the jobs' attempts.
         """
         answers = self._query(
             "#batch_id = :batch_id AND #sk BETWEEN :from AND :to",
             {":batch_id": batch_id, ":from": BATCH_KEY, ":to": AFTER_JOBS},
-            _WHOLE_BATCH_DETAILED if detailed else _WHOLE_BATCH,
+            _WHOLE_BATCH_DETAILED if detailed else _SUPERVISED_BATCH if supervised else _WHOLE_BATCH,
             stats,
             detailed=detailed,
+            limits=(FIRST_PAGE_ITEMS, None),
+            consistent=supervised,
         )
         # An empty page is not necessarily the last one.
         first = next(answer for answer in answers if answer.items or answer.last_key is None)
@@ -107,7 +119,9 @@ class BatchStore:
         if BATCH_KEY in first.malformed:
             stats.malformed.add(BATCH_KEY)
         batch = _visible(first.items[0], batch_id, owner_id, now)
-        return batch, (_page(answer, stats, detailed=detailed) for answer in chain((first,), answers))
+        return batch, (
+            _page(answer, stats, detailed=detailed, supervised=supervised) for answer in chain((first,), answers)
+        )
 
     def jobs_after(
         self,
@@ -137,11 +151,11 @@ class BatchStore:
             stats,
             detailed=detailed,
             start=table.job_key(batch_id, job_id),
-            limit=limit,
+            limits=(limit, limit),
         )
         return (_page(answer, stats, detailed=detailed) for answer in answers)
 
-    def _query(
+    def _query(  # noqa: PLR0913  # the arguments of DynamoDB's `Query`
         self,
         condition: str,
         values: dict[str, str],
@@ -150,8 +164,10 @@ class BatchStore:
         *,
         detailed: bool,
         start: dict[str, Any] | None = None,
-        limit: int | None = None,
+        limits: tuple[int | None, int | None],
+        consistent: bool = False,
     ) -> Iterator[decode.QueryPage[Any]]:
+        """Yield page after page. `limits` are the largest number of items on the first one and on each later one."""
         arguments: dict[str, Any] = {
             "TableName": self._table,
             "KeyConditionExpression": condition,
@@ -160,9 +176,12 @@ class BatchStore:
             "ExpressionAttributeNames": {**projection["ExpressionAttributeNames"], "#batch_id": "batch_id"},
             "ReturnConsumedCapacity": "TOTAL",
         }
-        if limit is not None:
-            arguments["Limit"] = limit
+        if consistent:
+            arguments["ConsistentRead"] = True
+        limit, later_limit = limits
         while True:
+            if limit is not None:
+                arguments["Limit"] = limit
             if start is not None:
                 arguments["ExclusiveStartKey"] = start
             answer = self._client.query(detailed=detailed, **arguments)
@@ -172,6 +191,8 @@ class BatchStore:
             start = answer.last_key
             if start is None:
                 return
+            limit = later_limit
+            arguments.pop("Limit", None)
 
 
 def _visible(item: decode.Item, batch_id: str, owner_id: str | None, now: float) -> Batch:
@@ -191,6 +212,10 @@ def _visible(item: decode.Item, batch_id: str, owner_id: str | None, now: float)
         cancelled_at=item.cancelled_at.S if item.cancelled_at else None,
         expires_at=item.expires_at.N if item.expires_at else None,
         revision=item.revision.N if item.revision else 0,
+        notes=Notes(
+            item.counted.S if item.counted else None,
+            item.counting.N if item.counting else None,
+        ),
     )
     gone = batch.expires_at is not None and batch.expires_at <= now
     if gone or (owner_id is not None and batch.owner_id != owner_id):
@@ -198,7 +223,7 @@ def _visible(item: decode.Item, batch_id: str, owner_id: str | None, now: float)
     return batch
 
 
-def _page(answer: decode.QueryPage[Any], stats: ReadStats, *, detailed: bool) -> Page:
+def _page(answer: decode.QueryPage[Any], stats: ReadStats, *, detailed: bool, supervised: bool = False) -> Page:
     """Return the jobs of a page. A malformed attribute gets its default, and the item's key is added to `stats`."""
     # The jobs are contiguous, because items are in the order of the sort key.
     begin = bisect_left(answer.items, JOB_PREFIX, key=_sort_key)
@@ -238,6 +263,7 @@ def _page(answer: decode.QueryPage[Any], stats: ReadStats, *, detailed: bool) ->
         [item.finished_at and item.finished_at.S for item in items],
         [item.seen_at and item.seen_at.S for item in items],
         [item.error_code and item.error_code.S for item in items],
+        [item.attempt and item.attempt.N for item in items] if supervised else [],
     )
 
 
