@@ -173,11 +173,11 @@ class Crew:
                 job_id, task = next(queue, (None, None))
             if job_id is None or task is None:
                 return
-            self.recorder.start(self.batch_id, job_id)
+            attempt = self.recorder.start(self.batch_id, job_id)
             if self.stop.wait(task.seconds):
                 return
             if task.failure:
-                self.recorder.fail(self.batch_id, job_id, *task.failure)
+                self.recorder.fail(self.batch_id, job_id, *task.failure, attempt=attempt)
             else:
                 self.recorder.complete(self.batch_id, job_id, task.items)
 

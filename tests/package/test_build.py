@@ -61,8 +61,8 @@ recorder = BatchRecorder("JobsTable")
 batch_id = sys.argv[-1]
 for _ in range(2):
     done, failed, cancelled = recorder.create(batch_id, "demo", [f"https://example.com/{url}" for url in range(3)])
-recorder.start(batch_id, done)
-recorder.start(batch_id, done)
+assert [1, 2] == [recorder.start(batch_id, done) for _ in range(2)]
+recorder.report(batch_id, done, 7, attempt=2)
 for _ in range(2):
     recorder.complete(batch_id, done, 25)
 try:
@@ -72,11 +72,11 @@ except ZeroDivisionError:
     pass
 assert [1, 0] == [recorder.cancel_batch(batch_id) for _ in range(2)]
 try:
-    recorder.fail(batch_id, done, "TOO_LATE")
+    recorder.start(batch_id, done)
 except IllegalTransition:
     pass
 else:
-    sys.exit("a completed job failed")
+    sys.exit("a completed job starts")
 """
 # Prints each name that Powertools' packages export, with where its value is from.
 NAMES = """

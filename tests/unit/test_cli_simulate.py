@@ -17,16 +17,17 @@ class Recorder:
     calls: list[tuple[Any, ...]] = field(default_factory=list)
     broken: str = ""
 
-    def start(self, batch_id: str, job_id: str) -> None:
+    def start(self, batch_id: str, job_id: str) -> int:
         if job_id == self.broken:
             raise ServiceUnavailable
         self.calls.append(("start", batch_id, job_id))
+        return 7
 
     def complete(self, batch_id: str, job_id: str, items: int) -> None:
         self.calls.append(("complete", batch_id, job_id, items))
 
-    def fail(self, batch_id: str, job_id: str, code: str, message: str) -> None:
-        self.calls.append(("fail", batch_id, job_id, code, message))
+    def fail(self, batch_id: str, job_id: str, code: str, message: str, *, attempt: int) -> None:
+        self.calls.append(("fail", batch_id, job_id, code, message, attempt))
 
 
 def crew(recorder: Recorder) -> Crew:
@@ -62,7 +63,7 @@ def test_every_job_is_recorded_as_it_ends() -> None:
         ("start", "batch_a", "a"),
         ("complete", "batch_a", "a", 3),
         ("start", "batch_a", "b"),
-        ("fail", "batch_a", "b", "HTTP_404", "gone"),
+        ("fail", "batch_a", "b", "HTTP_404", "gone", 7),
     ] == recorder.calls
 
 
@@ -70,10 +71,11 @@ def test_stopped_workers_leave_their_jobs_unchanged() -> None:
     stop = threading.Event()
 
     class Stopping(Recorder):
-        def start(self, batch_id: str, job_id: str) -> None:
-            super().start(batch_id, job_id)
+        def start(self, batch_id: str, job_id: str) -> int:
+            attempt = super().start(batch_id, job_id)
             if len(self.calls) == 2:
                 stop.set()
+            return attempt
 
     recorder = Stopping()
     team = Crew(recorder, "batch_a", stop)  # type: ignore[arg-type]  # a fake

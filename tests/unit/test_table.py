@@ -66,7 +66,7 @@ def test_every_status_is_documented_and_offered_by_the_page() -> None:
     assert readme
     assert statuses == re.findall(r"`(\w+)`", readme[1])
     transitions = (
-        (ROOT / "docs" / "recording.md").read_text("utf-8").partition("\n| From \\ to |")[2].partition("\n\n")[0]
+        (ROOT / "docs" / "recording.md").read_text("utf-8").partition("\n| The job is |")[2].partition("\n\n")[0]
     )
     rows = re.findall(r"^\| (`.+?`) \|", transitions, re.MULTILINE)
     assert sorted(statuses) == sorted(status for row in rows for status in re.findall(r"`(\w+)`", row))

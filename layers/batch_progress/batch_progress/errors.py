@@ -135,14 +135,17 @@ class JobNotFound(BatchProgressError):
 
 
 class BatchConflict(BatchProgressError):
-    """The batch id is in use: by another owner, by a batch with other values, or by jobs of an expired batch."""
+    """The batch id is in use: by another owner, by a batch with other values, or by jobs of an expired batch.
+
+    Or the batch has been cancelled: then `details` has `cancelled_at`.
+    """
 
     code = "BATCH_CONFLICT"
     message = "Another batch already uses this id."
     system_message = "Batch conflict"
 
-    def __init__(self, batch_id: str) -> None:
-        super().__init__(batch_id=batch_id)
+    def __init__(self, batch_id: str, **more: str) -> None:
+        super().__init__(batch_id=batch_id, **more)
 
 
 class IllegalTransition(BatchProgressError):
@@ -151,20 +154,38 @@ class IllegalTransition(BatchProgressError):
     Attributes:
         current: The job's status.
         wanted: The requested status.
+        attempt: The attempt that made the call, if it named its number.
+        latest: The job's latest attempt, if the call named a number; 0 if the job has had none.
     """
 
     code = "ILLEGAL_TRANSITION"
     message = "The job's current status does not allow this change."
     system_message = "Illegal transition"
 
-    def __init__(self, batch_id: str, job_id: str, current: str, wanted: str) -> None:
-        super().__init__(batch_id=batch_id, job_id=job_id, current=current, wanted=wanted)
+    def __init__(
+        self,
+        batch_id: str,
+        job_id: str,
+        current: str,
+        wanted: str,
+        *,
+        attempt: int | None = None,
+        latest: int | None = None,
+    ) -> None:
+        numbers = {"attempt": attempt, "latest": latest}
+        given = {name: str(number) for name, number in numbers.items() if number is not None}
+        super().__init__(batch_id=batch_id, job_id=job_id, current=current, wanted=wanted, **given)
         self.current = current
         self.wanted = wanted
+        self.attempt = attempt
+        self.latest = latest
 
     def __str__(self) -> str:
-        """Name the job and both statuses."""
+        """Name the job, both statuses and the attempts."""
         job = f"Job {self.details['job_id']} of batch {self.details['batch_id']}"
+        if self.attempt != self.latest:
+            latest = f"attempt {self.latest} is the latest" if self.latest else "it has had no attempt"
+            return f"{job} is {self.current}, and attempt {self.attempt} cannot change it: {latest}"
         if self.current == self.wanted:
             return f"{job} is already {self.current}, with other values"
         return f"{job} cannot change from {self.current} to {self.wanted}"
