@@ -1,4 +1,8 @@
-"""A client of the progress API: poll one batch with its ETag, and decide which failures are retryable."""
+"""A client of the progress API: poll one batch with its ETag, list some jobs, and decide which failures are retryable.
+
+A poll asks for counts only, so its cost does not depend on how many jobs the batch has. Listing jobs by status makes
+the API read the whole batch.
+"""
 
 import re
 from dataclasses import dataclass
@@ -15,9 +19,12 @@ from batch_progress.table import ID_PATTERN
 from batch_progress_cli.failure import Failed
 from batch_progress_cli.terminal import visible
 
-# The failed jobs of one full page; only the latest are shown.
-_PARAMETERS: Final = {"status": "failed", "include": "details,estimate", "limit": "1000"}
-_LAST: Final = 5
+_SUMMARY: Final = "summary,estimate"
+# For an API older than `include=summary`, which refuses it.
+_NO_SUMMARY: Final = "estimate"
+_MOST_JOBS: Final = 1_000
+# A count is called old from here on: the API's times are in whole seconds, and an answer takes a moment.
+_OLD_SECONDS: Final = 5.0
 _TIMEOUT: Final = httpx.Timeout(20, connect=5)
 _USUAL_WAIT: Final = 5.0
 _LONGEST_WAIT: Final = 60.0
@@ -28,11 +35,12 @@ Natural = Annotated[int, msgspec.Meta(ge=0)]
 Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 
 
-class Failure(msgspec.Struct, frozen=True):
-    """A failed job. Its texts are untrusted: pass them through `visible` before printing."""
+class Job(msgspec.Struct, frozen=True):
+    """A listed job. Its texts are untrusted: pass them through `visible` before printing."""
 
     job_id: str
     url: str
+    started_at: str | None = None
     finished_at: str | None = None
     error_code: str | None = None
     error_message: str | None = None
@@ -47,8 +55,33 @@ class Estimate(msgspec.Struct, frozen=True):
     confidence: float
 
 
+class Statuses(msgspec.Struct, frozen=True):
+    """How many jobs have each status."""
+
+    pending: Natural
+    processing: Natural
+    completed: Natural
+    failed: Natural
+    cancelled: Natural
+
+
+class Reason(msgspec.Struct, frozen=True):
+    """How many jobs failed with a code; `None` for those without one. The code is untrusted text."""
+
+    error_code: str | None
+    jobs: Natural
+
+
+class Summary(msgspec.Struct, frozen=True):
+    """What `include=summary` adds: the jobs by status, the most frequent reasons of failures, the time of the count."""
+
+    statuses: Statuses
+    failures: list[Reason]
+    as_of: Moment
+
+
 class Progress(msgspec.Struct, frozen=True):
-    """The `data` of an answer."""
+    """The `data` of an answer. `summary` is `None` if the API is too old to give one."""
 
     batch_id: str
     total_urls: Natural
@@ -58,7 +91,7 @@ class Progress(msgspec.Struct, frozen=True):
     total_items_extracted: Natural
     estimated_completion: Moment
     estimate: Estimate
-    jobs: list[Failure]
+    summary: Summary | None = None
 
     @property
     def finished(self) -> bool:
@@ -66,13 +99,31 @@ class Progress(msgspec.Struct, frozen=True):
         return self.pending == 0
 
     @property
-    def last_failures(self) -> list[Failure]:
-        """The jobs that failed last, latest first."""
-        return sorted(self.jobs, key=lambda job: job.finished_at or "", reverse=True)[:_LAST]
+    def stalled(self) -> bool:
+        """Whether jobs are left and nothing has moved for longer than a job may take."""
+        return self.estimate.basis == "stalled"
+
+    @property
+    def processing(self) -> int:
+        """How many jobs workers are processing; 0 without a summary."""
+        return self.summary.statuses.processing if self.summary else 0
+
+    @property
+    def reasons(self) -> list[Reason]:
+        """The most frequent reasons of failures; empty without a summary."""
+        return self.summary.failures if self.summary else []
 
 
 class _Envelope(msgspec.Struct, frozen=True):
     data: Progress
+
+
+class _Listing(msgspec.Struct, frozen=True):
+    jobs: list[Job]
+
+
+class _ListingEnvelope(msgspec.Struct, frozen=True):
+    data: _Listing
 
 
 class _Error(msgspec.Struct, frozen=True):
@@ -111,6 +162,17 @@ class Reply:
     wait: float
     now: datetime
 
+    @property
+    def age(self) -> float:
+        """How many seconds old the count is; 0 if it is as good as new.
+
+        The API may reuse the count of a large batch.
+        """
+        if self.progress is None or self.progress.summary is None:
+            return 0.0
+        age = (self.now - self.progress.summary.as_of).total_seconds()
+        return age if age > _OLD_SECONDS else 0.0
+
 
 class Api:
     """One batch at the API, polled over one connection."""
@@ -144,6 +206,7 @@ class Api:
             trust_env=host not in _LOOPBACK,
         )
         self._tag = ""
+        self._include = _SUMMARY
 
     def __enter__(self) -> Self:
         """Return the client."""
@@ -160,34 +223,63 @@ class Api:
             NoAnswer: The failure is retryable.
             Failed: It is not.
         """
-        headers = {"If-None-Match": self._tag} if self._tag else {}
-        try:
-            response = self._client.get(self._address, params=_PARAMETERS, headers=headers)
-        except httpx.InvalidURL as error:
-            raise Failed(f"the address of the API is not valid: {visible(str(error), 200)}") from error
-        except httpx.RequestError as error:
-            raise NoAnswer(f"no answer ({type(error).__name__}: {visible(str(error), 200)})") from error
+        response = self._get({"limit": "0", "include": self._include}, self._tag)
         wait = _seconds(response.headers.get("Retry-After"))
         if response.status_code == HTTPStatus.NOT_MODIFIED and self._tag:
             return Reply(None, wait or _USUAL_WAIT, _clock(response))
         if response.status_code != HTTPStatus.OK:
+            if self._include == _SUMMARY and "include" in _error(response).details:
+                self._include, self._tag = _NO_SUMMARY, ""
+                return self.ask()
             raise _refusal(response, wait)
-        try:
-            progress = msgspec.json.decode(response.content, type=_Envelope).data
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise NoAnswer("the server is not this API, or its answer was damaged") from error
+        progress = _decoded(response, _Envelope).data
         self._tag = response.headers.get("ETag", "")
         return Reply(progress, wait or _USUAL_WAIT, _clock(response))
+
+    def jobs(self, status: str) -> list[Job]:
+        """Return the first 1,000 jobs with a status.
+
+        Raises:
+            NoAnswer: The failure is retryable.
+            Failed: It is not.
+        """
+        response = self._get({"limit": str(_MOST_JOBS), "include": "details", "status": status})
+        if response.status_code != HTTPStatus.OK:
+            raise _refusal(response, _seconds(response.headers.get("Retry-After")))
+        return _decoded(response, _ListingEnvelope).data.jobs
+
+    def _get(self, parameters: dict[str, str], tag: str = "") -> httpx.Response:
+        headers = {"If-None-Match": tag} if tag else {}
+        try:
+            return self._client.get(self._address, params=parameters, headers=headers)
+        except httpx.InvalidURL as error:
+            raise Failed(f"the address of the API is not valid: {visible(str(error), 200)}") from error
+        except httpx.RequestError as error:
+            raise NoAnswer(f"no answer ({type(error).__name__}: {visible(str(error), 200)})") from error
+
+
+def _decoded[EnvelopeT: msgspec.Struct](response: httpx.Response, envelope: type[EnvelopeT]) -> EnvelopeT:
+    try:
+        return msgspec.json.decode(response.content, type=envelope)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise NoAnswer("the server is not this API, or its answer was damaged") from error
+
+
+def _error(response: httpx.Response) -> _Error:
+    """Return the error of an answer; one without a code if it is not this API's."""
+    try:
+        return msgspec.json.decode(response.content, type=_ErrorEnvelope).error
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return _Error("", "")
 
 
 def _refusal(response: httpx.Response, wait: float | None) -> NoAnswer | Failed:
     """Return the exception for an answer that is neither 200 nor 304."""
-    status = response.status_code
-    try:
-        error = msgspec.json.decode(response.content, type=_ErrorEnvelope).error
+    status, error = response.status_code, _error(response)
+    if error.code:
         details = "; ".join(f"{name}: {value}" for name, value in error.details.items())
         reason = visible(f"{status} {error.code}: {error.message}{f' ({details})' if details else ''}", 400)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    else:
         reason = f"the API, or a proxy in front of it, answered {status}"
     passing = status >= HTTPStatus.INTERNAL_SERVER_ERROR or status in {
         HTTPStatus.REQUEST_TIMEOUT,

@@ -6,6 +6,21 @@ NO = 1
 FAILED = 2
 """The command failed: bad arguments, no access, no answer."""
 
+STALLED = 3
+"""The command gave up on a batch that had stalled."""
+
 
 class Failed(Exception):
-    """The command cannot go on; the message is one line for the terminal."""
+    """The command cannot go on; the message is one line for the terminal.
+
+    Attributes:
+        status: The exit status.
+    """
+
+    status = FAILED
+
+
+class GaveUpStalled(Failed):
+    """The batch was stalled for longer than the user wants to wait."""
+
+    status = STALLED

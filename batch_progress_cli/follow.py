@@ -1,22 +1,42 @@
 """Poll a batch until every job has ended, at the pace of `Retry-After`, and show each state."""
 
+import contextlib
+import math
 import random
 import signal
 import sys
 import time
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Final, Protocol
 
-from batch_progress_cli.api import Api, NoAnswer, Progress
-from batch_progress_cli.failure import NO, Failed
+from batch_progress_cli.api import Api, Job, NoAnswer, Progress
+from batch_progress_cli.duration import span
+from batch_progress_cli.failure import NO, Failed, GaveUpStalled
+from batch_progress_cli.terminal import visible
 
 # Backoff starts at one second and doubles with each failure, up to this.
 _LONGEST_BACKOFF: Final = 30.0
 _RATE_WINDOW: Final = 120.0
+# Up to this many URLs, failed jobs are listed each time that more have failed: the API reads the whole batch for it.
+_LISTED_URLS: Final = 1_000
+# How many of the jobs that hang are named.
+_NAMED: Final = 3
+
+
+@dataclass(frozen=True)
+class Patience:
+    """After how many seconds to give up.
+
+    Attributes:
+        silence: Without an answer.
+        stall: With a batch that is stalled.
+    """
+
+    silence: float = 300.0
+    stall: float = math.inf
 
 
 @dataclass
@@ -50,11 +70,58 @@ class State:
         progress: The last state of the batch.
         now: The server's time of the last answer.
         per_minute: Jobs that end per minute; `None` when unknown.
+        age: How many seconds old the count was when it came; 0 if it was as good as new.
+        failures: The failed jobs; `None` if the batch is too large to list them.
+        hanging: The jobs that have been `processing` for longest, if the batch is stalled.
     """
 
     progress: Progress
     now: datetime
     per_minute: float | None = None
+    age: float = 0.0
+    failures: list[Job] | None = None
+    hanging: tuple[Job, ...] = ()
+
+    def stall(self, now: datetime) -> str:
+        """Return which jobs hang, as one line without characters that control a terminal."""
+        if self.hanging:
+            more = self.progress.processing - len(self.hanging)
+            named = ", ".join(_hanging(job, now) for job in self.hanging)
+            return f"hanging: {named}{f', and {more:,} more' if more > 0 else ''}"
+        if self.progress.processing:
+            return f"{self.progress.processing:,} processing"
+        return "no job is processing"
+
+
+class _Lists:
+    """The jobs that the views show, listed again when they may be others."""
+
+    def __init__(self, api: Api) -> None:
+        self._api = api
+        self.failures: list[Job] | None = []
+        self.hanging: tuple[Job, ...] = ()
+        self._failed: object = (0, [])
+        self._stalled: object = None
+
+    def update(self, progress: Progress) -> None:
+        """List jobs if that is necessary. After a retryable failure the next poll tries again.
+
+        Raises:
+            Failed: The failure is not retryable.
+        """
+        with contextlib.suppress(NoAnswer):
+            failed = progress.failed, progress.reasons
+            if progress.total_urls > _LISTED_URLS:
+                self.failures = None
+            elif failed != self._failed:
+                self.failures = self._api.jobs("failed")
+                self._failed = failed
+            stalled = (progress.completed, progress.failed, progress.processing) if progress.stalled else None
+            if stalled != self._stalled:
+                self.hanging = ()
+                if stalled and (progress.processing or not progress.summary):
+                    self.hanging = tuple(sorted(self._api.jobs("processing"), key=_age_order)[:_NAMED])
+                self._stalled = stalled
 
 
 class View(Protocol):
@@ -70,18 +137,15 @@ class View(Protocol):
         """Wait until the next poll."""
 
 
-def follow(api: Api, view: View, patience: float) -> int:
+def follow(api: Api, view: View, patience: Patience) -> int:
     """Follow a batch to its end; return the exit status: 0 when every job completed, 1 otherwise.
 
-    Args:
-        api: The batch.
-        view: The output.
-        patience: The seconds without an answer after which the command gives up.
-
     Raises:
-        Failed: A failure is not retryable, or retrying took longer than `patience`.
+        Failed: A failure is not retryable, or retrying took longer than `patience` allows.
+        GaveUpStalled: The batch was stalled for longer than `patience` allows.
     """
-    progress, rate = None, Rate()
+    progress, age, rate, lists = None, 0.0, Rate(), _Lists(api)
+    stalled_since: float | None = None
     answered, failures = time.monotonic(), 0
     while True:
         try:
@@ -89,7 +153,7 @@ def follow(api: Api, view: View, patience: float) -> int:
         except NoAnswer as reason:
             silent = time.monotonic() - answered
             wait = _backoff(failures, reason.wait)
-            if silent + wait > patience:
+            if silent + wait > patience.silence:
                 raise Failed(f"gave up after {silent:.0f} seconds: {reason}") from reason
             failures += 1
             view.trouble(str(reason), wait)
@@ -98,14 +162,46 @@ def follow(api: Api, view: View, patience: float) -> int:
         if failures:
             view.trouble(None, 0)
         answered, failures = time.monotonic(), 0
-        progress = reply.progress or progress
+        if reply.progress:
+            progress, age = reply.progress, reply.age
         if progress is None:
             raise RuntimeError("the first answer was 304")
-        rate.add(answered, progress.completed + progress.failed)
-        view.show(State(progress, reply.now, rate.per_minute))
+        # A 304 after an old count does not make that count newer.
+        if reply.progress or not age:
+            rate.add(answered - age, progress.completed + progress.failed)
+        lists.update(progress)
+        state = State(progress, reply.now, rate.per_minute, age, lists.failures, lists.hanging)
+        view.show(state)
         if progress.finished:
             return NO if progress.failed else 0
-        view.wait(reply.wait)
+        stalled_since = (stalled_since or answered) if progress.stalled else None
+        stalled = answered - stalled_since if stalled_since else -math.inf
+        if stalled >= patience.stall:
+            raise GaveUpStalled(
+                f"gave up: stalled for {span(stalled)}, {progress.pending:,} of {progress.total_urls:,} pending; "
+                f"{state.stall(reply.now)}"
+            )
+        view.wait(min(reply.wait, patience.stall - stalled))
+
+
+def _hanging(job: Job, now: datetime) -> str:
+    started = _started(job)
+    since = f" for {span((now - started).total_seconds())}" if started else ""
+    return f"{visible(job.job_id, 64)}{since} {visible(job.url, 200)}"
+
+
+def _age_order(job: Job) -> tuple[bool, datetime]:
+    """Sort the longest first, and those without a valid start last."""
+    started = _started(job)
+    return started is None, started or datetime.max.replace(tzinfo=UTC)
+
+
+def _started(job: Job) -> datetime | None:
+    try:
+        started = datetime.fromisoformat(job.started_at or "")
+    except ValueError:
+        return None
+    return started if started.tzinfo else None
 
 
 def _backoff(failures: int, asked: float | None) -> float:
@@ -114,7 +210,7 @@ def _backoff(failures: int, asked: float | None) -> float:
     return max(longest * random.uniform(0.5, 1.0), asked or 0.0)  # noqa: S311  # jitter, not a secret
 
 
-@contextmanager
+@contextlib.contextmanager
 def terminable() -> Iterator[None]:
     """Exit on SIGTERM through the context managers, so that the terminal is restored."""
     before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))

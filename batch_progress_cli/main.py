@@ -27,7 +27,7 @@ class Commands(TyperGroup):
         try:
             status = super().main(*arguments, **options | {"standalone_mode": False})
         except Failed as failure:
-            status = _say(str(failure), FAILED)
+            status = _say(str(failure), failure.status)
         except TyperException as error:
             message = " ".join(error.format_message().split()).removesuffix(".")
             status = _say(f"{visible(message, 400)}; see --help", FAILED)
@@ -125,19 +125,30 @@ def watch(
         str, typer.Option(envvar="BATCH_PROGRESS_URL", help="The address of the API.")
     ] = "http://127.0.0.1:3000",
     give_up_after: Annotated[
-        str, typer.Option(metavar="SPAN", help="Exit after this long without an answer (90s, 5m, 2h).")
-    ] = "5m",
+        str | None,
+        typer.Option(
+            metavar="SPAN",
+            show_default=False,
+            help="Exit after this long without an answer (status 2) or without progress once the batch has stalled "
+            "(status 3): 90s, 5m, 2h. Default: 5m without an answer; a stalled batch is watched on.",
+        ),
+    ] = None,
     *,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object per line for each change.")] = False,
 ) -> int:
-    """Watch a batch to its end. Exit status: 0 if every job completed, 1 if some did not, 2 on an error."""
+    """Watch a batch to its end.
+
+    Exit status: 0 if every job completed, 1 if some did not, 2 on an error, 3 if it gave up on a stalled batch.
+    """
     from batch_progress_cli.api import Api
     from batch_progress_cli.duration import duration
-    from batch_progress_cli.follow import follow, terminable
+    from batch_progress_cli.follow import Patience, follow, terminable
     from batch_progress_cli.views import view
 
+    given = None if give_up_after is None else duration(give_up_after).total_seconds()
+    patience = Patience() if given is None else Patience(given, given)
     with terminable(), Api(url, batch_id, token) as api, view(as_json=as_json) as shown:
-        return follow(api, shown, duration(give_up_after).total_seconds())
+        return follow(api, shown, patience)
 
 
 @app.command()

@@ -15,13 +15,15 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from batch_progress_cli.api import Failure, Progress
+from batch_progress_cli.api import Job, Progress, Reason
 from batch_progress_cli.duration import span
 from batch_progress_cli.follow import State, View
 from batch_progress_cli.terminal import visible
 
 # How often the countdown on a terminal is redrawn.
 _REFRESH_SECONDS = 0.5
+# How many failed jobs are shown, the last ones.
+_LAST = 5
 
 
 @contextmanager
@@ -46,8 +48,8 @@ class Json:
 
     def show(self, state: State) -> None:
         """Print the state if it changed."""
-        if _changes(state.progress) != self._printed:
-            self._printed = _changes(state.progress)
+        if _changes(state) != self._printed:
+            self._printed = _changes(state)
             print(json.dumps(record(state)), flush=True)
 
     def trouble(self, reason: str | None, wait: float) -> None:
@@ -60,36 +62,41 @@ class Json:
 
 
 def record(state: State) -> dict[str, Any]:
-    """Return the fields of the API's answer, and `rate_per_minute`, `failures` and `final`."""
+    """Return the fields of the API's answer, and `rate_per_minute`, `failures`, `hanging` and `final`."""
     data: dict[str, Any] = msgspec.to_builtins(state.progress)
-    del data["jobs"]
     return data | {
         "rate_per_minute": None if state.per_minute is None else round(state.per_minute, 1),
-        "failures": msgspec.to_builtins(state.progress.last_failures),
+        "failures": msgspec.to_builtins(_last_failures(state)),
+        "hanging": msgspec.to_builtins(state.hanging),
         "final": state.progress.finished,
     }
 
 
 class Lines:
-    """Print a line for each change, and one for each new failure."""
+    """Print a line for each change, and one for each new failure; of a large batch one for its reasons."""
 
     def __init__(self) -> None:
         self._printed: object = None
         self._failures: set[str] | None = None
+        self._reasons: list[Reason] = []
 
     def show(self, state: State) -> None:
         """Print the state if it changed."""
         progress = state.progress
-        if _changes(progress) == self._printed:
+        if _changes(state) == self._printed:
             return
-        self._printed = _changes(progress)
+        self._printed = _changes(state)
         known = self._failures or set()
+        failures = state.failures or []
         # After the first poll, print only the latest failures.
-        fresh = progress.last_failures if self._failures is None else progress.jobs
+        fresh = _last_failures(state) if self._failures is None else failures
         for job in sorted(fresh, key=lambda job: job.finished_at or ""):
             if job.job_id not in known:
                 print(f"failed: {_failure(job)}")
-        self._failures = {job.job_id for job in progress.jobs}
+        self._failures = {job.job_id for job in failures}
+        if progress.reasons != self._reasons and (state.failures is None or progress.finished):
+            self._reasons = progress.reasons
+            print(f"reasons of failures: {_reasons(progress)}")
         print(f"{_counts(progress)}; {_rate(state)}{_outlook(state, state.now)}", flush=True)
 
     def trouble(self, reason: str | None, wait: float) -> None:
@@ -154,13 +161,16 @@ def picture(state: State | None, now: datetime | None, trouble: str | None = Non
     parts: list[RenderableType] = []
     if state and now:
         progress = state.progress
+        processing = f"{progress.processing:,} processing; " if progress.processing else ""
         parts += [
             _line((visible(progress.batch_id), "bold"), (f"  {progress.total_urls:,} URLs", "")),
             _bars(progress),
-            _line((f"{_rate(state)}{_outlook(state, now)}", "")),
+            _line((f"{processing}{_rate(state)}{_outlook(state, now)}", "")),
         ]
-        if progress.jobs:
-            parts += [_line(("last failures", "bold")), *(_failure_line(job) for job in progress.last_failures)]
+        if progress.reasons:
+            parts.append(_line(("reasons of failures: ", "bold"), (_reasons(progress), "red")))
+        if failures := _last_failures(state):
+            parts += [_line(("last failures", "bold")), *(_line((f"  {_failure(job)}", "red")) for job in failures)]
     if trouble:
         parts.append(_line((f"{trouble}; next try in {span(wait)}", "yellow")))
     elif not state:
@@ -189,26 +199,41 @@ def _bars(progress: Progress) -> Table:
     return table
 
 
-def _failure_line(job: Failure) -> Text:
-    return _line(("  ", ""), (_failure(job), "red"))
+def _last_failures(state: State) -> list[Job]:
+    """Return the jobs that failed last, latest first."""
+    return sorted(state.failures or [], key=lambda job: job.finished_at or "", reverse=True)[:_LAST]
 
 
-def _failure(job: Failure) -> str:
+def _reasons(progress: Progress) -> str:
+    """Return the reasons of failures, the most frequent first; the API names at most ten."""
+    named = [
+        f"{reason.jobs:,} {'no code' if reason.error_code is None else visible(reason.error_code, 64)}"
+        for reason in progress.reasons
+    ]
+    statuses = progress.summary.statuses if progress.summary else None
+    others = statuses.failed - sum(reason.jobs for reason in progress.reasons) if statuses else 0
+    return ", ".join([*named, *([f"{others:,} with other codes"] if others > 0 else [])])
+
+
+def _failure(job: Job) -> str:
     reason = visible(job.error_code or "no reason recorded", 64)
     message = f": {visible(job.error_message, 200)}" if job.error_message else ""
     return f"{visible(job.job_id, 64)} {reason}{message}  {visible(job.url, 200)}"
 
 
-def _changes(progress: Progress) -> object:
+def _changes(state: State) -> object:
     """Return the parts of a state whose change is printed; the estimate changes with every poll."""
+    progress = state.progress
     counts = (progress.total_urls, progress.completed, progress.failed, progress.total_items_extracted)
-    return *counts, progress.estimate.basis, [job.job_id for job in progress.jobs]
+    jobs = [job.job_id for job in (*(state.failures or ()), *state.hanging)]
+    return *counts, progress.estimate.basis, progress.reasons, jobs
 
 
 def _counts(progress: Progress) -> str:
+    processing = f" ({progress.processing:,} processing)" if progress.processing else ""
     return (
         f"{progress.completed:,} of {progress.total_urls:,} completed, {progress.failed:,} failed, "
-        f"{progress.pending:,} pending"
+        f"{progress.pending:,} pending{processing}"
     )
 
 
@@ -218,18 +243,20 @@ def _rate(state: State) -> str:
 
 
 def _outlook(state: State, now: datetime) -> str:
-    """Return when the batch ends, when it ended, or that it is stalled."""
+    """Return when the batch ends, when it ended, or that it is stalled; and how old an old count is."""
     progress, estimate = state.progress, state.progress.estimate
     at = progress.estimated_completion.astimezone().strftime("%H:%M:%S")
     if progress.finished:
         return f"finished at {at}"
-    if estimate.basis == "stalled":
-        return "stalled: no job has moved for longer than the timeout of a job"
+    if progress.stalled:
+        return f"stalled: no job has moved for longer than the timeout of a job; {state.stall(now)}"
     left, earliest, latest = (
         span((moment - now).total_seconds())
         for moment in (progress.estimated_completion, estimate.earliest, estimate.latest)
     )
-    return f"ends in {left} at {at} ({estimate.confidence:.0%}: {earliest} to {latest})"
+    summary = progress.summary
+    counted = f"; counted {span((now - summary.as_of).total_seconds())} ago" if summary and state.age else ""
+    return f"ends in {left} at {at} ({estimate.confidence:.0%}: {earliest} to {latest}){counted}"
 
 
 def _trouble_line(reason: str | None, wait: float) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from batch_progress_cli.api import Estimate, Failure, Progress
+from batch_progress_cli.api import Estimate, Job, Progress, Reason, Statuses, Summary
 from batch_progress_cli.follow import State
 from batch_progress_cli.views import picture
 
@@ -24,13 +24,16 @@ FAILURES = (
 
 def state() -> State:
     """Return a batch that is two thirds done."""
-    jobs = [
-        Failure(job_id, url, (NOW - timedelta(seconds=ago)).isoformat(), code, message)
+    failures = [
+        Job(job_id, url, None, (NOW - timedelta(seconds=ago)).isoformat(), code, message)
         for ago, (job_id, code, message, url) in enumerate(FAILURES)
     ]
+    reasons = [Reason(code, 1) for _, code, _, _ in FAILURES]
+    summary = Summary(Statuses(pending=9, processing=4, completed=25, failed=2, cancelled=0), reasons, NOW)
     ends = [NOW + timedelta(seconds=seconds) for seconds in (11, 7, 18)]
     estimate = Estimate("observed", ends[1], ends[2], 0.8)
-    return State(Progress("batch_live", 40, 25, 2, 13, 612, ends[0], estimate, jobs), NOW, 87.0)
+    progress = Progress("batch_live", 40, 25, 2, 13, 612, ends[0], estimate, summary)
+    return State(progress, NOW, 87.0, failures=failures)
 
 
 def main() -> None:

@@ -5,6 +5,7 @@ import fcntl
 import json
 import os
 import pty
+import re
 import signal
 import socket
 import struct
@@ -327,6 +328,28 @@ def test_a_failure_is_one_line_and_status_2(local_api: LocalApi, batch_id: str, 
     assert (2, "") == (done.exit_code, done.stdout)
     assert done.stderr.startswith(f"batch-progress: {said}")
     assert 1 == done.stderr.count("\n")
+
+
+def test_it_gives_up_on_a_stalled_batch(local_api: LocalApi) -> None:
+    """Status 3, and one line that names the job that hangs."""
+    made = _batch(local_api, 2)
+    made.recorder.start(made.batch_id, made.job_ids[1])
+    dynamodb(local_api).update_item(
+        TableName="JobsTable",
+        Key={"batch_id": {"S": made.batch_id}, "sk": {"S": f"JOB#{made.job_ids[1]}"}},
+        UpdateExpression="SET started_at = :started",
+        ExpressionAttributeValues={":started": {"S": "2026-01-02T03:04:05.000Z"}},
+    )
+    arguments = ["watch", made.batch_id, "--url", local_api.address, "--give-up-after", "1s"]
+    done = CliRunner().invoke(app, arguments, env={"FREDDY_API_KEY": "demo-token"})
+    assert 3 == done.exit_code
+    assert "; stalled: " in done.stdout
+    (line,) = done.stderr.splitlines()
+    assert re.fullmatch(
+        r"batch-progress: gave up: stalled for \ds, 2 of 2 pending; "
+        rf"hanging: {made.job_ids[1]} for \d+d \d\dh https://example\.com/1",
+        line,
+    )
 
 
 def test_the_token_of_the_option_comes_first(local_api: LocalApi) -> None:

@@ -2,38 +2,52 @@
 
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 from rich.console import Console
 
-from batch_progress_cli.api import Api, Estimate, Failure, NoAnswer, Progress
-from batch_progress_cli.failure import Failed
-from batch_progress_cli.follow import Rate, State, _backoff, follow
+from batch_progress_cli.api import Api, Estimate, Job, NoAnswer, Progress, Reason, Reply, Statuses, Summary
+from batch_progress_cli.failure import Failed, GaveUpStalled
+from batch_progress_cli.follow import Patience, Rate, State, _backoff, follow
 from batch_progress_cli.views import Json, Lines, Screen, picture
 
 NOW = datetime(2026, 11, 24, 10, 0, tzinfo=UTC)
+PATIENCE = Patience()
 HOSTILE = "\x1b]0;owned\x07\x1b[2J[bold red]x[/]\u202e\n\x9b1m"
 
 
-def progress(completed: int, failed: int = 0, total: int = 4, basis: str = "observed", **values: Any) -> Progress:  # noqa: ANN401  # a job's texts
+def progress(
+    completed: int,
+    failed: int = 0,
+    total: int = 4,
+    basis: str = "observed",
+    *,
+    processing: int = 0,
+    reasons: Sequence[tuple[str | None, int]] | None = None,
+    as_of: datetime = NOW,
+) -> Progress:
     """Return a batch's progress."""
-    jobs = [
-        Failure(f"job_{number}", **({"url": "https://example.com"} | values), finished_at=str(number))
-        for number in range(failed)
-    ]
     estimate = Estimate(basis, NOW + timedelta(seconds=40), NOW + timedelta(seconds=130), 0.8)
     pending = total - completed - failed
-    return Progress("batch_a", total, completed, failed, pending, 9, NOW + timedelta(seconds=80), estimate, jobs)
+    failures = [("TIMEOUT", failed)] if failed and reasons is None else reasons or ()
+    statuses = Statuses(pending - processing, processing, completed, failed, 0)
+    summary = Summary(statuses, [Reason(*reason) for reason in failures], as_of)
+    return Progress("batch_a", total, completed, failed, pending, 9, NOW + timedelta(seconds=80), estimate, summary)
+
+
+def job(number: int, **values: Any) -> Job:  # noqa: ANN401  # a job's texts
+    """Return a job as `include=details` shows it."""
+    return Job(f"job_{number}", **({"url": "https://example.com", "finished_at": str(number)} | values))
 
 
 def payload(state: Progress) -> dict[str, Any]:
     """Return the API's response body."""
-    import msgspec  # noqa: PLC0415
-
     return {"success": True, "data": msgspec.to_builtins(state)}
 
 
@@ -65,12 +79,19 @@ def api(answers: Answers) -> Api:
     return made
 
 
-def told(*answers: httpx.Response | Exception, patience: float = 300) -> tuple[int, Notes, list[httpx.Request]]:
-    """Watch through a series of responses; return the exit status, the view and the requests."""
+def told(
+    *answers: httpx.Response | Exception, patience: Patience = PATIENCE, jobs: Sequence[Job] = ()
+) -> tuple[int, Notes, list[httpx.Request]]:
+    """Watch through a series of responses; return the exit status, the view and the requests.
+
+    Lists of jobs are answered with `jobs`, and are no part of the series.
+    """
     notes, asked, left = Notes(), [], list(answers)
 
     def answer(request: httpx.Request) -> httpx.Response:
         asked.append(request)
+        if "status" in request.url.params:
+            return listing(jobs)
         given = left.pop(0)
         if isinstance(given, Exception):
             raise given
@@ -79,12 +100,24 @@ def told(*answers: httpx.Response | Exception, patience: float = 300) -> tuple[i
     return follow(api(answer), notes, patience), notes, asked
 
 
+def listing(jobs: Sequence[Job]) -> httpx.Response:
+    return httpx.Response(200, json={"success": True, "data": {"jobs": msgspec.to_builtins(list(jobs))}})
+
+
+def asked_for(requests: Sequence[httpx.Request]) -> list[str]:
+    """Return what each request asked for: the status of a list of jobs, or what a poll includes."""
+    return [request.url.params.get("status", request.url.params["include"]) for request in requests]
+
+
 def ok(state: Progress, **headers: str) -> httpx.Response:
     return httpx.Response(200, json=payload(state), headers=headers)
 
 
-def error(status: int, code: str, **headers: str) -> httpx.Response:
-    body = {"success": False, "error": {"code": code, "message": "No.", "details": {}}}
+def error(status: int, code: str, fields: str = "", **headers: str) -> httpx.Response:
+    body = {
+        "success": False,
+        "error": {"code": code, "message": "No.", "details": dict.fromkeys(fields.split(), "is not valid")},
+    }
     return httpx.Response(status, json=body, headers=headers)
 
 
@@ -146,7 +179,7 @@ def test_the_pauses_grow_and_differ() -> None:
 
 def test_it_gives_up_in_the_end() -> None:
     with pytest.raises(Failed, match=r"gave up after 0 seconds: no answer \(ConnectError: refused\)"):
-        told(httpx.ConnectError("refused"), patience=0.1)
+        told(httpx.ConnectError("refused"), patience=Patience(silence=0.1))
 
 
 @pytest.mark.parametrize(
@@ -166,6 +199,148 @@ def test_what_no_repetition_helps_ends_it(answer: httpx.Response, said: str) -> 
         told(answer)
 
 
+def test_a_poll_asks_for_counts_alone() -> None:
+    """Its cost must not depend on how many jobs the batch has."""
+    _, _, asked = told(ok(progress(4)))
+    assert [{"limit": "0", "include": "summary,estimate"}] == [dict(request.url.params) for request in asked]
+
+
+def test_failed_jobs_are_listed_when_their_number_changes() -> None:
+    """Not with every poll. All of one answer, for the views to choose from."""
+    failures = [job(1)]
+    _, notes, asked = told(
+        ok(progress(1)),
+        ok(progress(1, 1), ETag='W/"1"'),
+        httpx.Response(304),
+        ok(progress(2, 1)),
+        ok(progress(3, 1)),
+        jobs=failures,
+    )
+    assert ["summary,estimate", "summary,estimate", "failed", *["summary,estimate"] * 3] == asked_for(asked)
+    assert {"limit": "1000", "include": "details", "status": "failed"} == dict(asked[2].url.params)
+    assert [[], *[failures] * 4] == [state.failures for state in notes.shown]
+
+
+def test_failed_jobs_of_a_large_batch_are_not_listed() -> None:
+    """The API would read the whole batch for it. The summary has the reasons."""
+    _, notes, asked = told(ok(progress(1_000, 1, 1_001)))
+    assert ["summary,estimate"] == asked_for(asked)
+    assert (None, [Reason("TIMEOUT", 1)]) == (notes.shown[0].failures, notes.shown[0].progress.reasons)
+
+
+def test_a_list_that_did_not_come_is_asked_for_again() -> None:
+    """At the next poll, changed or not; what is known is shown meanwhile."""
+    lists = [error(503, "SERVICE_UNAVAILABLE"), listing([job(1)])]
+    polls = [ok(progress(1, 1), ETag='W/"1"'), httpx.Response(304), ok(progress(3, 1))]
+    notes = Notes()
+    follow(api(lambda request: (lists if "status" in request.url.params else polls).pop(0)), notes, PATIENCE)
+    assert [[], [job(1)], [job(1)]] == [state.failures for state in notes.shown]
+    assert ([], []) == (lists, polls)
+
+
+def test_an_api_without_summaries_is_watched_too() -> None:
+    """It refuses the value of `include`; the command then polls without it, and knows fewer counts."""
+    refused = error(422, "VALIDATION_ERROR", "include")
+    old = [msgspec.structs.replace(progress(completed), summary=None) for completed in (3, 4)]
+    status, notes, asked = told(refused, *map(ok, old))
+    assert (0, ["summary,estimate", "estimate", "estimate"]) == (status, asked_for(asked))
+    assert [(0, [])] * 2 == [(state.progress.processing, state.progress.reasons) for state in notes.shown]
+
+
+def test_another_refusal_is_not_taken_for_that_of_an_old_api() -> None:
+    with pytest.raises(Failed, match="422 VALIDATION_ERROR"):
+        told(error(422, "VALIDATION_ERROR", "limit cursor"))
+
+
+def test_a_stall_names_the_jobs_that_hang() -> None:
+    """The three that have been processing for longest, wherever they are in the order of ids. Listed once a stall."""
+    starts = {1: "2026-11-24T09:59:00Z", 2: None, 3: "2026-11-24T09:00:00Z", 4: "2026-11-24T09:58:00Z"}
+    hanging = [job(number, started_at=start, finished_at=None) for number, start in starts.items()]
+    stalled = progress(0, basis="stalled", processing=4)
+    _, notes, asked = told(ok(stalled), ok(stalled), ok(progress(1, processing=3)), ok(progress(4)), jobs=hanging)
+    assert ["summary,estimate", "processing", *["summary,estimate"] * 3] == asked_for(asked)
+    assert [["job_3", "job_4", "job_1"]] * 2 + [[]] * 2 == [
+        [one.job_id for one in state.hanging] for state in notes.shown
+    ]
+
+
+def test_a_stall_in_which_no_job_is_processing_lists_none() -> None:
+    _, _, asked = told(ok(progress(3, basis="stalled")), ok(progress(4)))
+    assert ["summary,estimate"] * 2 == asked_for(asked)
+
+
+class Seconds:
+    """A monotonic clock that the waits of a view advance."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 1_000.0
+        monkeypatch.setattr("time.monotonic", lambda: self.now)
+
+    def view(self) -> Notes:
+        notes = Notes()
+
+        def wait(seconds: float) -> None:
+            notes.waits.append(seconds)
+            self.now += seconds
+
+        notes.wait = wait  # type: ignore[method-assign]
+        return notes
+
+
+def test_it_gives_up_on_a_stall(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a last poll when the time is over, and words that name the jobs that hang."""
+    notes = Seconds(monkeypatch).view()
+    hanging = job(7, started_at="2026-11-24T09:45:55Z")
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        date = {"Date": "Tue, 24 Nov 2026 10:00:00 GMT", "Retry-After": "30"}
+        stalled = progress(1, basis="stalled", processing=2)
+        return listing([hanging]) if "status" in request.url.params else ok(stalled, **date)
+
+    with pytest.raises(GaveUpStalled) as caught:
+        follow(api(answer), notes, Patience(stall=70))
+    assert [30, 30, 10] == notes.waits
+    assert (
+        "gave up: stalled for 1m 10s, 3 of 4 pending; hanging: job_7 for 14m 05s https://example.com, and 1 more"
+        == str(caught.value)
+    )
+    assert 3 == caught.value.status
+
+
+def test_a_stall_that_ended_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time to give up counts from the beginning of the present stall."""
+    notes = Seconds(monkeypatch).view()
+    stalled, moving = progress(1, basis="stalled"), progress(2)
+    polls = [ok(one, **{"Retry-After": "30"}) for one in (stalled, moving, stalled, stalled, progress(4))]
+    assert 0 == follow(api(lambda _: polls.pop(0)), notes, Patience(stall=50))
+    assert [30, 30, 30, 20] == notes.waits
+
+
+def test_unless_told_it_does_not_give_up_on_a_stall(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers may come back: a stall is no error."""
+    notes = Seconds(monkeypatch).view()
+    polls = [ok(progress(1, basis="stalled"), **{"Retry-After": "60"}) for _ in range(1_000)] + [ok(progress(4))]
+    assert 0 == follow(api(lambda _: polls.pop(0)), notes, PATIENCE)
+
+
+def test_an_old_count_does_not_spoil_the_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rate is that between the moments of the counts, not between the answers that told them."""
+    notes = Seconds(monkeypatch).view()
+    counts = ((20, 0, 100), (40, 0, 200), (60, 10, 250))
+    polls = [
+        ok(
+            progress(ended, total=2_000, as_of=NOW + timedelta(seconds=at - age)),
+            Date=format_datetime(NOW + timedelta(seconds=at), usegmt=True),
+            ETag='W/"1"',
+            **{"Retry-After": "20"},
+        )
+        for at, age, ended in counts
+    ]
+    polls += [httpx.Response(304), ok(progress(2_000, total=2_000))]
+    follow(api(lambda _: polls.pop(0)), notes, PATIENCE)
+    assert [None, 300, 300, 300] == [state.per_minute for state in notes.shown[:-1]]
+
+
 def test_the_service_clock_counts() -> None:
     """A client with a wrong clock still shows the right time left."""
     _, notes, _ = told(ok(progress(4), Date="Tue, 24 Nov 2026 10:00:00 GMT"))
@@ -181,20 +356,51 @@ def test_a_rate_is_of_late_and_needs_a_second() -> None:
     assert [None, None, 60.0, None, None] == seen
 
 
-def state(*arguments: Any, **values: Any) -> State:  # noqa: ANN401  # those of progress
-    return State(progress(*arguments, **values), NOW, 30.0)
+def state(
+    *arguments: Any,  # noqa: ANN401  # those of progress
+    failures: Sequence[Job] | None = (),
+    hanging: Sequence[Job] = (),
+    **values: Any,  # noqa: ANN401
+) -> State:
+    listed = None if failures is None else list(failures)
+    return State(progress(*arguments, **values), NOW, 30.0, failures=listed, hanging=tuple(hanging))
 
 
 def test_lines_come_only_on_change(capsys: pytest.CaptureFixture[str]) -> None:
     lines = Lines()
-    for shown in (state(1), state(1), state(1, 1, error_code="TIMEOUT", error_message="Slow."), state(3, 1)):
+    failures = [job(0, error_code="TIMEOUT", error_message="Slow.")]
+    for shown in (state(1), state(1), state(1, 1, failures=failures), state(3, 1, failures=failures)):
         lines.show(shown)
     assert [
         "1 of 4 completed, 0 failed, 3 pending",
         "failed: job_0 TIMEOUT: Slow.  https://example.com",
         "1 of 4 completed, 1 failed, 2 pending",
+        "reasons of failures: 1 TIMEOUT",
         "3 of 4 completed, 1 failed, 0 pending",
     ] == [line.partition(";")[0] for line in capsys.readouterr().out.splitlines()]
+
+
+def test_of_a_large_batch_lines_tell_the_reasons(capsys: pytest.CaptureFixture[str]) -> None:
+    """Its failed jobs are not listed. Codes are untrusted, and those beyond the most frequent are counted."""
+    Lines().show(state(10, 20, 2_000, failures=None, reasons=[("TIMEOUT", 12), (HOSTILE[-3:], 4), (None, 3)]))
+    first, second = capsys.readouterr().out.splitlines()
+    assert "reasons of failures: 12 TIMEOUT, 4 ?1m, 3 no code, 1 with other codes" == first
+    assert second.startswith("10 of 2,000 completed, 20 failed, 1,970 pending")
+
+
+def test_a_line_tells_how_many_are_processing(capsys: pytest.CaptureFixture[str]) -> None:
+    Lines().show(state(1, processing=2))
+    assert capsys.readouterr().out.startswith("1 of 4 completed, 0 failed, 3 pending (2 processing); ")
+
+
+def test_an_old_count_is_said_to_be_old(capsys: pytest.CaptureFixture[str]) -> None:
+    """A count of a few seconds ago is as good as new: the API's times are whole seconds."""
+    for seconds in (5, 6):
+        counted = progress(1, as_of=NOW - timedelta(seconds=seconds))
+        Lines().show(State(counted, NOW, age=Reply(counted, 1, NOW).age))
+    new, old = capsys.readouterr().out.splitlines()
+    assert new.endswith("(80%: 40s to 2m 10s)")
+    assert old.endswith("(80%: 40s to 2m 10s); counted 6s ago")
 
 
 def test_a_line_has_rate_and_end_with_its_interval(capsys: pytest.CaptureFixture[str]) -> None:
@@ -205,25 +411,35 @@ def test_a_line_has_rate_and_end_with_its_interval(capsys: pytest.CaptureFixture
 
 
 def test_a_stalled_batch_is_said_to_be_one(capsys: pytest.CaptureFixture[str]) -> None:
-    Lines().show(state(1, basis="stalled"))
-    assert "stalled: no job has moved for longer than the timeout of a job\n" in capsys.readouterr().out
+    """With the jobs that hang, if any does."""
+    hanging = [job(7, started_at="2026-11-24T09:45:55.000Z"), job(8, started_at="bad", url=HOSTILE)]
+    for shown in (state(1, basis="stalled"), state(1, basis="stalled", processing=3, hanging=hanging)):
+        Lines().show(shown)
+    stalled = "stalled: no job has moved for longer than the timeout of a job; "
+    hostile = "?]0;owned??[2J[bold red]x[/]???1m"
+    assert [
+        f"{stalled}no job is processing",
+        f"{stalled}hanging: job_7 for 14m 05s https://example.com, job_8 {hostile}, and 1 more",
+    ] == [line[line.index("stalled: ") :] for line in capsys.readouterr().out.splitlines()]
 
 
 def test_json_is_an_object_for_each_change(capsys: pytest.CaptureFixture[str]) -> None:
     view = Json()
-    for shown in (state(1), state(1), state(3, 1, error_code="X", error_message=HOSTILE)):
+    for shown in (state(1), state(1), state(3, 1, failures=[job(0, error_message=HOSTILE)])):
         view.show(shown)
     out = capsys.readouterr().out
     records = [json.loads(line) for line in out.splitlines()]
     assert [(1, False), (3, True)] == [(record["completed"], record["final"]) for record in records]
     assert HOSTILE == records[1]["failures"][0]["error_message"]
+    assert [{"error_code": "TIMEOUT", "jobs": 1}] == records[1]["summary"]["failures"]
     assert out.isascii()
     assert "\x1b" not in out
 
 
 def test_no_text_of_a_job_steers_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     """Neither escape sequences nor Rich markup have an effect, on a terminal or in a line."""
-    shown = state(2, 1, url=HOSTILE, error_code=HOSTILE, error_message=HOSTILE)
+    failures = [job(0, url=HOSTILE, error_code=HOSTILE, error_message=HOSTILE)]
+    shown = state(2, 1, failures=failures, reasons=[(HOSTILE, 1)])
     Lines().show(shown)
     console = Console(file=io.StringIO(), width=300, force_terminal=True, color_system=None)
     console.print(picture(shown, NOW))
