@@ -6,3 +6,5 @@ JOBS_TABLE = "JobsTable"
 TOKENS_TABLE = "TokensTable"
 # The issuer of session tokens answers below this path.
 ISSUER_PATH = "/issuer"
+# The events, one JSON object per line, as they come.
+EVENTS_PATH = "/events"

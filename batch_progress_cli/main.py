@@ -152,6 +152,23 @@ def watch(
 
 
 @app.command()
+def events(
+    local: Annotated[
+        int, typer.Option(parser=_port, metavar="PORT", help="The port of the local server (`make run`).")
+    ] = 3000,
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Print each event as EventBridge delivers it.")] = False,
+) -> None:
+    """Print the events of the local server: those since its start, then each as it comes."""
+    from batch_progress_cli import events as local_events
+    from batch_progress_cli.follow import terminable
+
+    with terminable():
+        for line in local_events.events(local):
+            print(line if as_json else local_events.event_line(local_events.decoded(line)), flush=True)
+
+
+@app.command()
 def simulate(  # noqa: PLR0913, PLR0917  # a command's options, given by name
     batch_id: Annotated[
         str,

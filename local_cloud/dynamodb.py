@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from batch_progress_cli.local_server import HOST, JOBS_TABLE, REGION, TOKENS_TABLE
 from local_cloud import seed
+from local_cloud.checks import CHECKS, create_queues, queue_url
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -54,8 +55,12 @@ def use_only(endpoint: str) -> None:
         "AWS_REGION": REGION,
         "AWS_DEFAULT_REGION": REGION,
         "AWS_ENDPOINT_URL_DYNAMODB": endpoint,
+        "AWS_ENDPOINT_URL_SQS": endpoint,
+        "AWS_ENDPOINT_URL_EVENTBRIDGE": endpoint,
         "BATCH_PROGRESS_JOBS_TABLE": JOBS_TABLE,
         "BATCH_PROGRESS_TOKENS_TABLE": TOKENS_TABLE,
+        "BATCH_PROGRESS_CHECKS_QUEUE_URL": queue_url(endpoint, CHECKS),
+        "BATCH_PROGRESS_EVENT_BUS": "default",
     }
 
 
@@ -67,6 +72,7 @@ def _fill() -> None:
     client = botocore.session.Session().create_client("dynamodb")
     for table in tables():
         client.create_table(**table)
+    create_queues()
     seed.seed(client, JOBS_TABLE, TOKENS_TABLE, datetime.now(UTC))
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TextIO
 
 from batch_progress_cli.failure import Failed
-from batch_progress_cli.local_server import HOST, ISSUER_PATH
+from batch_progress_cli.local_server import EVENTS_PATH, HOST, ISSUER_PATH
 from batch_progress_cli.terminal import visible
 from local_cloud.dynamodb import dynamodb_app
 from local_cloud.proxy_event import Event
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
     from werkzeug.serving import BaseWSGIServer
 
+    from local_cloud.checks import EventLog
     from local_cloud.issuer import LocalIssuer
 
 
@@ -26,6 +27,7 @@ def http_server(
     handler: Callable[[Event], object],
     screen: TextIO,
     issuer: "LocalIssuer | None" = None,
+    events: "EventLog | None" = None,
 ) -> "BaseWSGIServer":
     """Return a server that calls the handler for each request and prints a line for it on the screen."""
     from werkzeug import Request, Response  # noqa: PLC0415
@@ -34,7 +36,7 @@ def http_server(
     from local_cloud.gateway import SENT_HEADERS, respond  # noqa: PLC0415
 
     # On the same port, so that other commands need only `--local PORT`.
-    dynamodb = dynamodb_app()
+    engine = dynamodb_app()
 
     class RequestHandler(WSGIRequestHandler):
         def make_environ(self) -> dict[str, Any]:
@@ -45,10 +47,12 @@ def http_server(
 
     def application(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         asked: Any = api
-        if environ.get("HTTP_X_AMZ_TARGET", "").startswith("DynamoDB_"):
-            asked = dynamodb
+        if environ.get("HTTP_X_AMZ_TARGET", "").startswith(("DynamoDB_", "AmazonSQS.", "AWSEvents.")):
+            asked = engine
         elif issuer and environ.get("PATH_INFO", "").startswith(f"{ISSUER_PATH}/"):
             asked = issuer.respond(Request(environ))
+        elif events and environ.get("PATH_INFO") == EVENTS_PATH:
+            asked = Response(events.lines(), content_type="application/x-ndjson")
         answer: Iterable[bytes] = asked(environ, start_response)
         return answer
 

@@ -78,10 +78,14 @@ class LiveBatch:
     def _put(self, fresh: list[dict[str, Any]]) -> None:
         """Reset every item in one transaction, so that no reader sees a part of it.
 
-        The `BATCH` item gets a new `created_at`, so that no ETag of the previous round matches.
+        The `BATCH` item gets a new `created_at`, so that no ETag of the previous round matches. What the functions keep
+        on it stays: their checks go on, and no event has the id of an earlier one.
         """
+        key = table.batch_key(LIVE_BATCH)
+        current = self._client.get_item(TableName=self._table, Key=key, ConsistentRead=True).get("Item", {})
+        kept = {name: current[name] for name in ("revision", *table.SUPERVISOR_ATTRIBUTES) if name in current}
         now = table.item(created_at=timestamp(datetime.now(UTC)))
-        items = [item | now if item["sk"]["S"] == BATCH_KEY else item for item in fresh]
+        items = [item | kept | now if item["sk"]["S"] == BATCH_KEY else item for item in fresh]
         self._client.transact_write_items(
             TransactItems=[{"Put": {"TableName": self._table, "Item": item}} for item in items]
         )

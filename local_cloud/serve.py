@@ -1,6 +1,7 @@
 """The local server: the real functions between an HTTP server and an embedded DynamoDB."""
 
 import contextlib
+import json
 import os
 import signal
 import sys
@@ -10,10 +11,12 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
+from batch_progress_cli.events import event_line
 from batch_progress_cli.local_server import HOST, JOBS_TABLE, REGION
 from local_cloud import seed
+from local_cloud.checks import CHECKS, EVENTS, EventLog, Message, Poller, delivered
 from local_cloud.dynamodb import embedded_dynamodb
 from local_cloud.http_server import http_server, listening, say, tables_at
 from local_cloud.lambda_context import LambdaContext
@@ -46,8 +49,9 @@ def serve(port: int, bridge: str | None = None) -> None:
     ):
         port = listener.getsockname()[1]
         issuer = _trusted_issuer(port)
-        server = http_server(listener, _load_handler(endpoint), screen, issuer)
-        with _background():
+        events = EventLog()
+        server = http_server(listener, _load_handler(endpoint), screen, issuer, events)
+        with _background(endpoint, events, screen):
             say(screen, _welcome(port, log_name))
             server.serve_forever()
     say(screen, "\nStopped.")
@@ -88,24 +92,36 @@ _one_at_a_time = threading.Lock()
 
 
 @contextlib.contextmanager
-def _background() -> Iterator[None]:
-    """Process the live batch and deliver the table's stream while the block runs."""
+def _background(endpoint: str, events: EventLog, screen: TextIO) -> Iterator[None]:
+    """Process the live batch, and deliver the table's stream, the checks and the events, while the block runs."""
     import botocore.session  # noqa: PLC0415  # slow
 
-    from functions.revision.app import handler  # noqa: PLC0415
+    from functions.revision import app as revision  # noqa: PLC0415
+    from functions.supervisor import app as supervisor  # noqa: PLC0415
     from local_cloud.live_batch import LiveBatch  # noqa: PLC0415  # only once the environment is set
     from local_cloud.stream import Stream, embedded  # noqa: PLC0415
     from local_cloud.template import stream_mapping, timeout_seconds  # noqa: PLC0415  # reads YAML
 
-    seconds = timeout_seconds("RevisionFunction")
+    def called(handler: Callable[..., Any], function: str) -> Callable[[Event], Any]:
+        seconds = timeout_seconds(function)
 
-    def call(event: Event) -> object:
-        with _one_at_a_time:
-            return handler(event, LambdaContext(seconds))
+        def call(event: Event) -> object:
+            with _one_at_a_time:
+                return handler(event, LambdaContext(seconds))
+
+        return call
+
+    def told(messages: list[Message]) -> set[str]:
+        for message in messages:
+            events.add(message["Body"].encode())
+            say(screen, event_line(json.loads(message["Body"])))
+        return set()
 
     client = botocore.session.Session().create_client("dynamodb")
-    stream = Stream(embedded(JOBS_TABLE, REGION), call, stream_mapping())
-    with stream.delivered(), LiveBatch(client, JOBS_TABLE).at_work():
+    stream = Stream(embedded(JOBS_TABLE, REGION), called(revision.handler, "RevisionFunction"), stream_mapping())
+    checks = Poller(endpoint, CHECKS, delivered(called(supervisor.handler, "SupervisorFunction")))
+    live = LiveBatch(client, JOBS_TABLE)
+    with stream.delivered(), checks.polling(), Poller(endpoint, EVENTS, told).polling(), live.at_work():
         yield
 
 
@@ -152,6 +168,7 @@ The batch progress API is running on {address}
   batches    {seed.BATCH}: 10 URLs, 7 completed, 1 failed, 2 pending, 245 items
              {seed.LIVE_BATCH}: 40 URLs, processed while you watch, then started again
   tokens     {seed.TOKEN} of their owner, {seed.OWNER}; {seed.EXPIRED_TOKEN} has expired
+  events     printed here, and by {command} events --local {port}
   sessions   {command} token jwt --owner {seed.OWNER} --local {port} makes a JWT, for {seed.SESSION_BATCH}
   log        {log}
 

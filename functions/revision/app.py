@@ -15,10 +15,12 @@ from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 
 from batch_progress import decode, dynamodb
+from batch_progress.chains import Chains
 from batch_progress.errors import ServiceUnavailable
+from batch_progress.messages import ChecksQueue, Queue
 from batch_progress.revision import NotCountable, Revisions
 from batch_progress.settings import revision_settings
-from batch_progress.table import JOB_PREFIX
+from batch_progress.table import BATCH_KEY, JOB_PREFIX
 
 # Time kept for the response after the last DynamoDB request.
 _ANSWER_SECONDS: Final = 0.5
@@ -45,11 +47,27 @@ class StreamRecord(msgspec.Struct, frozen=True):
     """A record of the stream."""
 
     dynamodb: Change
+    event_name: str = msgspec.field(name="eventName", default="")
+
+
+@cache
+def _client() -> dynamodb.Client:
+    return dynamodb.client()
 
 
 @cache
 def _revisions() -> Revisions:
-    return Revisions(dynamodb.client(), revision_settings().jobs_table)
+    return Revisions(_client(), revision_settings().jobs_table)
+
+
+@cache
+def _queue() -> Queue:
+    return ChecksQueue(revision_settings().checks_queue_url)
+
+
+@cache
+def _chains() -> Chains:
+    return Chains(_client(), revision_settings().jobs_table, _queue())
 
 
 def handler(event: dict[str, Any], context: Any) -> dict[str, list[dict[str, str]]]:  # noqa: ANN401  # Lambda's context
@@ -63,14 +81,17 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, list[dict[str, str
         The last record of each batch that could not be counted. Lambda delivers again from the earliest of them: that
         includes each such batch, and repeats as few other records as possible.
     """
-    revisions = _revisions()
+    revisions, chains = _revisions(), _chains()
     seconds = context.get_remaining_time_in_millis() / 1_000
-    counted, failures = 0, []
+    counted, checks, failures = 0, 0, []
     with dynamodb.deadline(time.monotonic() + seconds - _ANSWER_SECONDS):
         for batch_id, changes in _changed(event["Records"]).items():
             sequence_number = changes.last
             try:
-                counted += revisions.count(batch_id, len(changes.jobs))
+                found = revisions.count(batch_id, len(changes.jobs))
+                if found is not None:
+                    counted += 1
+                    checks += chains.changed(found, time.time())
             except NotCountable:
                 # A retry would fail too and block the shard. Clients still see the change within a minute.
                 logger.exception("batch is not countable", extra={"batch_id": batch_id})
@@ -83,6 +104,7 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, list[dict[str, str
     # Separates the metrics of several stacks in one account.
     metrics.add_dimension("function_name", os.environ.get("AWS_LAMBDA_FUNCTION_NAME", "local"))
     metrics.add_metric("Revisions", MetricUnit.Count, counted)
+    metrics.add_metric("ChecksAsked", MetricUnit.Count, checks)
     metrics.add_metric("RevisionFailures", MetricUnit.Count, len(failures))
     metrics.flush_metrics()
     return {"batchItemFailures": failures}
@@ -102,17 +124,20 @@ class _Changes:
 
 
 def _changed(records: list[object]) -> dict[str, _Changes]:
-    """Return the changes of jobs in a delivery by batch."""
+    """Return the changes of jobs in a delivery by batch. A new batch is in it too, without a job."""
     changed: dict[str, _Changes] = defaultdict(_Changes)
     for record in records:
         try:
-            change = msgspec.convert(record, StreamRecord).dynamodb
+            converted = msgspec.convert(record, StreamRecord)
         except msgspec.ValidationError as error:
             logger.warning("malformed record", extra={"reason": str(error)})
             continue
-        # The event source filters too. Without a filter, the function's own updates would trigger it.
-        if change.keys.sk.S.startswith(JOB_PREFIX):
+        change, sort_key = converted.dynamodb, converted.dynamodb.keys.sk.S
+        # The event source filters too. Without a filter, the functions' own updates of `BATCH` items would trigger it.
+        is_job = sort_key.startswith(JOB_PREFIX)
+        if is_job or (sort_key == BATCH_KEY and converted.event_name == "INSERT"):
             changes = changed[change.keys.batch_id.S]
-            changes.jobs.add(change.keys.sk.S)
             changes.last = change.sequence_number
+            if is_job:
+                changes.jobs.add(sort_key)
     return changed

@@ -83,11 +83,11 @@ class Stack(World):
         return deploy(self.aws, self.template, *parameters)
 
     def versions(self) -> list[str]:
-        """Return the published versions of both functions."""
+        """Return the published versions of all functions."""
         functions, names = self.aws.client("lambda"), self.resources()
         return [
             version["FunctionArn"]
-            for function in ("ProgressFunction", "RevisionFunction")
+            for function in ("ProgressFunction", "RevisionFunction", "SupervisorFunction")
             for version in functions.list_versions_by_function(FunctionName=names[function])["Versions"]
         ]
 
@@ -249,12 +249,12 @@ def test_a_second_deployment_changes_nothing(stack: Stack) -> None:
 
 
 def test_a_layer_that_changes_is_what_the_alias_runs(stack: Stack, batch_id: str) -> None:
-    """The layer has the code: deploying only it publishes both functions, and their aliases move."""
+    """The layer has the code: deploying only it publishes all functions, and their aliases move."""
     before, layer = stack.versions(), stack.template.parent / "BatchProgressLayer/python/batch_progress"
     (layer / "version.py").write_text("")
     stack.deploy()
     answer, version = stack.called({"batch_id": batch_id})
-    assert (len(before) + 2, "2", 10) == (len(stack.versions()), version, answer["data"]["total_urls"])
+    assert (len(before) + 3, "2", 10) == (len(stack.versions()), version, answer["data"]["total_urls"])
 
 
 def test_more_memory_is_what_the_alias_runs(stack: Stack, batch_id: str) -> None:
@@ -269,7 +269,7 @@ def test_more_memory_is_what_the_alias_runs(stack: Stack, batch_id: str) -> None
 
 
 def test_what_is_left_of_a_deleted_stack_is_its_records(stack: Stack, batch_id: str) -> None:
-    """The tables and the queue with their data remain. This is the last test: it deletes the stack."""
+    """The tables and the dead-letter queues remain with their data. This is the last test: it deletes the stack."""
     resources = stack.resources()
     stack.aws.sam("delete", "--stack-name", STACK, "--no-prompts")
     with pytest.raises(ClientError, match="does not exist"):
@@ -284,7 +284,8 @@ def test_what_is_left_of_a_deleted_stack_is_its_records(stack: Stack, batch_id: 
             Select="COUNT",
         )["Count"]
     )
-    assert [resources["RevisionFailures"]] == stack.aws.client("sqs").list_queues()["QueueUrls"]
+    left = {resources["RevisionFailures"], resources["ChecksFailures"]}
+    assert left == set(stack.aws.client("sqs").list_queues()["QueueUrls"])
     assert [] == stack.aws.client("lambda").list_functions()["Functions"]
     assert [] == stack.aws.client("apigateway").get_rest_apis()["items"]
     assert [] == stack.aws.client("logs").describe_log_groups(logGroupNamePrefix="/aws/")["logGroups"]

@@ -39,6 +39,7 @@ from local_cloud.lambda_context import LambdaContext
 from local_cloud.stream import failed_from
 from local_cloud.template import stream_mapping, tables, timeout_seconds
 from tests.hostile.bad_line import Line, Mode, bad_line
+from tests.integration.supervision import Unheard
 
 RESULTS: Final = Path(__file__).with_name("faults.json")
 SEED: Final = 7
@@ -383,6 +384,10 @@ class Revision:
         self._engine = engine
         self._table = settings().jobs_table
         app._revisions.cache_clear()  # as a new environment has none
+        app._client.cache_clear()
+        app._chains.cache_clear()
+        # This engine has no queue.
+        app._queue = Unheard  # type: ignore[assignment]
 
     def disturbed(self, row: Row, times: int) -> None:
         """Run `times` rounds: create batches, and deliver their changes with faults until all are counted."""

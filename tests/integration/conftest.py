@@ -14,9 +14,11 @@ import pytest
 
 from batch_progress.settings import settings
 from functions.progress import app
+from functions.revision import app as revision
 from local_cloud.dynamodb import dynamodb_app, dynamodb_engine
 from local_cloud.template import tables
 from tests.integration import server
+from tests.integration.supervision import Unheard
 from tests.integration.world import World
 
 if TYPE_CHECKING:
@@ -29,6 +31,8 @@ SETTINGS = {
     "AWS_SECRET_ACCESS_KEY": "fake",
     "AWS_DEFAULT_REGION": "eu-central-1",
     "AWS_REGION": "eu-central-1",
+    "BATCH_PROGRESS_CHECKS_QUEUE_URL": "http://127.0.0.1:9/checks",
+    "BATCH_PROGRESS_EVENT_BUS": "default",
 }
 VARIABLES = {"JobsTable": "BATCH_PROGRESS_JOBS_TABLE", "TokensTable": "BATCH_PROGRESS_TOKENS_TABLE"}
 
@@ -75,6 +79,8 @@ def world(dynamodb_endpoint: str) -> Iterator[World]:
             environment.setenv(variable, names[table_id])
         # `make mutation` runs the tests several times in a process.
         _restart()
+        # The tests of the supervisor have a queue of their own.
+        environment.setattr(revision, "_queue", Unheard)
         yield World(dynamodb, names["JobsTable"], names["TokensTable"])
         for name in names.values():
             dynamodb.delete_table(TableName=name)

@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,9 @@ import pytest
 
 from functions.progress.envelope import STATUS
 from functions.revision import app as revision
+from functions.supervisor import app as supervisor
 from local_cloud.template import read
+from tests.integration.supervision import Cloud
 from tests.integration.world import Context, World, event, progress_path
 
 TEMPLATE = read()
@@ -28,17 +31,20 @@ SERVICES = {
         "ConsumedReadCapacityUnits",
         "ConsumedWriteCapacityUnits",
     },
-    ("AWS/SQS", frozenset({"QueueName"})): {"ApproximateNumberOfMessagesVisible"},
+    ("AWS/SQS", frozenset({"QueueName"})): {
+        "ApproximateNumberOfMessagesVisible",
+        "ApproximateNumberOfMessagesDelayed",
+    },
 }
 # The permitted values of a dimension. The API's is its name: its resource would be a circular dependency.
 VALUES = {
     "ApiName": {"${AWS::StackName}"},
     "Stage": {"prod"},
-    "FunctionName": {"${ProgressFunction}", "${RevisionFunction}"},
+    "FunctionName": {"${ProgressFunction}", "${RevisionFunction}", "${SupervisorFunction}"},
     "Resource": {"${ProgressFunction}:live"},
     "ExecutedVersion": {"${ProgressFunction.Version.Version}"},
     "TableName": {"${JobsTable}", "${TokensTable}"},
-    "QueueName": {"${RevisionFailures.QueueName}"},
+    "QueueName": {"${RevisionFailures.QueueName}", "${ChecksQueue.QueueName}", "${ChecksFailures.QueueName}"},
 }
 
 
@@ -126,8 +132,14 @@ def everything(world: World, capsys: pytest.CaptureFixture[str], monkeypatch: py
     world.get(batch_id)
     world.invoke({"batch_id": batch_id})
     monkeypatch.setenv("AWS_LAMBDA_FUNCTION_NAME", "${RevisionFunction}")
-    monkeypatch.setattr(revision, "_revisions", lambda: None)
+    for name in ("_revisions", "_chains"):
+        monkeypatch.setattr(revision, name, lambda: None)
     revision.handler({"Records": []}, Context())
+    monkeypatch.setenv("AWS_LAMBDA_FUNCTION_NAME", "${SupervisorFunction}")
+    cloud = Cloud(world, time.time())
+    monkeypatch.setattr(supervisor, "_supervisor", lambda: cloud.supervisor)
+    body = json.dumps({"batch_id": batch_id, "number": 1})
+    assert {"batchItemFailures": []} == supervisor.handler({"Records": [{"messageId": "1", "body": body}]}, Context())
     return set(said(capsys.readouterr().out))
 
 

@@ -2,13 +2,15 @@
 
 import json
 import re
+import subprocess
+import sys
 from typing import Any
 
 import pytest
 
 from benchmarks.cost import LOGGED_BYTES, OPERATIONS
 from local_cloud.template import read
-from tests.integration.world import World, event, progress_path
+from tests.integration.world import World, event, progress_path, unique
 
 TEXT = OPERATIONS.read_text(encoding="utf-8")
 TEMPLATE = read()
@@ -29,9 +31,26 @@ def rows(heading: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in table[0].splitlines()[2:]]
 
 
+CHECK = """
+import sys
+from functions.supervisor import app
+from tests.integration.world import Context
+app.handler({"Records": [{"messageId": "1", "body": sys.argv[1]}]}, Context(60))
+"""
+
+
+def _checked(batch_id: str) -> str:
+    """Let a process of its own check a batch, and return its log."""
+    body = json.dumps({"batch_id": batch_id, "number": 1})
+    done = subprocess.run(  # noqa: S603  # this interpreter, and the text above
+        [sys.executable, "-c", CHECK, body], capture_output=True, text=True, check=True, timeout=240
+    )
+    return done.stdout
+
+
 @pytest.fixture(scope="module")
 def logged(world: World) -> tuple[str, str, set[str]]:
-    """The log lines of a 200 and of a 500, and the names of all fields, including those of a 503."""
+    """The log lines of a 200 and of a 500, and the names of all fields, including those of a 503 and of checks."""
     batch_id = world.put_batch()
     world.put_jobs(batch_id, {"good": {}})
     fine = world.elsewhere(event("GET", progress_path(batch_id), world.key())).log
@@ -40,9 +59,12 @@ def logged(world: World) -> tuple[str, str, set[str]]:
     failed = world.elsewhere(event("GET", progress_path(batch_id), world.key()), BATCH_PROGRESS_JOBS_TABLE="no").log
     nothing_listens = "http://127.0.0.1:9"
     unavailable = world.elsewhere({"batch_id": batch_id}, AWS_ENDPOINT_URL_DYNAMODB=nothing_listens).log
-    lines = [
-        json.loads(line) for line in (fine + malformed + failed + unavailable).splitlines() if line.startswith("{")
-    ]
+    # One succeeds, because the batch does not exist; the other one fails, because there is no queue.
+    checks = _checked(unique("none")) + _checked(world.put_batch(total_urls=1))
+    assert '"check"' in checks
+    assert '"check failed"' in checks
+    logs = fine + malformed + failed + unavailable + checks
+    lines = [json.loads(line) for line in logs.splitlines() if line.startswith("{")]
     return fine, failed, {name for line in lines if "level" in line for name in line}
 
 
@@ -60,7 +82,7 @@ def test_every_query_asks_for_what_is_logged(logged: tuple[str, str, set[str]]) 
         assert named
         assert named - made <= fields | access.keys(), query
         messages = set(re.findall(r'message = "([^"]*)"', query))
-        assert messages <= {"request", "malformed items"}
+        assert messages <= {"request", "malformed items", "check", "check failed"}
 
 
 def test_every_log_group_that_is_named_is_there() -> None:
@@ -109,6 +131,8 @@ def numbers(page: str) -> tuple[Any, ...]:
         ("revision-lag", "for over a minute, for 5 minutes", (60_000, 5, 5, 60)),
         ("malformed-items", "one is read", (1, 1, 1, 300)),
         ("revision-failures", "a message is in the queue", (1, 1, 1, 300)),
+        ("check-failures", "a message is in the queue", (1, 1, 1, 300)),
+        ("checks-late", "over 100 checks wait for 15 minutes", (100, 3, 3, 300)),
     ],
 )
 def test_an_alarm_goes_off_when_the_table_says(page: str, says: str, wanted: tuple[Any, ...]) -> None:

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from batch_progress import dynamodb
+from batch_progress.chains import Supervised
 from batch_progress.revision import Revisions
 from functions.revision import app
 from tests.integration.world import Answer, Context, World, attributes, batch_item, now, unique
@@ -83,7 +84,7 @@ class Broken(Revisions):
         super().__init__(dynamodb.client(), world.jobs_table)
         self.errors = errors
 
-    def count(self, batch_id: str, jobs: int) -> bool:
+    def count(self, batch_id: str, jobs: int) -> Supervised | None:
         if error := self.errors.get(batch_id):
             raise error
         return super().count(batch_id, jobs)
@@ -126,7 +127,10 @@ def test_the_rest_of_the_batch_stays_as_it_is(world: World) -> None:
     before = item(world, batch_id)
     assert before
     deliver([record(batch_id)])
-    assert before | {"revision": {"N": "1"}} == item(world, batch_id)
+    after = item(world, batch_id)
+    assert after
+    assert {"check_number", "check_due"} == after.keys() - before.keys() - {"revision"}
+    assert before | {"revision": {"N": "1"}} == {name: after[name] for name in (*before, "revision")}
 
 
 def test_a_deleted_batch_is_not_created_again(world: World) -> None:

@@ -1,6 +1,7 @@
 """`batch-progress serve`, the real command."""
 
 import http.client
+import json
 import re
 import shlex
 import signal
@@ -78,7 +79,8 @@ def test_one_screen_says_what_is_running(local_api: LocalApi) -> None:
     screen = local_api.screen.read_text()
     welcome, _, requests = screen.partition("Ctrl-C ends it.\n")
     assert 24 > len(welcome.splitlines())
-    assert all(re.fullmatch(r"\d\d:\d\d:\d\d  \d{3}  \S+ .*  \d+ ms", line) for line in requests.splitlines() if line)
+    line_of = re.compile(r"\d\d:\d\d:\d\d  (\d{3}  \S+ .*  \d+ ms|event  Batch (Finished|Stalled)  .+ completed, .+)")
+    assert all(line_of.fullmatch(line) for line in requests.splitlines() if line)
     assert "" == local_api.errors.read_text()
 
 
@@ -86,6 +88,34 @@ def test_the_functions_output_is_in_the_log(local_api: LocalApi) -> None:
     """Its log lines and metrics go to the file named on the screen."""
     httpx.get(local_api.address + PATH, headers=KEY)
     assert log_of(local_api).read_text().startswith("{")
+
+
+def test_events_come_as_they_are_delivered(local_api: LocalApi) -> None:
+    """The command prints those since the start: no worker runs the last jobs of the example batch, so it stalls."""
+    port = local_api.address.rpartition(":")[2]
+    printed = []
+    for more in ([], ["--json"]):
+        with subprocess.Popen(  # noqa: S603  # the project's own command
+            [COMMAND, "events", "--local", port, *more], stdout=subprocess.PIPE, text=True
+        ) as process:
+            assert process.stdout
+            printed.append(next(line for line in process.stdout if "batch_xyz789" in line))
+            process.terminate()
+    assert re.fullmatch(
+        r"\d\d:\d\d:\d\d  event  Batch Stalled  batch_xyz789  7 completed, 1 failed, 2 pending \(1 TIMEOUT\)\n",
+        printed[0],
+    )
+    event = json.loads(printed[1])
+    assert ("batch-progress", "Batch Stalled", 2) == (event["source"], event["detail-type"], event["detail"]["pending"])
+    assert printed[0].partition("event")[2] in local_api.screen.read_text()
+
+
+def test_events_without_a_server_is_one_line() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as nobody:
+        port = str(nobody.getsockname()[1])
+    done = CliRunner().invoke(app, ["events", "--local", port])
+    said = f"batch-progress: no events at http://127.0.0.1:{port}/events; `make run` must run\n"
+    assert (2, "", said) == (done.exit_code, done.stdout, done.stderr)
 
 
 def test_an_expired_token_is_refused(local_api: LocalApi) -> None:

@@ -115,7 +115,7 @@ os.environ["AWS_DEFAULT_REGION"] = "eu-central-1"
 from samtranslator.translator.transform import transform
 from samtranslator.yaml_helper import yaml_parse
 template = yaml_parse(open("template.yaml", encoding="utf-8").read())
-for name in ("ProgressFunction", "RevisionFunction"):
+for name in ("ProgressFunction", "RevisionFunction", "SupervisorFunction"):
     template["Resources"][name]["Properties"]["CodeUri"] = "s3://bucket/" + name
 template["Resources"]["BatchProgressLayer"]["Properties"]["ContentUri"] = "s3://bucket/" + sys.argv[1]
 loader = type("Loader", (), {"load": lambda self: {}})()
@@ -253,17 +253,40 @@ def test_the_built_function_answers_a_direct_call(builds: dict[str, Path], engin
 
 
 def test_the_built_revision_function_counts(builds: dict[str, Path], engine: str) -> None:
-    """It needs only one setting."""
+    """It needs only two settings. The batch has an owner, and so a check is asked for: by the runtime's botocore."""
     keys = {"batch_id": {"S": "batch_xyz789"}, "sk": {"S": "JOB#job_1"}}
     event = {
         "Records": [{"eventName": "MODIFY", "dynamodb": {"Keys": keys, "SequenceNumber": "100000000000000000001"}}]
     }
-    settings = {"BATCH_PROGRESS_JOBS_TABLE": "JobsTable"}
+    settings = {"BATCH_PROGRESS_JOBS_TABLE": "JobsTable", **_queue(engine)}
     counts = [run("Revision", builds[HOST], engine, json.dumps(event), settings)[0] for _ in range(2)]
     assert [{"batchItemFailures": []}] * 2 == counts
 
 
-@pytest.mark.parametrize("function", ["Progress", "Revision"])
+def _queue(engine: str) -> dict[str, str]:
+    """Create a queue of checks, and return the settings for it."""
+    sqs = botocore.session.Session().create_client(
+        "sqs", "eu-central-1", endpoint_url=engine, aws_access_key_id="none", aws_secret_access_key="none"
+    )
+    url = sqs.create_queue(QueueName="checks")["QueueUrl"]
+    return {
+        "BATCH_PROGRESS_CHECKS_QUEUE_URL": url,
+        "BATCH_PROGRESS_EVENT_BUS": "default",
+        "AWS_ENDPOINT_URL_SQS": engine,
+        "AWS_ENDPOINT_URL_EVENTBRIDGE": engine,
+    }
+
+
+def test_the_built_supervisor_checks(builds: dict[str, Path], engine: str) -> None:
+    """It reads, counts, and asks for the next check."""
+    body = json.dumps({"batch_id": "batch_xyz789", "number": 1})
+    event = {"Records": [{"messageId": "1", "body": body}]}
+    settings = {"BATCH_PROGRESS_JOBS_TABLE": "JobsTable", **_queue(engine)}
+    answer, _ = run("Supervisor", builds[HOST], engine, json.dumps(event), settings)
+    assert {"batchItemFailures": []} == answer
+
+
+@pytest.mark.parametrize("function", ["Progress", "Revision", "Supervisor"])
 def test_nothing_comes_from_outside_the_build(builds: dict[str, Path], engine: str, function: str) -> None:
     """Every module is the function's, the layer's or the standard library's, except one of botocore.
 
@@ -273,7 +296,7 @@ def test_nothing_comes_from_outside_the_build(builds: dict[str, Path], engine: s
     if function == "Progress":
         _, modules = invoke(build, engine, "bearer")
     else:
-        settings = {"BATCH_PROGRESS_JOBS_TABLE": "JobsTable"}
+        settings = {"BATCH_PROGRESS_JOBS_TABLE": "JobsTable", **_queue(engine)}
         _, modules = run(function, build, engine, json.dumps({"Records": []}), settings)
     standard = str(Path(os.__file__).parent)
     outside = [file for file in modules if not file.startswith((str(build), standard)) or "site-packages" in file]
@@ -357,7 +380,12 @@ def test_another_powertools_fails_the_build(tmp_path: Path, file: str, before: s
 
 @pytest.mark.parametrize(
     ("part", "at", "least"),
-    [("BatchProgressLayer", "/opt", 250), ("ProgressFunction", "/var/task", 12), ("RevisionFunction", "/var/task", 3)],
+    [
+        ("BatchProgressLayer", "/opt", 250),
+        ("ProgressFunction", "/var/task", 12),
+        ("RevisionFunction", "/var/task", 3),
+        ("SupervisorFunction", "/var/task", 3),
+    ],
 )
 def test_byte_code_is_valid_whatever_a_file_s_time_is(builds: dict[str, Path], part: str, at: str, least: int) -> None:
     """Every module has byte code for this Python.

@@ -138,7 +138,7 @@ def test_a_first_deployment_finds_all_that_it_needs(chosen: dict[str, str]) -> N
     assert len(stack) == len(list(TopologicalSorter(waits_for(stack)).static_order()))
 
 
-@pytest.mark.parametrize("function", ["ProgressFunction", "RevisionFunction"])
+@pytest.mark.parametrize("function", ["ProgressFunction", "RevisionFunction", "SupervisorFunction"])
 def test_the_tests_read_globals_as_sam_does(function: str) -> None:
     """`read` merges `Globals` for the other tests and the local cloud."""
     ours = read()["Resources"][function]["Properties"]
@@ -190,18 +190,18 @@ def test_a_canary_is_undone_by_alarms_that_are_there_before_it() -> None:
 
 
 def test_a_key_of_one_s_own_encrypts_all_that_is_kept() -> None:
-    """It encrypts tables, queue, logs and environment variables. Both functions may use the key."""
+    """It encrypts tables, queues, logs and environment variables. All functions may use the key."""
     stack, key = deployed(KmsKeyArn=KEY), {"Ref": "KmsKeyArn"}
     assert all(
         {"SSEEnabled": True, "SSEType": "KMS", "KMSMasterKeyId": key} == table["SSESpecification"]
         for table in of(stack, "AWS::DynamoDB::Table").values()
     )
-    (queue,) = of(stack, "AWS::SQS::Queue").values()
-    assert (key, False) == (queue["KmsMasterKeyId"], "SqsManagedSseEnabled" in queue)
-    assert 3 == len(of(stack, "AWS::Logs::LogGroup"))
+    queues = of(stack, "AWS::SQS::Queue").values()
+    assert [(key, False)] * 3 == [(queue["KmsMasterKeyId"], "SqsManagedSseEnabled" in queue) for queue in queues]
+    assert 4 == len(of(stack, "AWS::Logs::LogGroup"))
     assert all(key == group["KmsKeyId"] for group in of(stack, "AWS::Logs::LogGroup").values())
     functions = of(stack, "AWS::Lambda::Function")
-    assert [key, key] == [function["KmsKeyArn"] for function in functions.values()]
+    assert [key] * 3 == [function["KmsKeyArn"] for function in functions.values()]
     for role in (function["Role"]["Fn::GetAtt"][0] for function in functions.values()):
         assert "use-the-key" in {policy["PolicyName"] for policy in stack[role]["Properties"]["Policies"]}
 
@@ -211,7 +211,8 @@ def test_concurrency_is_reserved_where_it_is_asked_for(chosen: str, reserved: ob
     """By default none is reserved: a new account cannot reserve any, and 0 would switch the function off."""
     functions = of(deployed(ReservedConcurrency=chosen), "AWS::Lambda::Function")
     assert reserved == functions["ProgressFunction"].get("ReservedConcurrentExecutions")
-    assert "ReservedConcurrentExecutions" not in functions["RevisionFunction"]
+    for name in ("RevisionFunction", "SupervisorFunction"):
+        assert "ReservedConcurrentExecutions" not in functions[name]
 
 
 @pytest.mark.parametrize(

@@ -10,18 +10,26 @@ from botocore.session import Session
 
 from batch_progress_cli.local_server import REGION
 from batch_progress_cli.main import serve
+from local_cloud.checks import CHECKS, queue_url
 from local_cloud.template import TEMPLATE, read
 
 ROOT = TEMPLATE.parent
-VARIABLES: dict[str, str] = json.loads((ROOT / "local-env.json").read_text())["Parameters"]
+LOCAL: dict[str, dict[str, str]] = json.loads((ROOT / "local-env.json").read_text())
+VARIABLES = LOCAL["Parameters"]
 CONFIGURED: dict[str, Any] = tomllib.loads((ROOT / "samconfig.toml").read_text())["default"]
 
 
-@pytest.mark.parametrize("function", ["ProgressFunction", "RevisionFunction"])
+@pytest.mark.parametrize("function", ["ProgressFunction", "RevisionFunction", "SupervisorFunction"])
 def test_each_variable_is_declared_and_empty_where_deployed(function: str) -> None:
-    """`sam local` sets no variable that the template does not declare."""
+    """`sam local` sets no variable that the template does not declare. The queue is that of the local server."""
     declared = read()["Resources"][function]["Properties"]["Environment"]["Variables"]
-    assert dict.fromkeys(VARIABLES, "") == {name: declared[name] for name in VARIABLES}
+    given = VARIABLES | LOCAL.get(function, {})
+    queue = given.pop("BATCH_PROGRESS_CHECKS_QUEUE_URL", None)
+    assert dict.fromkeys(given, "") == {name: declared[name] for name in given}
+    address = VARIABLES["AWS_ENDPOINT_URL_DYNAMODB"]
+    assert {address} == set(given.values())
+    assert (queue is not None) == ("BATCH_PROGRESS_CHECKS_QUEUE_URL" in declared)
+    assert queue in {None, queue_url(address, CHECKS)}
 
 
 def test_an_empty_endpoint_is_the_region_s_own(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from batch_progress.supervision import LONGEST_DELAY_SECONDS, SOURCE
+from batch_progress.table import SUPERVISOR_ATTRIBUTES
 from local_cloud.template import TEMPLATE as FILE
 from local_cloud.template import read, tables
 
@@ -18,6 +20,8 @@ API: dict[str, Any] = RESOURCES["Api"]["Properties"]
 FUNCTION: dict[str, Any] = RESOURCES["ProgressFunction"]["Properties"]
 REVISION: dict[str, Any] = RESOURCES["RevisionFunction"]["Properties"]
 CHANGES: dict[str, Any] = REVISION["Events"]["JobChanges"]["Properties"]
+SUPERVISOR: dict[str, Any] = RESOURCES["SupervisorFunction"]["Properties"]
+CHECKS: dict[str, Any] = SUPERVISOR["Events"]["Checks"]["Properties"]
 
 # The properties of each alarm, by the part of its name that is also the heading of its runbook.
 ALARMS: dict[str, dict[str, Any]] = {
@@ -122,6 +126,21 @@ def actions(statement: dict[str, Any]) -> list[str]:
     return [statement["Action"]] if isinstance(statement["Action"], str) else statement["Action"]
 
 
+def resources(statement: dict[str, Any]) -> list[str]:
+    """Return a statement's resources: `JobsTable.Arn`, or the last part of a name."""
+    several = statement["Resource"] if isinstance(statement["Resource"], list) else [statement["Resource"]]
+    names = []
+    for one in several:
+        match one:
+            case {"Fn::GetAtt": [name, attribute]}:
+                names.append(f"{name}.{attribute}")
+            case {"Fn::Sub": text}:
+                names.append(text.rpartition(":")[2])
+            case _:
+                names.append(one)
+    return names
+
+
 LOGS_AND_TRACES = {
     ("{}Logs.Arn", "logs:CreateLogStream"),
     ("{}Logs.Arn", "logs:PutLogEvents"),
@@ -152,6 +171,20 @@ LOGS_AND_TRACES = {
                 ),
                 ("*", "dynamodb:ListStreams"),
                 ("RevisionFailures.Arn", "sqs:SendMessage"),
+                ("ChecksQueue.Arn", "sqs:SendMessage"),
+            },
+        ),
+        (
+            "Supervisor",
+            {
+                ("JobsTable.Arn", "dynamodb:Query"),
+                ("JobsTable.Arn", "dynamodb:GetItem"),
+                ("JobsTable.Arn", "dynamodb:UpdateItem"),
+                *(
+                    ("ChecksQueue.Arn", f"sqs:{a}")
+                    for a in ("SendMessage", "ReceiveMessage", "DeleteMessage", "GetQueueAttributes")
+                ),
+                ("event-bus/${EventBusName}", "events:PutEvents"),
             },
         ),
     ],
@@ -160,8 +193,9 @@ def test_a_function_has_no_permission_beyond_its_work(name: str, wanted: set[tup
     """Besides its own work each may only write its log and traces."""
     role, function = RESOURCES[f"{name}Role"]["Properties"], RESOURCES[f"{name}Function"]["Properties"]
     granted = {
-        (".".join(one["Fn::GetAtt"]) if isinstance(one := statement["Resource"], dict) else one, action)
+        (resource, action)
         for statement in statements(f"{name}Role")
+        for resource in resources(statement)
         for action in actions(statement)
     }
     assert wanted | {(resource.format(name), action) for resource, action in LOGS_AND_TRACES} == granted
@@ -172,15 +206,42 @@ def test_a_function_has_no_permission_beyond_its_work(name: str, wanted: set[tup
 
 
 @pytest.mark.parametrize(
-    ("role", "attributes"), [("ProgressRole", ["counted", "counted_at", "counting"]), ("RevisionRole", ["revision"])]
+    ("role", "attributes", "returned"),
+    [
+        ("ProgressRole", ["counted", "counted_at", "counting"], "NONE"),
+        ("RevisionRole", ["revision", "check_number", "check_due"], "ALL_NEW"),
+    ],
 )
-def test_a_function_may_write_its_own_attributes_and_nothing_else(role: str, attributes: list[str]) -> None:
+def test_a_function_may_write_its_own_attributes_and_nothing_else(
+    role: str, attributes: list[str], returned: str
+) -> None:
     """The key and the owner are also in the list because they are in the update's condition."""
     (update,) = (one for one in statements(role) if one["Action"] == "dynamodb:UpdateItem")
     assert {
         "ForAllValues:StringEquals": {"dynamodb:Attributes": ["batch_id", "sk", "owner_id", *attributes]},
-        "StringEqualsIfExists": {"dynamodb:ReturnValues": "NONE"},
+        "StringEqualsIfExists": {"dynamodb:ReturnValues": returned},
     } == update["Condition"]
+
+
+def test_the_supervisor_writes_its_notes_and_fails_lost_jobs_and_nothing_else() -> None:
+    """No permission covers both kinds of items: with none can it write an owner or a job's items."""
+    batch, job = (one["Condition"] for one in statements("SupervisorRole") if one["Action"] == "dynamodb:UpdateItem")
+    of_batch = set(batch["ForAllValues:StringEquals"]["dynamodb:Attributes"])
+    of_job = set(job["ForAllValues:StringEquals"]["dynamodb:Attributes"])
+    assert {"batch_id", "sk"} == of_batch & of_job
+    assert {"owner_id", "counted", "counted_at", "counting", *SUPERVISOR_ATTRIBUTES} == of_batch - of_job
+    condition = {"attempt", "started_at", "seen_at"}
+    assert {"status", "finished_at", "error_code", "error_message", *condition} == of_job - of_batch
+    assert {"dynamodb:ReturnValues": ["NONE", "ALL_NEW"]} == batch["StringEqualsIfExists"]
+    assert {"dynamodb:ReturnValues": "NONE"} == job["StringEqualsIfExists"]
+
+
+def test_the_supervisor_puts_only_events_of_this_service() -> None:
+    (put,) = (one for one in statements("SupervisorRole") if one["Action"] == "events:PutEvents")
+    assert {"StringEquals": {"events:source": SOURCE}} == put["Condition"]
+    variables = SUPERVISOR["Environment"]["Variables"]
+    assert {"Ref": "EventBusName"} == variables["BATCH_PROGRESS_EVENT_BUS"]
+    assert "default" == TEMPLATE["Parameters"]["EventBusName"]["Default"]
 
 
 @pytest.mark.parametrize(
@@ -195,6 +256,14 @@ def test_a_function_may_write_its_own_attributes_and_nothing_else(role: str, att
         ),
         (
             "RevisionRole",
+            {
+                *(("dynamodb", f"kms:{action}") for action in ("Decrypt", "Encrypt", "ReEncrypt*", "GenerateDataKey*")),
+                *(("sqs", f"kms:{action}") for action in ("Decrypt", "GenerateDataKey")),
+                ("lambda", "kms:Decrypt"),
+            },
+        ),
+        (
+            "SupervisorRole",
             {
                 *(("dynamodb", f"kms:{action}") for action in ("Decrypt", "Encrypt", "ReEncrypt*", "GenerateDataKey*")),
                 *(("sqs", f"kms:{action}") for action in ("Decrypt", "GenerateDataKey")),
@@ -222,10 +291,11 @@ def test_a_customer_managed_key_is_used_only_through_services(role: str, wanted:
 # Functions and data
 
 
-def test_only_jobs_invoke_the_revision_function() -> None:
-    """Its own update of the batch item would invoke it in an endless loop."""
-    (one,) = CHANGES["FilterCriteria"]["Filters"]
-    assert {"dynamodb": {"Keys": {"sk": {"S": [{"prefix": "JOB#"}]}}}} == json.loads(one["Pattern"])
+def test_only_jobs_and_new_batches_invoke_the_revision_function() -> None:
+    """The functions' own updates of the batch item would invoke it in an endless loop."""
+    jobs, batches = (json.loads(one["Pattern"]) for one in CHANGES["FilterCriteria"]["Filters"])
+    assert {"dynamodb": {"Keys": {"sk": {"S": [{"prefix": "JOB#"}]}}}} == jobs
+    assert {"eventName": ["INSERT"], "dynamodb": {"Keys": {"sk": {"S": ["BATCH"]}}}} == batches
     assert {"Fn::GetAtt": ["JobsTable", "StreamArn"]} == CHANGES["Stream"]
 
 
@@ -239,7 +309,24 @@ def test_a_change_that_cannot_be_counted_does_not_block_the_stream() -> None:
     assert destination == CHANGES["DestinationConfig"]["OnFailure"]
 
 
-@pytest.mark.parametrize("function", [FUNCTION, REVISION])
+def test_a_check_that_fails_is_repeated_a_few_times_and_kept() -> None:
+    """Alone, and not before the function has certainly given it up."""
+    queue = RESOURCES["ChecksQueue"]["Properties"]
+    assert {"Fn::GetAtt": ["ChecksQueue", "Arn"]} == CHECKS["Queue"]
+    assert ["ReportBatchItemFailures"] == CHECKS["FunctionResponseTypes"]
+    assert queue["VisibilityTimeout"] >= 6 * SUPERVISOR["Timeout"]
+    assert {"Fn::GetAtt": ["ChecksFailures", "Arn"]} == queue["RedrivePolicy"]["deadLetterTargetArn"]
+    assert 3 <= queue["RedrivePolicy"]["maxReceiveCount"] <= 5
+    assert queue["MessageRetentionPeriod"] > 5 * queue["VisibilityTimeout"] + LONGEST_DELAY_SECONDS
+
+
+def test_the_supervisor_leaves_concurrency_to_the_other_functions() -> None:
+    """A new account runs 10 functions at once; its event source takes some of them at most."""
+    assert 2 <= CHECKS["ScalingConfig"]["MaximumConcurrency"] <= 10
+    assert "ReservedConcurrentExecutions" not in SUPERVISOR
+
+
+@pytest.mark.parametrize("function", [FUNCTION, REVISION, SUPERVISOR])
 def test_a_function_runs_as_its_live_alias(function: dict[str, Any]) -> None:
     """A change of the layer alone, which holds the code, also publishes a version."""
     assert ("live", True) == (function["AutoPublishAlias"], function["AutoPublishAliasAllProperties"])
@@ -267,8 +354,8 @@ def test_every_log_group_has_the_chosen_retention() -> None:
 
 @pytest.mark.parametrize("kind", ["AWS::DynamoDB::Table", "AWS::SQS::Queue"])
 def test_data_outlives_the_stack(kind: str) -> None:
-    """Only a failed first deployment deletes data."""
-    found = [resource for resource in RESOURCES.values() if resource["Type"] == kind]
+    """Only a failed first deployment deletes data. Checks are no data: without the function they mean nothing."""
+    found = [one for name, one in RESOURCES.items() if one["Type"] == kind and name != "ChecksQueue"]
     assert found
     assert {("RetainExceptOnCreate", "Retain")} == {
         (one["DeletionPolicy"], one["UpdateReplacePolicy"]) for one in found

@@ -124,11 +124,18 @@ class GetResult(msgspec.Struct, frozen=True):
     consumed: Consumed = msgspec.field(name="ConsumedCapacity", default=Consumed())
 
 
+class UpdateResult(msgspec.Struct, frozen=True):
+    """The result of an `UpdateItem`. `raw` has the attributes that were to be returned, and is empty without any."""
+
+    raw: msgspec.Raw = msgspec.field(name="Attributes", default=msgspec.Raw())
+
+
 # Numbers arrive as strings: `strict=False` decodes "25" as 25.
 _page_of_items: Final = msgspec.json.Decoder(QueryPage[Item], strict=False)
 _page_of_detailed_items: Final = msgspec.json.Decoder(QueryPage[DetailedItem], strict=False)
 _page_of_raw_items: Final = msgspec.json.Decoder(QueryPage[msgspec.Raw])
 _get_result: Final = msgspec.json.Decoder(GetResult)
+_update_result: Final = msgspec.json.Decoder(UpdateResult)
 _attributes: Final = msgspec.json.Decoder(dict[str, dict[str, Any]])
 
 
@@ -157,6 +164,11 @@ def get_result(body: bytes) -> GetResult:
     if bytes(result.raw):
         _attributes.decode(result.raw)
     return result
+
+
+def update_result(body: bytes) -> UpdateResult:
+    """Decode the result of an `UpdateItem`; raises as `get_result` does."""
+    return _update_result.decode(body)
 
 
 # A page with malformed items is decoded in slices of this many items, so that one such item costs one slice.

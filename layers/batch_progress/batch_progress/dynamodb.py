@@ -386,9 +386,9 @@ class Client:
         """Read one item; raises as `query` does."""
         return self._call("GetItem", arguments, decode.get_result)
 
-    def update_item(self, **arguments: Any) -> None:  # noqa: ANN401  # DynamoDB's arguments
+    def update_item(self, **arguments: Any) -> decode.UpdateResult:  # noqa: ANN401  # DynamoDB's arguments
         """Change one item; raises as `query` does. A retry may apply the change twice."""
-        self._call("UpdateItem", arguments, _object.decode)
+        return self._call("UpdateItem", arguments, decode.update_result)
 
     def close(self) -> None:
         """Close the idle connections. The next request opens a new one."""

@@ -282,7 +282,8 @@ def estimate(batch: Batch, counts: Counts, observed: Observed, now: float) -> Es
         workers=batch.parallel_jobs,
         timeout=batch.timeout_per_url,
     )
-    if _stalled(batch, observed, now):
+    stall = stalls_at(batch, observed)
+    if stall is not None and now > stall:
         basis = Basis.STALLED
     else:
         basis = Basis.OBSERVED if counts.completed + counts.failed else Basis.DECLARED
@@ -290,11 +291,14 @@ def estimate(batch: Batch, counts: Counts, observed: Observed, now: float) -> Es
     return Estimate(basis, completion, earliest, latest)
 
 
-def _stalled(batch: Batch, observed: Observed, now: float) -> bool:
-    """Whether no job has started, shown a sign of life or ended for longer than a job may take."""
+def stalls_at(batch: Batch, observed: Observed) -> float | None:
+    """Return when an unfinished batch stalls unless a job moves, in epoch seconds; `None` if no time is recorded.
+
+    It stalls when no job has started, shown a sign of life or ended for longer than a job may take.
+    """
     moved = observed.last_moved or batch.created_at
     longest = batch.timeout_per_url or max(DEFAULT_TIMEOUT_SECONDS, max(observed.durations, default=0.0))
-    return moved is not None and now - _epoch(moved) > longest
+    return None if moved is None else _epoch(moved) + longest
 
 
 def _epoch(moment: datetime) -> float:

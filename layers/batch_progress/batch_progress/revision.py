@@ -6,6 +6,7 @@ only counted again earlier (docs/decisions/0003-revision.md, 0013-kept-counts.md
 """
 
 from batch_progress import table
+from batch_progress.chains import Supervised, supervised
 from batch_progress.dynamodb import Client, RequestRefused
 
 
@@ -20,15 +21,18 @@ class Revisions:
         self._client = client
         self._table = jobs_table
 
-    def count(self, batch_id: str, jobs: int) -> bool:
-        """Add the number of changed jobs to a batch's revision. Return whether the batch exists.
+    def count(self, batch_id: str, jobs: int) -> Supervised | None:
+        """Add the number of changed jobs to a batch's revision.
+
+        Returns:
+            The batch after that, `None` if it does not exist.
 
         Raises:
             NotCountable: The `BATCH` item does not allow it.
             ServiceUnavailable: DynamoDB gave no complete response in time.
         """
         try:
-            self._client.update_item(
+            answer = self._client.update_item(
                 TableName=self._table,
                 Key=table.batch_key(batch_id),
                 UpdateExpression="ADD #revision :jobs",
@@ -36,12 +40,14 @@ class Revisions:
                 ConditionExpression="attribute_exists(#owner_id)",
                 ExpressionAttributeNames={"#revision": "revision", "#owner_id": "owner_id"},
                 ExpressionAttributeValues={":jobs": {"N": str(jobs)}},
+                # To see whether the batch needs a check.
+                ReturnValues="ALL_NEW",
             )
         except RequestRefused as error:
             match error.code:
                 case "ConditionalCheckFailedException":
-                    return False
+                    return None
                 case "ValidationException":
                     raise NotCountable(str(error)) from error
             raise
-        return True
+        return supervised(answer.raw, batch_id)

@@ -9,6 +9,8 @@ import msgspec
 from batch_progress.errors import ConfigurationError
 
 TableName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.-]{3,255}\Z")]
+QueueUrl = Annotated[str, msgspec.Meta(pattern=r"^https?://[^\s]+\Z")]
+BusName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9._/-]{1,256}\Z")]
 # https, so that the issuer's keys cannot be replaced in transit; http only on loopback.
 Issuer = Annotated[
     str,
@@ -16,8 +18,8 @@ Issuer = Annotated[
 ]
 
 
-class RevisionSettings(msgspec.Struct, frozen=True):
-    """The environment variables of the revision function.
+class _Common(msgspec.Struct, frozen=True):
+    """The environment variable that all functions read.
 
     Attributes:
         jobs_table: `BATCH_PROGRESS_JOBS_TABLE`, the table of batches and their jobs.
@@ -26,7 +28,27 @@ class RevisionSettings(msgspec.Struct, frozen=True):
     jobs_table: TableName = msgspec.field(name="BATCH_PROGRESS_JOBS_TABLE")
 
 
-class Settings(RevisionSettings, frozen=True):
+class RevisionSettings(_Common, frozen=True):
+    """The environment variables of the revision function.
+
+    Attributes:
+        checks_queue_url: `BATCH_PROGRESS_CHECKS_QUEUE_URL`, the queue of the supervisor's checks.
+    """
+
+    checks_queue_url: QueueUrl = msgspec.field(name="BATCH_PROGRESS_CHECKS_QUEUE_URL")
+
+
+class SupervisorSettings(RevisionSettings, frozen=True):
+    """The environment variables of the supervisor.
+
+    Attributes:
+        event_bus: `BATCH_PROGRESS_EVENT_BUS`, the name of the EventBridge bus for events.
+    """
+
+    event_bus: BusName = msgspec.field(name="BATCH_PROGRESS_EVENT_BUS")
+
+
+class Settings(_Common, frozen=True):
     """The environment variables of the progress function.
 
     Attributes:
@@ -67,6 +89,12 @@ def settings() -> Settings:
 def revision_settings() -> RevisionSettings:
     """Return the revision function's settings; raises as `settings` does."""
     return _read(RevisionSettings)
+
+
+@cache
+def supervisor_settings() -> SupervisorSettings:
+    """Return the supervisor's settings; raises as `settings` does."""
+    return _read(SupervisorSettings)
 
 
 @cache

@@ -201,7 +201,16 @@ def _visible(item: decode.Item, batch_id: str, owner_id: str | None, now: float)
     Raises:
         BatchNotFound: It has expired or belongs to another owner.
     """
-    batch = Batch(
+    batch = batch_of(item, batch_id)
+    gone = batch.expires_at is not None and batch.expires_at <= now
+    if gone or (owner_id is not None and batch.owner_id != owner_id):
+        raise BatchNotFound(batch_id)
+    return batch
+
+
+def batch_of(item: decode.Item, batch_id: str) -> Batch:
+    """Return the batch of a `BATCH` item."""
+    return Batch(
         batch_id=batch_id,
         owner_id=item.owner_id.S if item.owner_id else None,
         total_urls=item.total_urls.N if item.total_urls else 0,
@@ -217,10 +226,6 @@ def _visible(item: decode.Item, batch_id: str, owner_id: str | None, now: float)
             item.counting.N if item.counting else None,
         ),
     )
-    gone = batch.expires_at is not None and batch.expires_at <= now
-    if gone or (owner_id is not None and batch.owner_id != owner_id):
-        raise BatchNotFound(batch_id)
-    return batch
 
 
 def _page(answer: decode.QueryPage[Any], stats: ReadStats, *, detailed: bool, supervised: bool = False) -> Page:

@@ -39,6 +39,11 @@ BATCH_ATTRIBUTES: Final[Mapping[str, AttributeType]] = MappingProxyType(
 OWN_ATTRIBUTES: Final[Mapping[str, AttributeType]] = MappingProxyType(
     {"revision": "N", "counted": "S", "counted_at": "N", "counting": "N"}
 )
+# Attributes of `BATCH` items that only the supervisor and the function that asks it for checks need: the number of the
+# batch's latest check, when that is due, and what has been announced.
+SUPERVISOR_ATTRIBUTES: Final[Mapping[str, AttributeType]] = MappingProxyType(
+    {"check_number": "N", "check_due": "N", "announced": "S"}
+)
 # Attributes of `BATCH` items that only the recorder writes and reads.
 RECORDER_ATTRIBUTES: Final[Mapping[str, AttributeType]] = MappingProxyType({"made_from": "S"})
 # Attributes of `JOB#` items that every answer needs.
@@ -62,6 +67,7 @@ _TYPES: Final = {
     **KEY_ATTRIBUTES,
     **BATCH_ATTRIBUTES,
     **OWN_ATTRIBUTES,
+    **SUPERVISOR_ATTRIBUTES,
     **RECORDER_ATTRIBUTES,
     **JOB_ATTRIBUTES,
     **DETAIL_ATTRIBUTES,

@@ -1,0 +1,1 @@
+"""The supervisor: makes sure that every batch ends, and announces it."""
