@@ -238,8 +238,8 @@ async function loadJobs() {
     const answer = await request({ include: "details", limit: PAGE_SIZE, status: filter, cursor: cursors[page] });
     if (mine !== listCount) return;
     cursors[page + 1] = answer.data.next_cursor;
-    // The service reads the whole batch to filter it.
-    listAt = filter && data.total_urls > ANSWER_SIZE ? now() + 60_000 : 0;
+    // For most lists the service reads the whole batch.
+    listAt = now() + min(filter ? 60_000 : 10_000, 10 * data.total_urls);
     renderRows(answer.data.jobs);
   } catch (error) {
     if (mine !== listCount) return;

@@ -126,7 +126,7 @@ def test_the_chart_begins_with_the_first_poll(tab: Page, api: FakeApi, clock: Cl
 
 
 def test_a_later_page_is_kept_up_to_date(tab: Page, api: FakeApi, clock: Clock) -> None:
-    """A poll updates the counts and the page that is shown, and shows no other page."""
+    """A poll updates the counts, and some seconds later the page that is shown; it shows no other page."""
     api.jobs = jobs(150, clock.now)
     sign_in(tab, api.page())
     clock.seconds_to_poll()
@@ -135,6 +135,9 @@ def test_a_later_page_is_kept_up_to_date(tab: Page, api: FakeApi, clock: Clock) 
     expect(tab.locator("#rows .pill.processing")).to_have_count(50)
     api.jobs = jobs(200, clock.now)
     clock.advance(1)
+    clock.seconds_to_poll(2)
+    expect(tab.locator("#rows .pill.processing")).to_have_count(50)
+    clock.advance(10)
     expect(tab.locator("#rows .pill.processing")).to_have_count(0)
     expect(tab.locator("#where")).to_have_text("101 to 200 of 10,000")
     tab.get_by_role("button", name="Previous").click()

@@ -1,14 +1,20 @@
-"""A live batch from start to end, on the local API with the real functions; the test records the jobs as a worker."""
+"""The page on the local API with the real functions: a live batch from start to end, and one of every status."""
+
+from collections import Counter
+from itertools import batched
 
 from playwright.sync_api import Locator, Page, expect
 
+from batch_progress import table
 from batch_progress.recorder import BatchRecorder
+from batch_progress.table import Item, JobStatus
 from batch_progress_cli.target import JOBS, Where, open_table
 from local_cloud import seed
 from tests.browser.conftest import Clock, sign_in
 from tests.integration import server
 
 BATCH = "batch_live_in_a_browser"
+MIXED = "batch_mixed_in_a_browser"
 COUNT = 4
 
 
@@ -51,3 +57,38 @@ def test_a_live_batch_to_its_end(tab: Page) -> None:
         clock.advance(3600)
         assert requests == clock.requests()
         client.close()
+
+
+def mixed_batch() -> list[Item]:
+    """Return the items of a batch of 300 jobs of every status, with thirteen error codes and none."""
+    items = [table.item(batch_id=MIXED, sk=table.BATCH_KEY, owner_id=seed.OWNER, total_urls=300)]
+    for number in range(300):
+        values: dict[str, str | float | None] = {"status": list(JobStatus)[number % 5]}
+        if values["status"] == JobStatus.FAILED and number % 7:
+            values["error_code"] = f"CODE_{number % 13:02}"
+        items.append(table.item(batch_id=MIXED, sk=f"{table.JOB_PREFIX}{number:05}", **values))
+    return items
+
+
+def test_what_the_top_shows_equals_the_rows(tab: Page) -> None:
+    """By the real function: counts, processing, cancelled, and the reasons of failures, also those it does not name."""
+    items = mixed_batch()
+    statuses = Counter(item["status"]["S"] for item in items[1:])
+    failed = [item for item in items[1:] if item["status"]["S"] == "failed"]
+    reasons = Counter(item.get("error_code", {"S": "no code"})["S"] for item in failed)
+    with server.running() as local:
+        client, name = open_table(JOBS, Where(int(local.address.rpartition(":")[2])))
+        for some in batched(items, 25, strict=False):
+            client.batch_write_item(RequestItems={name: [{"PutRequest": {"Item": item}} for item in some]})
+        client.close()
+        sign_in(tab, f"{local.address}/watch/{MIXED}", seed.TOKEN)
+        expect(tab.locator("#completed")).to_have_text("60")
+        expect(tab.locator("#failed")).to_have_text(f"{statuses['failed'] + statuses['cancelled']}60 cancelled")
+        expect(tab.locator("#pending")).to_have_text(f"{statuses['pending'] + statuses['processing']}60 processing")
+        rows = tab.locator("#reasons li").all()
+        shown = {row.locator("div").text_content(): int(row.locator("b").text_content() or "") for row in rows}
+        assert 10 == len(shown)
+        assert shown.items() <= reasons.items()
+        others = reasons.total() - sum(shown.values())
+        expect(tab.locator("#others")).to_have_text(f"{others} with other codes")
+        expect(tab.locator("#where")).to_have_text("1 to 100 of 300")

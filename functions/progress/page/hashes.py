@@ -2,5 +2,5 @@
 
 from typing import Final
 
-SCRIPT: Final = "'sha256-P5f0uUhyE3bOW0pNtacUI8Y3LXRw3k5sye7OlX8CwpE='"
+SCRIPT: Final = "'sha256-v/soqT5Y+DXzafAsIkFB3sUYF/AF4pBiuhp4w9gLc/8='"
 STYLE: Final = "'sha256-u9CDTjCAOiUL03V6zmLOvavWHY1BYS+zljgVzZM6xk8='"
