@@ -1,6 +1,6 @@
 # `make help` lists the targets; each one installs what it needs.
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-sam setup-runtime setup-supply setup-browser setup-page run test coverage check check-template build invoke deploy test-package test-engines test-engines-alone test-engines-integration test-sam-local test-browser page pictures terminal-picture bench bench-forecast bench-watchers faults fuzz load sbom audit mutation performance openapi lock format format-page clean
+.PHONY: help setup setup-sam setup-runtime setup-supply setup-browser setup-page run test coverage check check-template build invoke deploy test-package test-engines test-engines-alone test-engines-integration test-sam-local test-browser page pictures terminal-picture bench bench-forecast bench-largest bench-watchers faults fuzz load sbom audit mutation performance openapi lock format format-page clean
 SHELL := /bin/sh
 
 PYTHON3 ?= python3
@@ -148,6 +148,9 @@ bench: setup setup-sam setup-runtime ## benchmark this handler against a straigh
 
 bench-forecast: setup ## measure the forecast's error on synthetic batches (DURATIONS=file.jsonl: on your own)
 	$(BIN)/python -m benchmarks.forecast $(if $(DURATIONS),--durations $(DURATIONS))
+
+bench-largest: setup ## find the largest batch that is counted within the function's timeout
+	$(BIN)/python -m benchmarks.largest
 
 bench-watchers: setup ## measure what 1 to 100 watchers of a batch under work cost (WATCHERS="1 20 100", JOBS=50000, 20 minutes)
 	$(BIN)/python -m tests.engines.dynamodb_local $(BIN)/python -m benchmarks.watchers $(if $(WATCHERS),--watchers $(WATCHERS)) $(if $(JOBS),--jobs $(JOBS))

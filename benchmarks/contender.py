@@ -55,7 +55,10 @@ def _pages(batch_id: str) -> list[bytes]:
 
 def _measure(invoke: Invoke, command: dict[str, Any], *, limit: bool) -> dict[str, Any]:
     """Answer `repeat` times; return the CPU seconds of one answer, including the runtime's encoding of it."""
-    made = [event(command["batch_id"], command.get("headers", {})) for _ in range(command.get("repeat", 1))]
+    made = [
+        event(command["batch_id"], command.get("headers", {}), command.get("query", {}).items())
+        for _ in range(command.get("repeat", 1))
+    ]
     if limit:
         pages = _pages(command["batch_id"])
         for each in made:

@@ -1,6 +1,6 @@
 """A fake DynamoDB with prepared answers, in a process of its own, so that its CPU time is not measured.
 
-It answers `Query` for a whole batch and `GetItem` for a `BATCH` item and the token, and counts calls.
+It answers `Query` for a whole batch, `GetItem` for a `BATCH` item and the token, keeps counts, and counts calls.
 `GET /refresh/<jobs>` rebuilds a batch with recent times; `GET /asked` returns the counts and resets them.
 """
 
@@ -15,6 +15,7 @@ from typing import Final
 
 import msgspec
 
+from batch_progress.store import FIRST_PAGE_ITEMS
 from batch_progress.table import Item
 from benchmarks import workload
 
@@ -32,15 +33,21 @@ class Canned:
         }
         self._lock = Lock()
         self._asked: Counter[str] = Counter()
-        self._queries: dict[tuple[str, str | None], bytes] = {}
+        self._queries: dict[tuple[str, str | None, int | None], bytes] = {}
+        self._batches: dict[str, Item] = {}
         self._items = {workload.TOKENS_TABLE: {token["token_hash"]["S"]: _http(_got(token))}}
         self._items[workload.JOBS_TABLE] = {}
 
     def refresh(self, jobs: int) -> None:
         """Rebuild the batch with this number of jobs, with times relative to now."""
         now, batch_id = datetime.now(UTC), workload.batch_id(jobs)
-        self._queries |= {(batch_id, start): _http(body) for start, body in workload.pages(jobs, now).items()}
-        self._items[workload.JOBS_TABLE][batch_id] = _http(_got(next(workload.items(jobs, now))))
+        for first in (None, FIRST_PAGE_ITEMS):
+            self._queries |= {
+                (batch_id, start, None if start else first): _http(body)
+                for start, body in workload.pages(jobs, now, first).items()
+            }
+        self._batches[batch_id] = next(workload.items(jobs, now))
+        self._items[workload.JOBS_TABLE][batch_id] = _http(_got(self._batches[batch_id]))
 
     def answer(self, operation: str, body: bytes) -> bytes:
         """Answer one DynamoDB call."""
@@ -49,7 +56,10 @@ class Canned:
         if operation == "Query":
             values = [value["S"] for value in asked["ExpressionAttributeValues"].values()]
             batch_id = next(value for value in values if value.startswith("batch_"))
-            found = self._queries.get((batch_id, asked.get("ExclusiveStartKey", {}).get("sk", {}).get("S")))
+            start = asked.get("ExclusiveStartKey", {}).get("sk", {}).get("S")
+            found = self._queries.get((batch_id, start, asked.get("Limit")))
+        elif operation == "UpdateItem":
+            found = self._update(asked["Key"]["batch_id"]["S"], asked["ExpressionAttributeValues"])
         else:
             key = asked["Key"]
             found = self._items[table].get(key.get("batch_id", key.get("token_hash"))["S"])
@@ -58,6 +68,13 @@ class Canned:
             self._asked[f"{operation} {table}"] += 1
             self._asked[f"{table} bytes"] += len(answer)
         return answer
+
+    def _update(self, batch_id: str, values: Item) -> bytes:
+        """Keep a count on a `BATCH` item; other updates change nothing."""
+        if ":counted" in values:
+            batch = self._batches[batch_id] | {"counted": values[":counted"], "counted_at": values[":made"]}
+            self._items[workload.JOBS_TABLE][batch_id] = _http(_got(batch))
+        return _http(b"{}")
 
     def asked(self) -> bytes:
         """Return the counts of calls and reset them."""

@@ -246,6 +246,27 @@ def unchanged(database: Database, this: Contender) -> dict[str, Any]:
     }
 
 
+def kept(database: Database, this: Contender) -> dict[str, Any]:
+    """Measure polls with `limit=0` that get the kept count of a large batch, beside unchanged polls of it."""
+    seconds: dict[str, list[float]] = {"kept": [], "unchanged": []}
+    asked: dict[str, int] = {}
+    query = {"limit": "0", "include": "summary,estimate"}
+    for turn in range(POLL_ROUNDS):
+        if turn % 10 == 0:
+            database.freshen(LARGE)
+            held = this.ask(LARGE, show=True, query=query)["headers"]["ETag"][0]
+        seconds["unchanged"].append(this.ask(LARGE, headers={"If-None-Match": held}, query=query, repeat=10)["seconds"])
+        database.asked()
+        seconds["kept"].append(this.ask(LARGE, query=query, repeat=10)["seconds"])
+        asked = database.asked()
+    return {
+        "ms": milliseconds(seconds["kept"]),
+        "unchanged_ms": milliseconds(seconds["unchanged"]),
+        "to_unchanged": ratio(seconds["kept"], seconds["unchanged"]),
+        "reads": (asked.get("GetItem jobs", 0) + asked.get("Query jobs", 0)) / 10,
+    }
+
+
 def token(database: Database) -> dict[str, Any]:
     """Count look-ups of one token in a warm environment."""
     with Contender("this", database) as this:
@@ -395,6 +416,7 @@ def main() -> None:
             say("flatness, unchanged polls, forecast, token")
             results["flat"] = flat(running, this)
             results["unchanged"] = unchanged(running, this)
+            results["kept"] = kept(running, this)
             whole = {jobs: results["warm"][str(jobs)]["straightforward_ms"] for jobs in FORECASTS}
             results["forecast"] = forecasts(this, whole)
         results["token"] = token(running)

@@ -20,7 +20,7 @@ PAGE_BYTES: Final = 1_048_576
 # The projection of both handlers. The fake DynamoDB ignores the expression and always applies this one.
 PROJECTED: Final = frozenset(
     {
-        *("sk", "url", "status", "items_extracted", "started_at", "finished_at"),
+        *("sk", "url", "status", "items_extracted", "started_at", "finished_at", "error_code"),
         *("owner_id", "total_urls", "created_at", "parallel_jobs", "timeout_per_url", "revision", "expires_at"),
     },
 )
@@ -86,8 +86,11 @@ def durations(draw: random.Random) -> Iterator[float]:
         yield min(draw.lognormvariate(0, 0.6) * _MEDIAN_SECONDS, TIMEOUT_SECONDS)
 
 
-def pages(jobs: int, now: datetime) -> dict[str | None, bytes]:
-    """Return the answers to a `Query` for a whole batch, by the sort key of their `ExclusiveStartKey`."""
+def pages(jobs: int, now: datetime, first: int | None = None) -> dict[str | None, bytes]:
+    """Return the answers to a `Query` for a whole batch, by the sort key of their `ExclusiveStartKey`.
+
+    `first` is the `Limit` of the first page.
+    """
     answers: dict[str | None, bytes] = {}
     start: str | None = None
     page: list[Item] = []
@@ -95,7 +98,7 @@ def pages(jobs: int, now: datetime) -> dict[str | None, bytes]:
     for item in items(jobs, now):
         page.append({name: value for name, value in item.items() if name in PROJECTED})
         size += sum(len(name) + len(text) for name, value in item.items() for text in value.values())
-        if size >= PAGE_BYTES:
+        if size >= PAGE_BYTES or len(page) == (first if start is None else None):
             last = {"batch_id": item["batch_id"], "sk": item["sk"]}
             answers[start] = _answer(page, size, last)
             start, page, size = item["sk"]["S"], [], 0
