@@ -4,8 +4,10 @@
 
 Replays the synthetic batches of `replays.py` and, with FILE, recorded ones (one batch per
 line, `{"source": "kind/name", "durations": [seconds, …]}`). Prints the errors by family and
-the coverage of the interval, writes them to benchmarks/forecast.json, and draws
-docs/forecast.png. A run without FILE keeps the last results for recorded batches.
+the coverage of the interval. Then replays batches of 1,000, 50,000 and 200,000 jobs through
+the handler's own tally, and prints how much its sample changes the estimate. Writes all this
+to benchmarks/forecast.json, and draws docs/forecast.png. A run without FILE keeps the last
+results for recorded batches.
 """
 
 import argparse
@@ -18,9 +20,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from batch_progress.forecast import time_left
-from benchmarks.replays import SHARES, Look, Pool, looks, read_pools, synthetic_pools
+from benchmarks import large
+from benchmarks.replays import INDEPENDENT, SHARES, Look, Pool, looks, read_pools, synthetic_pools
 
 ROOT = Path(__file__).parent.parent
+# Ended jobs at which a batch of so many jobs is read.
+MOMENTS = {1_000: (10, 500, 900), 50_000: (300, 25_000, 45_000), 200_000: (1_000, 100_000)}
 CHART_SHARES = tuple(share / 20 for share in range(1, 20))
 type Summary = dict[str, dict[str, float]]
 
@@ -131,6 +136,48 @@ def measure(pools: Sequence[Pool]) -> dict[str, object]:
     }  # fmt: skip
 
 
+def measure_large() -> list[dict[str, float]]:
+    """Replay large batches through the tally; return, by size and moment, what its sample changes.
+
+    The declared total is right, a 50th of the jobs, or absent; the orders of the ids take turns.
+    """
+    table = []
+    for jobs, moments in MOMENTS.items():
+        batches = [large.spans_of(family, jobs) for family in INDEPENDENT]
+        for ended in moments:
+            seen = [
+                large.compare(spans, large.when_ended(spans, ended), order, (jobs, jobs // 50, 0)[number % 3])
+                for spans in batches
+                for number, order in enumerate(large.ORDERS)
+            ]
+            errors = [[both[which] for both in (one.errors for one in seen)] for which in (0, 1)]
+            table.append(
+                {
+                    "jobs": jobs,
+                    "ended": ended,
+                    "difference": round(quantile([one.difference for one in seen], 0.5), 4),
+                    "largest_difference": round(max(one.difference for one in seen), 4),
+                    "width": round(quantile([one.width for one in seen], 0.5), 3),
+                    "largest_width": round(max(one.width for one in seen), 3),
+                    "error": round(statistics.fmean(errors[0]), 4),
+                    "error_from_all": round(statistics.fmean(errors[1]), 4),
+                }
+            )
+    return table
+
+
+def show_large(table: Sequence[dict[str, float]]) -> None:
+    """Print the table of large batches."""
+    print(f"\nLarge batches: {len(INDEPENDENT)} kinds of durations in {len(large.ORDERS)} orders of the ids")
+    print("estimates from the tally's sample against those from all durations, and the mean error of both")
+    print(f"{'jobs':>8} {'ended':>8} {'difference':>18} {'width of the range':>20} {'error':>8} {'from all':>8}")
+    for row in table:
+        difference = f"{row['difference']:.1%}, max {row['largest_difference']:.1%}"
+        width = f"{row['width']:.2f}, max {row['largest_width']:.2f}"
+        errors = f"{row['error']:8.1%} {row['error_from_all']:8.1%}"
+        print(f"{row['jobs']:8,} {row['ended']:8,} {difference:>18} {width:>20} {errors}")
+
+
 def show(title: str, found: dict[str, object]) -> None:
     """Print the tables."""
     print(f"\n{title}: {found['pools']} pools, {found['looks']} snapshots")
@@ -189,6 +236,8 @@ def main() -> None:
     if options.durations:
         report["recorded"] = measure(read_pools(Path(options.durations)))
         show("Recorded durations", report["recorded"])
+    report["large"] = measure_large()
+    show_large(report["large"])
     results.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     draw(report, ROOT / "docs" / "forecast.png")
     print(f"\n{time.perf_counter() - begun:.0f} s; written: {results.relative_to(ROOT)}, docs/forecast.png")

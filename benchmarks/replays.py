@@ -19,6 +19,14 @@ SHARES = (0.05, 0.10, 0.25, 0.50, 0.75, 0.90)  # of the run elapsed at a snapsho
 WORKERS = (1, 3, 10, 25)
 TIMEOUT = 60.0  # seconds; longer jobs are cut off, see `looks`
 LARGEST = 400  # jobs of a pool that are replayed
+# Draws of durations that depend on nothing else.
+INDEPENDENT: dict[str, Callable[[random.Random], float]] = {
+    "exponential": lambda rng: rng.expovariate(1),
+    "log-normal": lambda rng: rng.lognormvariate(0, 0.8),
+    "Pareto": lambda rng: rng.paretovariate(1.5),
+    "bimodal": lambda rng: rng.lognormvariate(0, 0.2) * (6 if rng.random() < 1 / 4 else 1),
+    "steady": lambda rng: rng.lognormvariate(0, 0.15),
+}
 
 
 @dataclass(frozen=True)
@@ -78,12 +86,7 @@ def read_pools(path: Path) -> list[Pool]:
 
 def synthetic_pools(each: int = 12) -> list[Pool]:
     """Return `each` pools of every kind that a scraper meets; the same ones each time."""
-    draws: dict[str, Callable[[random.Random], float]] = {
-        "exponential": lambda rng: rng.expovariate(1),
-        "log-normal": lambda rng: rng.lognormvariate(0, 0.8),
-        "Pareto": lambda rng: rng.paretovariate(1.5),
-        "bimodal": lambda rng: rng.lognormvariate(0, 0.2) * (6 if rng.random() < 1 / 4 else 1),
-        "steady": lambda rng: rng.lognormvariate(0, 0.15),
+    draws = INDEPENDENT | {
         "slow host": lambda rng: rng.lognormvariate(0, 0.3),
         "ramp-up": lambda rng: rng.lognormvariate(0, 0.3),
         "stall": lambda rng: rng.lognormvariate(0, 0.3),

@@ -318,3 +318,12 @@ def test_samples_make_the_forecast_of_all_jobs(pending: int, workers: int | None
     )
     assert full.median == pytest.approx(made.median, rel=0.05)
     assert full.high - full.low == pytest.approx(made.high - made.low, rel=0.2)
+
+
+def test_a_small_sample_makes_a_wide_range() -> None:
+    """However many jobs it stands for: its mean is uncertain."""
+    few, many = durations(30, spread=1.0), durations(30, spread=1.0) * 100
+    full = time_left(many, [1.0], 5_000, workers=1, timeout=60)
+    made = time_left_from_samples(few, [1.0], 5_000, ran=3_000, busy=1, workers=1, timeout=60)
+    assert full.median == pytest.approx(made.median, rel=0.05)
+    assert made.high - made.low > 1.5 * (full.high - full.low)

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from batch_progress.forecast import time_left, time_left_from_samples
 from batch_progress.model import Batch, Job, Page
 from batch_progress.progress import Basis, Counts, Estimate, Observed, Tally, estimate, poll_after, poll_again
+from batch_progress.sample import LARGEST
 from batch_progress.table import LAST_SECOND, JobStatus
 
 CREATED = datetime(2024, 12, 16, 10, 0, tzinfo=UTC)
@@ -163,6 +164,14 @@ def test_few_ended_jobs_of_a_large_batch_are_all_kept() -> None:
     large = tally(page(*without), page(*jobs), batch=Batch("b", "demo", 50_000))
     assert [float(number) for number in range(7, 50_000, 100)] == large.observed().durations
     assert 500 == large.observed().ran
+
+
+@pytest.mark.parametrize(("jobs", "oldest"), [(LARGEST, []), (LARGEST + 1, [at(1)])])
+def test_the_oldest_running_job_is_added_to_a_sample(jobs: int, oldest: list[datetime | None]) -> None:
+    """Not to a list of all."""
+    observed = tally(page(*[("processing", float(1 + (number + 2) % 4), None) for number in range(jobs)])).observed()
+    every = 1 + len(oldest)
+    assert [*oldest, *[at(1 + (number + 2) % 4) for number in range(0, jobs, every)]] == observed.started
 
 
 def test_of_many_running_jobs_an_even_sample_is_kept() -> None:
