@@ -738,65 +738,6 @@ def test_two_workers_find_a_malformed_attempt(world: World, recorder: BatchRecor
     assert [1, 2] == numbers
 
 
-# Lost workers
-
-
-SEEN: dict[str, Attribute] = {"attempt": 2, "started_at": "2026-01-01T00:00:00.000Z", "seen_at": "2026-01-01T00:01:00Z"}
-
-
-@pytest.mark.parametrize("without", [(), ("seen_at",), ("attempt",), ("attempt", "started_at")], ids=str)
-def test_a_lost_job_fails(world: World, recorder: BatchRecorder, without: tuple[str, ...]) -> None:
-    """Its items stay. Any worker may start it, and its own may complete it."""
-    batch_id, read = world.put_batch(), {name: None if name in without else value for name, value in SEEN.items()}
-    world.put_job(batch_id, "a#b", status="processing", items_extracted=7, **read)
-    assert recorder.lose(batch_id, "a#b", **read)  # type: ignore[arg-type]  # the values above
-    lost = job(world, batch_id, "a#b")
-    assert ("failed", "WORKER_LOST", "7") == (lost["status"], lost["error_code"], lost["items_extracted"])
-    assert "no sign of life" in lost["error_message"]
-    assert TIME.fullmatch(lost["finished_at"])
-    assert not recorder.lose(batch_id, "a#b", **read)  # type: ignore[arg-type]  # the same
-
-
-@pytest.mark.parametrize(
-    "changed",
-    [
-        {"attempt": 3},
-        {"attempt": None},
-        {"started_at": "2026-01-01T00:00:00Z"},
-        {"started_at": None},
-        {"seen_at": "2026-01-01T00:02:00Z"},
-        {"seen_at": None},
-        {"status": "pending"},
-        {"status": None},
-        {"status": "completed"},
-        {"status": "cancelled"},
-    ],
-    ids=str,
-)
-def test_a_job_that_has_changed_is_not_lost(
-    world: World, recorder: BatchRecorder, changed: dict[str, Attribute]
-) -> None:
-    batch_id = world.put_batch()
-    world.put_job(batch_id, "job_000001", **({"status": "processing"} | SEEN | changed))
-    before = job(world, batch_id, "job_000001")
-    assert not recorder.lose(batch_id, "job_000001", **SEEN)  # type: ignore[arg-type]  # the values above
-    assert before == job(world, batch_id, "job_000001")
-
-
-def test_a_worker_that_reports_for_the_first_time_is_not_lost(world: World, recorder: BatchRecorder) -> None:
-    """Nor one that starts a job of another writer, which had no times."""
-    batch_id = world.put_batch()
-    world.put_job(batch_id, "job_000001", status="processing", **SEEN)
-    assert not recorder.lose(batch_id, "job_000001", **SEEN | {"seen_at": None})  # type: ignore[arg-type]  # the same
-    assert not recorder.lose(batch_id, "job_000001", **SEEN | {"started_at": None})  # type: ignore[arg-type]  # the same
-
-
-def test_what_is_gone_is_not_lost(world: World, recorder: BatchRecorder) -> None:
-    batch_id = world.put_batch()
-    assert not recorder.lose(batch_id, "job_000001", attempt=None, started_at=None, seen_at=None)
-    assert {} == job(world, batch_id, "job_000001")
-
-
 def test_errors_are_cut(world: World, recorder: BatchRecorder) -> None:
     """Errors are cut to 1,024 characters. Repeating the call with the same long text is a no-op."""
     batch_id = unique("batch")
@@ -1262,18 +1203,18 @@ class Model(RuleBasedStateMachine):
     @rule(job_id=jobs, count=counts)
     def complete(self, job_id: str, count: int) -> None:
         call = lambda: self.recorder.complete(self.batch_id, job_id, count)  # noqa: E731
-        self.moves(job_id, lambda job: job.complete(count), call)
+        self.moves(job_id, lambda job: job.complete(0, count), call)
 
     @rule(job_id=jobs, count=counts, code=codes, attempt=st.none() | attempts)
     def fail(self, job_id: str, count: int, code: str, attempt: int | None) -> None:
         call = lambda: self.recorder.fail(  # noqa: E731
             self.batch_id, job_id, code, "why", items_extracted=count, attempt=attempt
         )
-        self.moves(job_id, lambda job: job.fail(code, "why", count, attempt), call)
+        self.moves(job_id, lambda job: job.fail(0, (code, "why"), count, attempt), call)
 
     @rule(job_id=jobs)
     def cancel(self, job_id: str) -> None:
-        self.moves(job_id, Job.cancel, lambda: self.recorder.cancel(self.batch_id, job_id))
+        self.moves(job_id, lambda job: job.cancel(0), lambda: self.recorder.cancel(self.batch_id, job_id))
 
     # Rarely: nothing else happens to a cancelled batch.
     @rule(dice=st.integers(1, 4))
@@ -1284,7 +1225,7 @@ class Model(RuleBasedStateMachine):
         elif dice == 1:
             alive = [job_id for job_id, job in self.jobs_now.items() if job.status in {"pending", "processing"}]
             assert len(alive) == self.recorder.cancel_batch(self.batch_id)
-            self.jobs_now |= {job_id: self.jobs_now[job_id].cancel() for job_id in alive}
+            self.jobs_now |= {job_id: self.jobs_now[job_id].cancel(0) for job_id in alive}
             self.cancelled = True
 
     def moves(self, job_id: str, change: Callable[[Job], Job], call: Callable[[], object]) -> bool:

@@ -286,7 +286,6 @@ _VALUES: Final = {
     ":one": {"N": "1"},
     ":most_attempts": {"N": str(LARGEST_NUMBER - 1)},
     ":number": {"S": "N"},
-    ":text": {"S": "S"},
 }
 
 # A partition takes 1,000 writes a second in any capacity mode, and one process makes about as many: more connections
@@ -602,39 +601,6 @@ class BatchRecorder:
             for sort_key in alive
         )
         return self._write_all(self._client.update_item, updates)
-
-    def lose(
-        self, batch_id: str, job_id: str, *, attempt: int | None, started_at: str | None, seen_at: str | None
-    ) -> bool:
-        """Fail a job as `WORKER_LOST`, unless it has changed since it was read: for the supervisor.
-
-        The values are the attributes as they were read, in the table's own format; `None` for an attribute that is
-        absent or has another type. Job ids of other writers are accepted.
-
-        Returns:
-            Whether the job was failed. If not, it has ended or been deleted, was taken over, or its worker is alive.
-
-        Raises:
-            ServiceUnavailable: DynamoDB was unavailable or overloaded after all retries.
-        """
-        read = table.item(attempt=attempt, started_at=started_at, seen_at=seen_at)
-        # Without a number, `started_at` recognizes an attempt.
-        same = ["#attempt = :attempt"] if attempt is not None else []
-        for name, value in (("started_at", started_at), ("seen_at", seen_at)):
-            same.append(f"NOT attribute_type(#{name}, :text)" if value is None else f"#{name} = :{name}")
-        values = table.item(
-            status=JobStatus.FAILED,
-            error_code=WORKER_LOST,
-            error_message="The worker has shown no sign of life for longer than the batch allows.",
-            finished_at=_now(),
-        )
-        condition = " AND ".join(("#status = :processing", *same))
-        update = _update(table.job_key(batch_id, job_id), _set(values), condition, values | read)
-        try:
-            self._write(self._client.update_item, update)
-        except _Refused:
-            return False
-        return True
 
     @contextmanager
     def job(self, batch_id: str, job_id: str, *, retry: bool = False) -> Iterator[RunningJob]:
