@@ -68,6 +68,10 @@ class History:
         """When the last job ended."""
         return self._finished[-1]
 
+    def reached(self, ended: int) -> float:
+        """Return when so many jobs had ended."""
+        return self._finished[ended - self._already - 1]
+
     def least(self, at: float) -> int:
         """Return the fewest ended jobs that a count of this moment can have."""
         return self._already + bisect_left(self._finished, at)

@@ -8,7 +8,8 @@ there are as many as are needed at once, as in Lambda. DynamoDB Local takes the 
 revision function consumes. `partition.py` is in front of it and refuses what is beyond a partition's limits.
 
 Only the last jobs of the batch are done while it is watched: the others had ended before. The end of each is recorded,
-so that every answer can be judged (`freshness.py`). The results are in `watchers.json`, the chart in docs/watchers.png.
+so that every answer can be judged (`freshness.py`). Units a second are those of the time before the very last jobs.
+The results are in `watchers.json`, the chart in docs/watchers.png.
 """
 
 import argparse
@@ -29,6 +30,7 @@ from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from http.client import HTTPConnection
 from itertools import batched, islice
+from math import ceil
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -41,7 +43,7 @@ from batch_progress import dynamodb, table
 from batch_progress.errors import ServiceUnavailable
 from batch_progress.table import BATCH_KEY, JOB_PREFIX, Item, JobStatus, timestamp
 from benchmarks.cost import size, units
-from benchmarks.freshness import History, Poll, ends_seen, older_than_told, right
+from benchmarks.freshness import SMALL_UNITS, UNITS_PER_SECOND, History, Poll, ends_seen, older_than_told, right
 from benchmarks.invocation import environment, event
 from benchmarks.partition import READS_PER_SECOND
 from benchmarks.run import machine
@@ -65,6 +67,9 @@ PATIENCE_SECONDS: Final = 90.0
 # The jobs and the interval of the runs in the chart.
 CHARTED: Final = 50_000, 1.0
 SERIES: Final = {"before": ("counted for each answer", "#c2410c"), "now": ("the count is kept", "#0b6e4f")}
+# Names of the proxy's totals.
+PROGRESS: Final = f"progress {JOBS_TABLE}"
+READ: Final = f"{PROGRESS} read units"
 _fork: Final = get_context("fork")
 
 
@@ -122,8 +127,11 @@ def fill(line: str, items: Sequence[Item]) -> None:
 # The writers
 
 
-def work(batch_id: str, jobs: Sequence[int], told: Connection) -> None:
-    """Do the jobs once told to, in a process of its own; send when the write of each end began and finished."""
+def work(batch_id: str, jobs: Sequence[int], tail: int, told: Connection) -> None:
+    """Do the jobs once told to, in a process of its own.
+
+    Sends `None` when only `tail` jobs are left, and at the end when the write of each job's end began and finished.
+    """
     os.environ["AWS_ACCESS_KEY_ID"] = "writers"
     client = dynamodb.client()
     todo: SimpleQueue[int] = SimpleQueue()
@@ -131,6 +139,7 @@ def work(batch_id: str, jobs: Sequence[int], told: Connection) -> None:
         todo.put(job)
     begun: list[float] = []
     finished: list[float] = []
+    lock = threading.Lock()
 
     def write(job: int, before: JobStatus, **values: str | float) -> None:
         names = {f"#{name}": name for name in values}
@@ -164,8 +173,11 @@ def work(batch_id: str, jobs: Sequence[int], told: Connection) -> None:
             time.sleep(draw.uniform(0, 2 * JOB_SECONDS))
             began = time.time()
             write(job, JobStatus.PROCESSING, **_ending(draw), finished_at=_now())
-            begun.append(began)
-            finished.append(time.time())
+            with lock:
+                begun.append(began)
+                finished.append(time.time())
+                if len(finished) == len(jobs) - tail:
+                    told.send(None)
 
     told.recv()
     with ThreadPoolExecutor(WRITERS) as pool:
@@ -335,12 +347,13 @@ def stream(folder: Path) -> Iterator[None]:
 def run(options: argparse.Namespace, through: Line, jobs: int, watchers: int) -> dict[str, Any]:
     """Watch one batch to its end; return the results."""
     batch_id = f"batch_{jobs}_{watchers}"
-    left = min(int(options.seconds * WRITERS / JOB_SECONDS), jobs)
+    full = units(size(item) for item in batch_items(batch_id, jobs, 0, datetime.now(UTC)))
+    tail = min(last_jobs(full), jobs // 2)
+    left = min(int(options.seconds * WRITERS / JOB_SECONDS) + tail, jobs)
     items = list(batch_items(batch_id, jobs, left, datetime.now(UTC)))
-    full = units(size(item) for item in items)
     fill(through.address, items)
     here, there = _fork.Pipe()
-    writers = _fork.Process(target=work, args=(batch_id, range(jobs - left, jobs), there), daemon=True)
+    writers = _fork.Process(target=work, args=(batch_id, range(jobs - left, jobs), tail, there), daemon=True)
     with tempfile.TemporaryDirectory() as folder:
         # Processes are forked before any thread starts.
         sys.stdout.flush()
@@ -355,8 +368,7 @@ def run(options: argparse.Namespace, through: Line, jobs: int, watchers: int) ->
         before = through.totals()
         began = time.time()
         here.send(None)
-        history, used = watched(clients, environments, jobs - left, here, through)
-        used.subtract(before)
+        history, totals = watched(clients, environments, jobs - left, here, through)
         environments.end()
         writers.join()
         log, refused = logged(Path(folder)), reasons(Path(folder))
@@ -367,7 +379,12 @@ def run(options: argparse.Namespace, through: Line, jobs: int, watchers: int) ->
         "interval": options.interval,
         **results(clients, history, full, began),
         "ms": _percentiles(environments.milliseconds, 1),
-        **consumed(used, history.last - began),
+        **consumed(before, totals[0], history.reached(jobs - tail) - began),
+        "end": {
+            "jobs": tail,
+            "seconds": round(history.last - history.reached(jobs - tail), 1),
+            "read_units": totals[1][READ] - totals[0][READ],
+        },
         "reasons": refused,
         "tracebacks": log["tracebacks"],
     }
@@ -375,14 +392,20 @@ def run(options: argparse.Namespace, through: Line, jobs: int, watchers: int) ->
 
 def watched(
     clients: Sequence[Watcher], environments: Environments, already: int, writers: Connection, through: Line
-) -> tuple[History, Counter[str]]:
-    """Let the clients watch to the end; return when the jobs ended, and the proxy's totals at the last end."""
+) -> tuple[History, tuple[Counter[str], Counter[str]]]:
+    """Let the clients watch to the end.
+
+    Returns:
+        When the jobs ended; the proxy's totals when the last jobs began, and at the end.
+    """
     stop = threading.Event()
     with ThreadPoolExecutor(len(clients)) as pool:
         watching = [pool.submit(client.watch, environments, stop) for client in clients]
         try:
+            writers.recv()
+            under_work = through.totals()
             history = History(already, *writers.recv())
-            totals = through.totals()
+            totals = under_work, through.totals()
             wait(watching, PATIENCE_SECONDS)
         finally:
             stop.set()
@@ -416,17 +439,30 @@ def results(clients: Sequence[Watcher], history: History, full: float, began: fl
     }
 
 
-def consumed(used: Counter[str], seconds: float) -> dict[str, Any]:
+def last_jobs(full: float) -> int:
+    """Return how many jobs are left when as many change as are left before a kept count is too old.
+
+    From then on the batch is counted more often, so that its end is seen. Their cost is reported by itself: the fewer
+    jobs a run has, the larger is its share.
+    """
+    return ceil(full / UNITS_PER_SECOND * 2 * WRITERS / JOB_SECONDS) if full > SMALL_UNITS else 0
+
+
+def consumed(before: Counter[str], after: Counter[str], seconds: float) -> dict[str, Any]:
     """Return units a second by who used them."""
-    jobs = f"progress {JOBS_TABLE}"
-    calls = used[f"{jobs} read calls"] + used[f"{jobs} read refused"]
+    used = {name: units - before[name] for name, units in after.items()}
+    refused = used.get(f"{PROGRESS} read refused", 0)
+
+    def rate(name: str) -> float:
+        return round(used.get(name, 0) / seconds, 2)
+
     return {
-        "read_units_per_second": round(used[f"{jobs} read units"] / seconds, 1),
-        "token_read_units_per_second": round(used[f"progress {TOKENS_TABLE} read units"] / seconds, 2),
-        "write_units_per_second": round(used[f"{jobs} write units"] / seconds, 2),
-        "revision_write_units_per_second": round(used[f"revision {JOBS_TABLE} write units"] / seconds, 2),
-        "worker_write_units_per_second": round(used[f"writers {JOBS_TABLE} write units"] / seconds, 1),
-        "reads_refused": round(used[f"{jobs} read refused"] / max(calls, 1), 4),
+        "read_units_per_second": rate(READ),
+        "token_read_units_per_second": rate(f"progress {TOKENS_TABLE} read units"),
+        "write_units_per_second": rate(f"{PROGRESS} write units"),
+        "revision_write_units_per_second": rate(f"revision {JOBS_TABLE} write units"),
+        "worker_write_units_per_second": rate(f"writers {JOBS_TABLE} write units"),
+        "reads_refused": round(refused / max(refused + used.get(f"{PROGRESS} read calls", 0), 1), 4),
     }
 
 
@@ -454,6 +490,7 @@ def text(row: dict[str, Any]) -> str:
     reads, writes = row["read_units_per_second"], row["write_units_per_second"]
     return f"""{row["watchers"]} watchers of {row["jobs"]:,} jobs, {row["seconds"]:g} s until the last job
   a second: {reads:,} read units and {writes} write units of the function; a count takes {row["count_units"]:,}
+  the last {row["end"]["jobs"]} jobs: {row["end"]["read_units"]:,} read units in {row["end"]["seconds"]} s
   reads refused {row["reads_refused"]:.1%}; write units a second: revision {row["revision_write_units_per_second"]}, \
 workers {row["worker_write_units_per_second"]}
   answers {row["answers"]:,}, {row["per_second"]} a second ({answers}); right {row["right"]:.1%}, \

@@ -78,6 +78,7 @@ class Misbehaving:
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
+    request_queue_size = 128
     # A client may hang up while the server still waits.
     block_on_close = False
 

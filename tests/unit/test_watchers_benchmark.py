@@ -149,6 +149,7 @@ def test_the_bounds_of_a_count() -> None:
     """A count has every end that was written before, and may have one whose write is under way."""
     assert (1_000, 1_001) == (HISTORY.least(9.5), HISTORY.most(9.5))
     assert (1_001, 1_001) == (HISTORY.least(10.5), HISTORY.most(10.5))
+    assert (10, 30) == (HISTORY.reached(1_001), HISTORY.reached(1_003))
     assert 30 == HISTORY.last
 
 
