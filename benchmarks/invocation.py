@@ -32,6 +32,8 @@ def environment(endpoint: str) -> dict[str, str]:
         "_X_AMZN_TRACE_ID": "Root=1-67891233-abcdef012345678912345678;Sampled=0",
         "BATCH_PROGRESS_JOBS_TABLE": "jobs",
         "BATCH_PROGRESS_TOKENS_TABLE": "tokens",
+        # Nothing listens there.
+        "BATCH_PROGRESS_CHECKS_QUEUE_URL": "http://127.0.0.1:9/checks",
         "PYTHONHASHSEED": "0",
     }
 

@@ -29,7 +29,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from http.client import HTTPConnection
-from itertools import batched, islice
+from itertools import batched, count, islice
 from math import ceil
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
@@ -62,6 +62,8 @@ WRITERS: Final = 50
 JOB_SECONDS: Final = 2.0
 # Share of jobs that fail.
 FAILED: Final = 0.04
+# Seconds between writes that show whether the stream is read.
+STREAM_SECONDS: Final = 0.5
 # How long watchers may take to see the end.
 PATIENCE_SECONDS: Final = 90.0
 # The jobs and the interval of the runs in the chart.
@@ -328,8 +330,14 @@ def line(engine: str) -> Iterator[Line]:
 
 
 @contextlib.contextmanager
-def stream(folder: Path) -> Iterator[None]:
-    """Run the revision function behind the table's stream while the block runs."""
+def stream(folder: Path, line: str, item: Item) -> Iterator[None]:
+    """Run the revision function behind the table's stream while the block runs.
+
+    Args:
+        folder: Where its output goes.
+        line: The address of the proxy.
+        item: A job. It is changed until the function has counted a change, and then restored: the stream is read.
+    """
     command = [sys.executable, "-m", "tests.hostile.stream"]
     variables = os.environ | {"AWS_ACCESS_KEY_ID": "revision"}
     with (
@@ -337,6 +345,17 @@ def stream(folder: Path) -> Iterator[None]:
         subprocess.Popen(command, cwd=ROOT, env=variables, stdout=output, stderr=output) as process,  # noqa: S603  # our own
     ):
         try:
+            client = faults.client(line)
+            batch = {"TableName": JOBS_TABLE, "Key": table.batch_key(item["batch_id"]["S"])}
+            before = client.get_item(**batch)["Item"]
+            for number in count(1):
+                # A write that changes nothing is not in the stream.
+                client.put_item(TableName=JOBS_TABLE, Item=item | table.item(items_extracted=number))
+                time.sleep(STREAM_SECONDS)
+                counted = client.get_item(**batch)["Item"]["revision"] != before["revision"]
+                if counted or process.poll() is not None:
+                    break
+            client.put_item(TableName=JOBS_TABLE, Item=item)
             yield
             if process.poll() is not None:
                 sys.exit(f"watchers: the stream process ended: {(folder / 'stream.txt').read_text()[-500:]}")
@@ -354,7 +373,7 @@ def run(options: argparse.Namespace, through: Line, jobs: int, watchers: int) ->
     fill(through.address, items)
     here, there = _fork.Pipe()
     writers = _fork.Process(target=work, args=(batch_id, range(jobs - left, jobs), tail, there), daemon=True)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, stream(Path(folder), through.address, items[-1]):
         # Processes are forked before any thread starts.
         sys.stdout.flush()
         writers.start()
@@ -550,7 +569,7 @@ def main() -> None:
     if engine is None:
         sys.exit("watchers: DYNAMODB_ENDPOINT is not set; run: make bench-watchers")
     report = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
-    with line(engine) as through, tempfile.TemporaryDirectory() as folder:
+    with line(engine) as through:
         os.environ.update(environment(through.address) | {"AWS_ACCESS_KEY_ID": "progress"})
         client = faults.client(through.address)
         faults.make_tables(client)
@@ -558,13 +577,12 @@ def main() -> None:
         # Imported once, before the environments are forked; it also makes the client, with these credentials.
         import functions.progress.app  # noqa: F401, PLC0415  # reads its settings from this process's environment
 
-        with stream(Path(folder)):
-            for jobs in options.jobs:
-                for watchers in options.watchers:
-                    row = run(options, through, jobs, watchers)
-                    print(text(row), flush=True)
-                    keep(report, options.label, row)
-                    RESULTS.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        for jobs in options.jobs:
+            for watchers in options.watchers:
+                row = run(options, through, jobs, watchers)
+                print(text(row), flush=True)
+                keep(report, options.label, row)
+                RESULTS.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     draw(report, CHART)
 
 
