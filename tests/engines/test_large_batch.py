@@ -73,3 +73,28 @@ def test_a_hundred_thousand_jobs(world: World, batch_id: str, headers: list[tupl
         data = ask(world, batch_id, headers, cursor=data["next_cursor"]).data
         job_ids += [job["job_id"] for job in data["jobs"]]
     assert [f"job_{number:06}" for number in range(JOBS)] == job_ids
+
+
+@pytest.mark.timeout(600)
+def test_a_stranger_reads_one_short_page(world: World, batch_id: str, caplog: pytest.LogCaptureFixture) -> None:
+    """404 for a few read units, like a batch that does not exist: the batch's size neither shows nor costs anything."""
+    caplog.set_level("INFO")
+    for asked in (batch_id, "batch_missing"):
+        assert 404 == world.get(asked, owner="stranger").status
+    foreign, missing = (record.__dict__ for record in caplog.records if record.msg == "request")
+    assert (1, 1) == (foreign["pages"], missing["pages"])
+    assert missing["read_units"] <= 0.5
+    assert foreign["read_units"] <= 10
+
+
+@pytest.mark.timeout(600)
+def test_a_large_batch_is_counted_once_for_many_polls(
+    world: World, batch_id: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The first poll with a limit counts and keeps; the following ones cost half a unit."""
+    caplog.set_level("INFO")
+    first, *later = (ask(world, batch_id, [], limit="0", include="summary").data for _ in range(3))
+    assert [first, first] == later
+    _, *units = (record.__dict__["read_units"] for record in caplog.records if record.msg == "request")
+    assert [0.5, 0.5] == units
+    assert JOBS == sum(first["summary"]["statuses"].values())
