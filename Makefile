@@ -1,6 +1,6 @@
 # `make help` lists the targets; each one installs what it needs.
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-sam setup-runtime setup-supply setup-browser setup-page run test coverage check check-template build invoke deploy test-package test-engines test-engines-alone test-engines-integration test-sam-local test-browser page pictures terminal-picture bench bench-forecast bench-largest bench-watchers faults fuzz interleavings load sbom audit mutation performance openapi lock format format-page clean
+.PHONY: help setup setup-sam setup-runtime setup-supply setup-browser setup-page run test coverage check check-template build invoke deploy test-package test-engines test-engines-alone test-engines-integration test-sam-local test-browser page pictures terminal-picture bench bench-forecast bench-largest bench-watchers faults fuzz histories interleavings load sbom audit mutation performance openapi lock format format-page clean
 SHELL := /bin/sh
 
 PYTHON3 ?= python3
@@ -165,6 +165,10 @@ fuzz: setup ## fuzz the function with hostile requests and search all output for
 HISTORIES ?= 10000
 interleavings: setup ## interleave workers at one job at random, and compare with a model (HISTORIES=10000, 10 minutes)
 	HISTORIES=$(HISTORIES) $(BIN)/pytest -n 0 tests/integration/test_interleavings.py
+
+BATCHES ?= 4000
+histories: setup ## play randomized histories of a large batch, then hunt mutants (BATCHES=4000, 20 minutes; SEED= repeats one)
+	BATCHES=$(BATCHES) $(BIN)/python -m tests.hostile.histories $(SEED)
 
 CLIENTS ?= 200
 DURATION ?= 300

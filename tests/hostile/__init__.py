@@ -1,1 +1,4 @@
-"""Fault injection, fuzzing and load tests: `make faults`, `make fuzz`, `make load`, and their last results."""
+"""Fault injection, fuzzing, load tests and randomized histories, and their last results.
+
+`make faults`, `make fuzz`, `make load` and `make histories` run them.
+"""
