@@ -186,6 +186,17 @@ def simulate(  # noqa: PLR0913, PLR0917  # a command's options, given by name
     stalls: Annotated[float, typer.Option(help="Share of pages on which the worker hangs, 0 to 1.")] = 0,
     stall: Annotated[float, typer.Option(help="Seconds that a worker hangs, regardless of the timeout.")] = 60,
     items: Annotated[int, typer.Option(help="Maximum number of items per page.")] = 40,
+    kill_workers: Annotated[
+        int, typer.Option(help="Number of workers that are killed in the middle of a page and record no end.")
+    ] = 0,
+    lost_after: Annotated[
+        float | None,
+        typer.Option(
+            show_default=False,
+            help="Seconds without a sign of life after which a job is failed as WORKER_LOST. "
+            "Default: three times the timeout, at least 60.",
+        ),
+    ] = None,
     seed: Annotated[
         int | None,
         typer.Option(show_default=False, help="Seed of the workload; the same seed gives the same workload."),
@@ -197,17 +208,19 @@ def simulate(  # noqa: PLR0913, PLR0917  # a command's options, given by name
     """Create a batch and process it with simulated workers that record their progress."""
     import secrets
 
-    from batch_progress.recorder import BatchRecorder
     from batch_progress_cli.simulation import Workload, simulate
     from batch_progress_cli.target import JOBS, Where, aws, open_table
 
-    workload = Workload(jobs, workers, median, spread, timeout, failures, stalls, stall, items)
+    workload = Workload(
+        jobs, workers, median, spread, timeout, failures, stalls, stall, items, kill_workers, lost_after
+    )
     client, name = open_table(JOBS, Where(local, table, stack))
     batch_id = batch_id or f"batch_{secrets.token_hex(5)}"
     seed = secrets.randbelow(1_000_000) if seed is None else seed
     print(f"{visible(batch_id)} of {visible(owner)}: {jobs} jobs, {workers} workers, seed {seed}", flush=True)
     with aws():
-        print(simulate(BatchRecorder(name, client), batch_id, owner, workload, seed))
+        for line in simulate(client, name, batch_id, owner, workload, seed):
+            print(line, flush=True)
 
 
 @app.command()

@@ -2,20 +2,25 @@
 
 import random
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from pydantic import ValidationError
 
-from batch_progress.errors import BatchProgressError
+from batch_progress import table
+from batch_progress.errors import BatchProgressError, IllegalTransition
 from batch_progress.recorder import BatchRecorder
 from batch_progress_cli.failure import Failed
 from batch_progress_cli.terminal import visible
 
 # Simulated batches expire.
 _LASTS = timedelta(days=1)
+# The supervisor looks for lost workers at least once a minute or so; twice that is long enough to wait for it.
+_GRACE_SECONDS = 150
 
 _SITES = ("shop.example.com", "news.example.org", "jobs.example.net")
 _FAILURES = (
@@ -40,6 +45,8 @@ class Workload:
         stalls: Share of pages on which the worker hangs.
         stall: Seconds that a worker hangs, regardless of the timeout.
         items: Maximum number of items per page.
+        killed: Number of workers that are killed in the middle of a page. A new worker takes the place of each.
+        lost_after: Seconds without a sign of life after which a job is lost; the recorder's default if `None`.
     """
 
     jobs: int = 40
@@ -51,6 +58,8 @@ class Workload:
     stalls: float = 0
     stall: float = 60
     items: int = 40
+    killed: int = 0
+    lost_after: float | None = None
 
     def __post_init__(self) -> None:
         """Check the values.
@@ -68,9 +77,11 @@ class Workload:
             ("stalls", 0, 1),
             ("stall", 0, 86_400),
             ("items", 0, 1_000_000),
+            ("killed", 0, self.jobs),
+            ("lost_after", 1, 86_400),
         ):
             value = getattr(self, name)
-            if not least <= value <= most:
+            if value is not None and not least <= value <= most:
                 raise Failed(f"{name} is {value:g}; it must be from {least:,} to {most:,}")
 
 
@@ -83,18 +94,22 @@ class Task:
         seconds: Its duration.
         items: The number of items extracted.
         failure: Error code and message; `None` if the job completes.
+        killed: Whether its worker is killed when half of the time has passed, and records no end.
     """
 
     url: str
     seconds: float
     items: int
     failure: tuple[str, str] | None
+    killed: bool = False
 
 
 def plan(workload: Workload, seed: int) -> list[Task]:
     """Return the jobs of a workload. They depend on the seed only, not on the timing of the workers."""
     chance = random.Random(seed)  # noqa: S311  # a workload, not a secret
-    return [_task(workload, number, chance) for number in range(1, workload.jobs + 1)]
+    tasks = [_task(workload, number, chance) for number in range(1, workload.jobs + 1)]
+    killed = set(chance.sample(range(workload.jobs), workload.killed))
+    return [replace(task, killed=number in killed) for number, task in enumerate(tasks)]
 
 
 def _task(workload: Workload, number: int, chance: random.Random) -> Task:
@@ -131,6 +146,7 @@ def create(
         [task.url for task in tasks],
         parallel_jobs=workload.workers,
         timeout_per_url=workload.timeout,
+        lost_after=workload.lost_after,
         expires_at=datetime.now(UTC) + lasts if lasts else None,
     )
 
@@ -151,6 +167,8 @@ class Crew:
 
     def work(self, tasks: dict[str, Task], workers: int) -> None:
         """Process the tasks, given by job id; return when all are done or `stop` is set.
+
+        A worker that is killed leaves its job `processing`, and a new one takes its place.
 
         After an exception in a worker, the others finish their current job; then it is raised.
         """
@@ -174,28 +192,66 @@ class Crew:
             if job_id is None or task is None:
                 return
             attempt = self.recorder.start(self.batch_id, job_id)
-            if self.stop.wait(task.seconds):
+            if self.stop.wait(task.seconds / 2 if task.killed else task.seconds):
                 return
-            if task.failure:
-                self.recorder.fail(self.batch_id, job_id, *task.failure, attempt=attempt)
-            else:
-                self.recorder.complete(self.batch_id, job_id, task.items)
+            if not task.killed:
+                self._end(job_id, task, attempt)
+
+    def _end(self, job_id: str, task: Task, attempt: int) -> None:
+        if not task.failure:
+            self.recorder.complete(self.batch_id, job_id, task.items)
+            return
+        try:
+            self.recorder.fail(self.batch_id, job_id, *task.failure, attempt=attempt)
+        except IllegalTransition as error:
+            # The worker hung for so long that its job was failed as lost.
+            if error.current != table.JobStatus.FAILED:
+                raise
 
 
-def simulate(recorder: BatchRecorder, batch_id: str, owner: str, workload: Workload, seed: int) -> str:
-    """Create the batch of a workload and process it; return a summary line.
+def simulate(client: Any, name: str, batch_id: str, owner: str, workload: Workload, seed: int) -> Iterator[str]:  # noqa: ANN401  # boto has no types
+    """Create the batch of a workload in a jobs table and process it; yield what happened, line by line.
+
+    If workers were killed, wait until their jobs have ended.
 
     Raises:
-        Failed: The batch cannot be created, or another process changes its jobs.
+        Failed: The batch cannot be created, another process changes its jobs, or a killed worker's job does not end.
     """
     tasks = plan(workload, seed)
+    recorder = BatchRecorder(name, client)
     try:
         job_ids = create(recorder, batch_id, owner, workload, tasks, lasts=_LASTS)
-        Crew(recorder, batch_id).work(dict(zip(job_ids, tasks, strict=True)), workload.workers)
+        jobs = dict(zip(job_ids, tasks, strict=True))
+        Crew(recorder, batch_id).work(jobs, workload.workers)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
         raise Failed(visible(f"{'.'.join(map(str, first['loc']))}: {first['msg']}", 400)) from error
     except BatchProgressError as error:
         raise Failed(visible(f"{error.code}: {error.__cause__ or error}", 400)) from error
-    failed = sum(task.failure is not None for task in tasks)
-    return f"{len(tasks) - failed} completed, {failed} failed, {sum(task.items for task in tasks):,} items"
+    ended = [task for task in tasks if not task.killed]
+    failed = sum(task.failure is not None for task in ended)
+    yield f"{len(ended) - failed} completed, {failed} failed, {sum(task.items for task in ended):,} items"
+    killed = [job_id for job_id, task in jobs.items() if task.killed]
+    if killed:
+        yield from _lost(client, name, batch_id, killed)
+
+
+def _lost(client: Any, name: str, batch_id: str, job_ids: list[str]) -> Iterator[str]:  # noqa: ANN401  # boto has no types
+    """Wait until the jobs of killed workers have ended; yield a line for each."""
+
+    def read(key: table.Item) -> dict[str, str]:
+        item = client.get_item(TableName=name, Key=key, ConsistentRead=True).get("Item", {})
+        return {attribute: str(*value.values()) for attribute, value in item.items()}
+
+    seconds = float(read(table.batch_key(batch_id)).get("lost_after", "inf"))
+    yield f"{len(job_ids)} workers were killed at {', '.join(job_ids)}: lost after {seconds:g} seconds of silence"
+    deadline = time.monotonic() + seconds + _GRACE_SECONDS
+    while job_ids:
+        for job_id in list(job_ids):
+            job = read(table.job_key(batch_id, job_id))
+            if job.get("status") != table.JobStatus.PROCESSING:
+                job_ids.remove(job_id)
+                yield f"{job_id} is {job.get('status', 'gone')}: {job.get('error_message', 'done by another worker')}"
+        if job_ids and time.monotonic() > deadline:
+            raise Failed(f"{', '.join(job_ids)} are still processing: no supervisor works on this table")
+        time.sleep(1)

@@ -6,11 +6,13 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner, Result
 
 from batch_progress.recorder import BatchRecorder
+from batch_progress_cli import simulation
 from batch_progress_cli.main import app
 from batch_progress_cli.simulation import Crew, Workload, create, plan
 from local_cloud.live_batch import LiveBatch
@@ -84,6 +86,66 @@ def test_ctrl_c_leaves_the_batch_as_it_is(local_api: LocalApi) -> None:
         assert "" == process.stderr.read()
 
 
+def test_killed_workers_leave_their_jobs_to_the_supervisor(world: World) -> None:
+    """It waits until their jobs have ended, and says how. The same seed kills the same ones."""
+    batch_id, arguments = unique("batch"), ("--jobs", "12", "--failures", "0", "--seed", "5", *QUICK)
+    recorder, stop = BatchRecorder(world.jobs_table, world.dynamodb), threading.Event()
+
+    def supervise() -> None:
+        """Fail one job, and let another worker do the other one."""
+        while not stop.wait(0.1):
+            statuses = {job["sk"]["S"][4:]: job["status"]["S"] for job in items(world, batch_id)}
+            left = [job_id for job_id, status in statuses.items() if status == "processing"]
+            if len(left) == 2 and "pending" not in statuses.values():
+                recorder.fail(batch_id, left[0], "WORKER_LOST", "No sign of life.")
+                recorder.complete(batch_id, left[1], 7)
+
+    supervisor = threading.Thread(target=supervise)
+    supervisor.start()
+    try:
+        done = simulate(batch_id, "--kill-workers", "2", "--lost-after", "1", *arguments)
+    finally:
+        stop.set()
+        supervisor.join()
+    assert 0 == done.exit_code, done.stderr
+    _, worked, killed, *ended = done.stdout.splitlines()
+    jobs = world.get(batch_id, include="details").data["jobs"]
+    (lost,) = [job["job_id"] for job in jobs if job["error_code"] == "WORKER_LOST"]
+    found = re.fullmatch(r"2 workers were killed at (job_\d+), (job_\d+): lost after 1 seconds of silence", killed)
+    assert found
+    assert worked.startswith("10 completed, 0 failed")
+    assert lost == found[1]
+    assert [f"{lost} is failed: No sign of life.", f"{found[2]} is completed: done by another worker"] == ended
+    assert {"1"} == {job["attempt"]["N"] for job in items(world, batch_id)}
+
+
+def items(world: World, batch_id: str) -> list[dict[str, Any]]:
+    """Return the items of a batch's jobs."""
+    return list(
+        world.dynamodb.query(
+            TableName=world.jobs_table,
+            KeyConditionExpression="batch_id = :batch_id AND begins_with(sk, :job)",
+            ExpressionAttributeValues=attributes({":batch_id": batch_id, ":job": "JOB#"}),
+        )["Items"]
+    )
+
+
+def test_no_supervisor_is_one_line(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(simulation, "_GRACE_SECONDS", -1)
+    batch_id = unique("batch")
+    done = simulate(batch_id, "--kill-workers", "1", "--lost-after", "1", "--jobs", "1", *QUICK)
+    assert 2 == done.exit_code
+    assert "job_000001 are still processing: no supervisor works on this table" in done.stderr
+    assert "processing" == world.get(batch_id).data["jobs"][0]["status"]
+
+
+@pytest.mark.usefixtures("world")
+@pytest.mark.parametrize("arguments", [("--kill-workers", "3"), ("--kill-workers", "-1"), ("--lost-after", "0.5")])
+def test_a_value_out_of_range_is_one_line(arguments: tuple[str, ...]) -> None:
+    done = simulate("--jobs", "2", *arguments, *QUICK)
+    assert (2, 1) == (done.exit_code, done.stderr.count("\n"))
+
+
 def test_a_batch_of_another_owner_is_one_line(world: World) -> None:
     batch_id = world.put_batch(owner="alice")
     done = simulate(batch_id, *QUICK)
@@ -107,13 +169,33 @@ def test_a_bad_name_is_one_line(arguments: tuple[str, ...]) -> None:
     assert (2, 1) == (done.exit_code, done.stderr.count("\n"))
 
 
+class Attempts:
+    """A client that notes the attempts that begin."""
+
+    def __init__(self, client: Any) -> None:  # noqa: ANN401  # botocore ships no types
+        self._client = client
+        self.attempts: list[int] = []
+
+    def update_item(self, **arguments: Any) -> dict[str, Any]:  # noqa: ANN401  # botocore's
+        answer: dict[str, Any] = self._client.update_item(**arguments)
+        self.attempts += (
+            [int(answer["Attributes"]["attempt"]["N"])] if "attempt" in answer.get("Attributes", {}) else []
+        )
+        return answer
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401  # botocore's
+        return getattr(self._client, name)
+
+
 def test_the_live_batch_begins_again_as_a_fresh_one(world: World) -> None:
     """A reader never sees a missing batch, too many jobs, or a job of the round before."""
     workload = Workload(jobs=6, workers=3, median=0.1, spread=0.2, timeout=1, failures=0.3)
     creations: set[str] = set()
-    with LiveBatch(world.dynamodb, world.jobs_table, workload, pause_seconds=0.3).at_work():
+    client = Attempts(world.dynamodb)
+    live = LiveBatch(client, world.jobs_table, workload, pause_seconds=0.3, redelivered_after_seconds=0.3)
+    with live.at_work():
         deadline = time.monotonic() + CEILING
-        while len(creations) < 4:
+        while len(creations) < 5:  # one of a round in which a worker is killed
             assert time.monotonic() < deadline, creations
             time.sleep(0.02)
             items = world.dynamodb.query(
@@ -127,5 +209,6 @@ def test_the_live_batch_begins_again_as_a_fresh_one(world: World) -> None:
                 assert not creations
     data = world.get("batch_live", owner="demo", include="details").data
     assert 6 == data["total_urls"] == len(data["jobs"])
+    assert 2 == max(client.attempts), "no killed worker's job was done by another"
     began = max(creations)
     assert all(job["started_at"] is None or job["started_at"] >= began for job in data["jobs"])

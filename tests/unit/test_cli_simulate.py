@@ -1,12 +1,12 @@
 """The workload of simulated workers."""
 
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
 
-from batch_progress.errors import ServiceUnavailable
+from batch_progress.errors import IllegalTransition, ServiceUnavailable
 from batch_progress_cli.simulation import Crew, Task, Workload, plan
 
 
@@ -65,6 +65,41 @@ def test_every_job_is_recorded_as_it_ends() -> None:
         ("start", "batch_a", "b"),
         ("fail", "batch_a", "b", "HTTP_404", "gone", 7),
     ] == recorder.calls
+
+
+def test_killed_workers_are_the_same_for_a_seed() -> None:
+    """Whether workers are killed changes nothing else of the workload."""
+    workload = Workload(jobs=50, failures=0.3)
+    tasks = plan(replace(workload, killed=3), 7)
+    assert 3 == sum(task.killed for task in tasks)
+    assert tasks == plan(replace(workload, killed=3), 7)
+    assert plan(workload, 7) == [replace(task, killed=False) for task in tasks]
+
+
+def test_a_killed_worker_records_no_end() -> None:
+    """A new worker takes its place and does the other jobs."""
+    recorder = Recorder()
+    crew(recorder).work({"a": Task("u", 0, 3, None, killed=True), "b": Task("u", 0, 3, None)}, workers=1)
+    assert [("start", "batch_a", "a"), ("start", "batch_a", "b"), ("complete", "batch_a", "b", 3)] == recorder.calls
+
+
+@pytest.mark.parametrize(("current", "goes_on"), [("failed", True), ("cancelled", False)])
+def test_a_worker_that_hung_too_long(current: str, goes_on: bool) -> None:  # noqa: FBT001
+    """Its job was failed as lost meanwhile: it does the next one. A cancelled job ends the simulation."""
+
+    class Late(Recorder):
+        def fail(self, batch_id: str, job_id: str, code: str, message: str, *, attempt: int) -> None:
+            super().fail(batch_id, job_id, code, message, attempt=attempt)
+            raise IllegalTransition(batch_id, job_id, current, "failed")
+
+    recorder = Late()
+    tasks = {"a": Task("u", 0, 0, ("TIMEOUT", "")), "b": Task("u", 0, 3, None)}
+    if goes_on:
+        crew(recorder).work(tasks, workers=1)
+    else:
+        with pytest.raises(IllegalTransition):
+            crew(recorder).work(tasks, workers=1)
+    assert goes_on == (("complete", "batch_a", "b", 3) in recorder.calls)
 
 
 def test_stopped_workers_leave_their_jobs_unchanged() -> None:
