@@ -1,6 +1,7 @@
-"""The cost of a million polls: the table in docs/operations.md, computed from `results.json` and the workload's items.
+"""The tables of costs in docs/operations.md.
 
-`cost.py` writes the table between the two markers of the page; `cost.py --check` fails if the page is not current.
+The cost of a million polls is computed from `results.json` and the workload's items, that of watchers from
+`watchers.json`. `cost.py` writes each table between its two markers; `cost.py --check` fails if the page is old.
 """
 
 import json
@@ -16,8 +17,9 @@ from benchmarks.report import RESULTS, ROOT
 from benchmarks.workload import items
 
 OPERATIONS: Final = ROOT / "docs" / "operations.md"
-BEGIN: Final = "<!-- cost:begin -->"
-END: Final = "<!-- cost:end -->"
+WATCHERS: Final = ROOT / "benchmarks" / "watchers.json"
+# The runs of the benchmark of watchers that the page shows: jobs and watchers. All poll once a second.
+WATCHED: Final = ((1_000, 20), (10_000, 20), (50_000, 1), (50_000, 20), (50_000, 100), (100_000, 20))
 POLLS: Final = 1_000_000
 
 # List prices of us-east-1 in US dollars, as docs/operations.md cites them.
@@ -25,6 +27,7 @@ API_REQUEST: Final = 3.50e-6
 LAMBDA_REQUEST: Final = 0.20e-6
 LAMBDA_GB_SECOND: Final = 0.0000133334
 READ_UNIT: Final = 0.125e-6
+WRITE_UNIT: Final = 0.625e-6
 LOG_BYTE: Final = 0.50 / 1e9
 TRACE: Final = 5.00e-6
 TRANSFER_BYTE: Final = 0.09 / 1e9
@@ -120,22 +123,56 @@ def markdown(results: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
-    """Write the table, or check it."""
-    written = OPERATIONS.read_text(encoding="utf-8")
-    before, begin, rest = written.partition(BEGIN)
-    _, end, after = rest.partition(END)
+def watchers(report: dict[str, Any]) -> str:
+    """Return the table of watchers, before counts were kept and now."""
+    before, now = (
+        {(row["jobs"], row["watchers"]): row for row in report[label]["runs"] if row["interval"] == 1}
+        for label in ("before", "now")
+    )
+    heads = [
+        *("jobs", "watchers", "read units a second", "before", "right answers", "before"),
+        *("oldest count", "end seen by all after", "an hour", "before"),
+    ]
+    lines = [f"| {' | '.join(heads)} |", "|" + " ---: |" * len(heads)]
+    for setting in WATCHED:
+        then, row = before[setting], now[setting]
+        cells = [f"{setting[0]:,}", str(setting[1])]
+        cells += [f"{each['read_units_per_second']:,.0f}" for each in (row, then)]
+        cells += [f"{each['right']:.1%}" for each in (row, then)]
+        cells += [f"{row['behind_s']['max']:.0f} s", f"{row['end_seen_s']['all']:.1f} s"]
+        cells += [f"${dollars_an_hour(each):.2f}" for each in (row, then)]
+        lines.append(f"| {' | '.join(cells)} |")
+    machine = report["now"]["machine"]
+    dates = " and ".join(sorted({report[label]["date"] for label in ("before", "now")}))
+    lines += ["", f"Measured on {dates} ({machine['cpu']}, {machine['cores']} cores, {machine['system']})."]
+    return "\n".join(lines)
+
+
+def dollars_an_hour(row: dict[str, Any]) -> float:
+    """Return what the progress function's reads and writes of the jobs table cost in an hour."""
+    return 3_600 * float(row["read_units_per_second"] * READ_UNIT + row["write_units_per_second"] * WRITE_UNIT)
+
+
+def placed(written: str, name: str, table: str) -> str:
+    """Return the page with a table between its markers."""
+    before, begin, rest = written.partition(f"<!-- {name}:begin -->")
+    _, end, after = rest.partition(f"<!-- {name}:end -->")
     if not (begin and end):
-        sys.exit(f"cost: docs/operations.md has no {BEGIN} and {END}")
-    wanted = f"{before}{BEGIN}\n{markdown(json.loads(RESULTS.read_text(encoding='utf-8')))}\n{END}{after}"
+        sys.exit(f"cost: docs/operations.md has no markers for {name}")
+    return f"{before}{begin}\n{table}\n{end}{after}"
+
+
+def main() -> None:
+    """Write the tables, or check them."""
+    written = OPERATIONS.read_text(encoding="utf-8")
+    wanted = placed(written, "cost", markdown(json.loads(RESULTS.read_text(encoding="utf-8"))))
+    wanted = placed(wanted, "watchers", watchers(json.loads(WATCHERS.read_text(encoding="utf-8"))))
     if "--check" in sys.argv[1:]:
         if wanted != written:
-            sys.exit(
-                "cost: the table in docs/operations.md does not match benchmarks/results.json; run: make performance"
-            )
+            sys.exit("cost: the tables in docs/operations.md do not match benchmarks/*.json; run: make performance")
     elif wanted != written:
         OPERATIONS.write_text(wanted, encoding="utf-8")
-        print("cost: wrote the table in docs/operations.md")
+        print("cost: wrote the tables in docs/operations.md")
 
 
 if __name__ == "__main__":

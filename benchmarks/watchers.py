@@ -68,7 +68,7 @@ STREAM_SECONDS: Final = 0.5
 PATIENCE_SECONDS: Final = 90.0
 # The jobs and the interval of the runs in the chart.
 CHARTED: Final = 50_000, 1.0
-SERIES: Final = {"before": ("counted for each answer", "#c2410c"), "now": ("the count is kept", "#0b6e4f")}
+SERIES: Final = {"before": ("before: counted for each answer", "#c2410c"), "now": ("now: the count is kept", "#0b6e4f")}
 # Names of the proxy's totals.
 PROGRESS: Final = f"progress {JOBS_TABLE}"
 READ: Final = f"{PROGRESS} read units"
