@@ -163,7 +163,7 @@ fuzz: setup ## fuzz the function with hostile requests and search all output for
 	CASES=$(CASES) $(BIN)/python -m tests.engines.dynamodb_local $(BIN)/python -m tests.hostile.fuzz
 
 HISTORIES ?= 10000
-interleavings: setup ## interleave workers at one job at random, and compare with a model (HISTORIES=10000, 10 minutes)
+interleavings: setup ## interleave workers at one job at random, and compare with a model (HISTORIES=10000, half a minute)
 	HISTORIES=$(HISTORIES) $(BIN)/pytest -n 0 tests/integration/test_interleavings.py
 
 BATCHES ?= 4000

@@ -97,12 +97,15 @@ class _Undecorated(cst.CSTTransformer):
         if names in ([], ["staticmethod"]):  # mutmut handles these
             return updated_node
         bare = updated_node.with_changes(decorators=[])
+        if isinstance(called[0], cst.Attribute) and called[0].attr.value == "setter":
+            # Under the property's own name, it would replace the property before it becomes its setter.
+            bare = bare.with_changes(name=cst.Name(f"set_{bare.name.value}"))
         if names in (["cache"], ["lru_cache"]):
             return bare
         decorated: cst.BaseExpression = bare.name
         for decorator in reversed(decorators):
             decorated = cst.Call(decorator, [cst.Arg(decorated)])
-        assignment = cst.Assign([cst.AssignTarget(bare.name)], decorated)
+        assignment = cst.Assign([cst.AssignTarget(updated_node.name)], decorated)
         return cst.FlattenSentinel([bare, cst.SimpleStatementLine([assignment])])
 
 

@@ -1,4 +1,7 @@
-"""Workers are killed, and their messages are delivered to other workers, as a queue would do."""
+"""Workers are killed, and their messages are delivered to other workers, as a queue would do.
+
+Those take the jobs over as the next attempt. tests/integration/interleavings.py has every order of the calls.
+"""
 
 import collections
 import multiprocessing
@@ -10,6 +13,7 @@ from multiprocessing.process import BaseProcess
 import pytest
 
 from batch_progress.recorder import BatchRecorder
+from batch_progress.table import job_key
 from tests.engines.worker import outcome, work
 from tests.integration.world import World, unique
 
@@ -50,6 +54,15 @@ def test_killed_workers(world: World) -> None:
     assert (JOBS, statuses["completed"], statuses["failed"], 0, sum(items for _, items in outcomes.values())) == tuple(
         data[name] for name in ("total_urls", "completed", "failed", "pending", "total_items_extracted")
     )
+    attempts = collections.Counter(attempt(world, batch_id, job_id) for job_id in job_ids)
+    # Some jobs of killed workers were under way.
+    assert 0 < attempts[1] < JOBS
+
+
+def attempt(world: World, batch_id: str, job_id: str) -> int:
+    """Return the number of a job's latest attempt."""
+    answer = world.dynamodb.get_item(TableName=world.jobs_table, Key=job_key(batch_id, job_id))
+    return int(answer["Item"]["attempt"]["N"])
 
 
 def work_off(table: str, batch_id: str, job_ids: list[str]) -> int:
@@ -64,7 +77,8 @@ def work_off(table: str, batch_id: str, job_ids: list[str]) -> int:
     done: set[str] = set()
     redelivered = 0
     try:
-        while len(done) < JOBS:
+        # A message that was delivered twice is done when both workers are: the second one may have taken the job over.
+        while messages or any(worker.holds for worker in workers):
             for worker in workers:
                 while messages and len(worker.holds) < AT_ONCE:
                     worker.holds.append(messages.popleft())
