@@ -239,20 +239,20 @@ async function loadJobs() {
     if (mine !== listCount) return;
     cursors[page + 1] = answer.data.next_cursor;
     // For most lists the service reads the whole batch.
-    listAt = now() + min(filter ? 60_000 : 10_000, 10 * data.total_urls);
+    listAt = Date.now() + min(filter ? 60_000 : 10_000, 10 * data.total_urls);
     renderRows(answer.data.jobs);
   } catch (error) {
     if (mine !== listCount) return;
     if (error.status === 401) return handle(error);
     stale = true;
-    listAt = now() + max(error.retryAfter || 0, 10) * 1000;
+    listAt = Date.now() + max(error.retryAfter || 0, 10) * 1000;
     setText("none", "The jobs cannot be listed just now. This page tries again.");
     $("none").hidden = false;
   }
 }
 
 function refreshJobs() {
-  if (stale && inView && now() >= listAt && !document.hidden) loadJobs();
+  if (stale && inView && Date.now() >= listAt && !document.hidden) loadJobs();
 }
 
 // States: loading, signin, running, stalled, finished, offline, unknown (batch), misnamed (batch)

@@ -2,5 +2,5 @@
 
 from typing import Final
 
-SCRIPT: Final = "'sha256-v/soqT5Y+DXzafAsIkFB3sUYF/AF4pBiuhp4w9gLc/8='"
+SCRIPT: Final = "'sha256-0UpxWtoTnjblxHB4gPmqS2B1tmfOkuER3AMrC6S2vWY='"
 STYLE: Final = "'sha256-u9CDTjCAOiUL03V6zmLOvavWHY1BYS+zljgVzZM6xk8='"
