@@ -241,6 +241,39 @@ def settled(stack: Stack, batch_id: str) -> int:
     return seen[-1]
 
 
+def test_a_worker_that_dies_becomes_an_event(stack: Stack) -> None:
+    """Its job is lost, the batch finishes by itself, and a queue receives the event by a rule."""
+    sqs, events = stack.aws.client("sqs"), stack.aws.client("events")
+    consumer = sqs.create_queue(QueueName="consumer")["QueueUrl"]
+    arn = sqs.get_queue_attributes(QueueUrl=consumer, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    events.put_rule(Name="finished", EventPattern=json.dumps({"source": ["batch-progress"]}))
+    events.put_targets(Rule="finished", Targets=[{"Id": "1", "Arn": arn}])
+
+    batch_id, recorder = unique("batch"), BatchRecorder(stack.jobs_table, stack.dynamodb)
+    done, lost = recorder.create(
+        batch_id, "demo", ["https://example.com/a", "https://example.com/b"], timeout_per_url=300, lost_after=2
+    )
+    for job in (done, lost):
+        recorder.start(batch_id, job)
+    recorder.complete(batch_id, done, 25)
+
+    began, found = time.monotonic(), list[dict[str, Any]]()
+    while not found:
+        assert time.monotonic() - began < 4 * ARRIVES_WITHIN
+        answer = sqs.receive_message(QueueUrl=consumer, MaxNumberOfMessages=10, WaitTimeSeconds=5)
+        received = [json.loads(message["Body"]) for message in answer.get("Messages", [])]
+        found = [event for event in received if event["detail"]["batch_id"] == batch_id]
+    (event,) = found
+    assert ("batch-progress", "Batch Finished") == (event["source"], event["detail-type"])
+    assert (1, 1, 0, 25) == tuple(
+        event["detail"][name] for name in ("completed", "failed", "pending", "total_items_extracted")
+    )
+    assert [{"error_code": "WORKER_LOST", "jobs": 1}] == event["detail"]["summary"]["failures"]
+    sqs.delete_queue(QueueUrl=consumer)
+    events.remove_targets(Rule="finished", Ids=["1"])
+    events.delete_rule(Name="finished")
+
+
 def test_a_second_deployment_changes_nothing(stack: Stack) -> None:
     """An unchanged build makes no change set and no version."""
     before = stack.versions()
