@@ -243,6 +243,15 @@ def test_every_read_sees_what_was_just_written(world: World) -> None:
     assert [True] * 4 == [arguments.get("ConsistentRead") for arguments in reads]
 
 
+def test_a_look_whether_a_batch_is_cancelled_reads_one_item(world: World) -> None:
+    """`create` looks after each 100 jobs. To read a page each time would cost more than the writes."""
+    client, batch_id = Watched(world.dynamodb), unique("batch")
+    BatchRecorder(world.jobs_table, client).create(batch_id, "demo", ["https://example.com"] * 101)
+    looks = [arguments for name, arguments in client.calls if name == "query"][1:]
+    assert [1, 1] == [arguments.get("Limit") for arguments in looks]
+    assert ["put_item", "query"] == [name for name, _ in client.calls[-2:]]
+
+
 def test_its_own_client_gives_up_within_a_minute(world: World) -> None:
     """Four attempts, each with 2 seconds to connect and 10 to read."""
     config = BatchRecorder(world.jobs_table)._client.meta.config

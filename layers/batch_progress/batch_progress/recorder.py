@@ -386,7 +386,7 @@ class BatchRecorder:
         for some in batched(writes, _BETWEEN_LOOKS, strict=False):
             self._write_all(self._client.put_item, some)
             # After the writes: a job that `cancel_batch` did not see was written after `cancelled_at`.
-            self._stop_if_cancelled(next(self._query(batch_id, "batch_id, sk, cancelled_at"), {}))
+            self._stop_if_cancelled(next(self._query(batch_id, "batch_id, sk, cancelled_at", limit=1), {}))
         return new.job_ids
 
     def _stop_if_cancelled(self, batch: Item) -> None:
@@ -683,8 +683,10 @@ class BatchRecorder:
         with ThreadPoolExecutor(_CONNECTIONS) as pool:
             return sum(sum(pool.map(written, some)) for some in batched(writes, _IN_LINE, strict=False))
 
-    def _query(self, batch_id: str, attributes: str, names: dict[str, str] | None = None) -> Iterator[Item]:
-        """Yield a batch's items by consistent reads: the `BATCH` item, then the jobs."""
+    def _query(
+        self, batch_id: str, attributes: str, names: dict[str, str] | None = None, *, limit: int | None = None
+    ) -> Iterator[Item]:
+        """Yield a batch's items by consistent reads of up to `limit` items: the `BATCH` item, then the jobs."""
         arguments: dict[str, Any] = {
             "TableName": self._table,
             "KeyConditionExpression": "batch_id = :batch_id AND sk BETWEEN :from AND :to",
@@ -698,6 +700,8 @@ class BatchRecorder:
         }
         if names:
             arguments["ExpressionAttributeNames"] = names
+        if limit:
+            arguments["Limit"] = limit
         while True:
             page = _call(self._client.query, arguments)
             # Items of other kinds may sort between `BATCH` and the jobs.
