@@ -167,8 +167,8 @@ interleavings: setup ## interleave workers at one job at random, and compare wit
 	HISTORIES=$(HISTORIES) $(BIN)/pytest -n 0 tests/integration/test_interleavings.py
 
 BATCHES ?= 4000
-histories: setup ## play randomized histories of a large batch, then hunt mutants (BATCHES=4000, 20 minutes; SEED= repeats one)
-	BATCHES=$(BATCHES) $(BIN)/python -m tests.hostile.histories $(SEED)
+histories: setup ## play randomized histories of pollers and of the supervisor, then hunt mutants (BATCHES=4000, 30 minutes; SEED= repeats one)
+	BATCHES=$(BATCHES) $(BIN)/python -m tests.hostile.histories $(if $(SEED),"$(SEED)")
 
 CLIENTS ?= 200
 DURATION ?= 300

@@ -1,4 +1,4 @@
-"""Randomized histories of a large batch; `make histories` plays thousands."""
+"""Randomized histories; `make histories` plays thousands."""
 
 import pytest
 
@@ -16,8 +16,15 @@ def test_every_answer_is_allowed() -> None:
     assert min(totals[kind] for kind in ("200", "304", "404", "reused", "lost", "repeated", "reordered")) > 0
 
 
+def test_every_batch_ends_and_says_so() -> None:
+    """Each batch is told to have finished after its last change, and no living worker's job is failed."""
+    totals, wrong = play([f"supervised test {number}" for number in range(HISTORIES // 2)])
+    assert {} == wrong
+    assert min(totals[kind] for kind in ("events", "jobs lost")) > 0
+
+
 def test_a_seed_repeats_its_history() -> None:
-    assert play(["again"]) == play(["again"])
+    assert play(["again", "supervised again"]) == play(["again", "supervised again"])
 
 
 def test_a_fault_is_found() -> None:

@@ -5,11 +5,11 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from itertools import islice
+from itertools import chain, islice
 from typing import Final
 
 from tests.hostile.histories.history import played
-from tests.hostile.histories.mutants import MUTANTS, hunt
+from tests.hostile.histories.mutants import MUTANTS, SUPERVISOR_MUTANTS, hunt
 
 BATCHES: Final = int(os.environ.get("BATCHES", "4000"))
 # A mutant must be found in this many.
@@ -33,13 +33,16 @@ def play(seeds: list[str]) -> tuple[Counter[str], dict[str, list[str]]]:
 
 
 def _shares(count: int) -> Iterator[list[str]]:
-    seeds = (str(number) for number in range(count))
+    seeds = chain(map(str, range(count)), (f"supervised {number}" for number in range(count // 2)))
     while share := list(islice(seeds, _SHARE)):
         yield share
 
 
 def main() -> None:
-    """Play `BATCHES` histories, or those of the seeds given; exit with 1 if anything is wrong."""
+    """Play histories, or those of the seeds given, and hunt mutants; exit with 1 if anything is wrong.
+
+    `BATCHES` are about what pollers are told, half as many about what the supervisor does.
+    """
     if sys.argv[1:]:
         totals, wrong = play(sys.argv[1:])
     else:
@@ -51,11 +54,12 @@ def main() -> None:
     for seed, faults in islice(wrong.items(), _SHOWN):
         print(f"seed {seed}:", *faults[:3], sep="\n  ")
     print(", ".join(f"{what}: {count:,}" for what, count in sorted(totals.items())))
-    print(f"{len(sys.argv[1:]) or BATCHES:,} histories, wrong in {len(wrong)}")
+    print(f"{len(sys.argv[1:]) or BATCHES + BATCHES // 2:,} histories, wrong in {len(wrong)}")
     missed = 0
     if not sys.argv[1:]:
         with ProcessPoolExecutor(os.cpu_count()) as pool:
-            for mutant, found in zip(MUTANTS, pool.map(hunt, MUTANTS, [HUNTED] * len(MUTANTS)), strict=True):
+            mutants = (*MUTANTS, *SUPERVISOR_MUTANTS)
+            for mutant, found in zip(mutants, pool.map(hunt, mutants, [HUNTED] * len(mutants)), strict=True):
                 missed += found is None
                 how = "NOT FOUND" if found is None else f"{found[0]:>4}  {found[1].partition(':')[0]}"
                 print(f"{mutant.name:18} {mutant.what:75} {how}")

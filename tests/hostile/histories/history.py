@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from batch_progress import table
 from functions.revision import app as revision_app
@@ -47,6 +47,10 @@ LONGEST_CALL_SECONDS: Final = 1.0
 # Tags and earlier counts may be this old.
 REST_SECONDS: Final = 60.001
 FAR_SECONDS: Final = 120.0
+# A batch without changes is watched for so long.
+DRAIN_SECONDS: Final = 5_400.0
+# Workers go on for so long while their batch is supervised.
+BUSY_SECONDS: Final = 1_000.0
 _BATCH: Final = Key(BATCH_ID, "BATCH")
 _PATH: Final = f"/api/v1/scrape/batch/{BATCH_ID}/progress"
 _RETRIES: Final = 5
@@ -126,6 +130,7 @@ class Setting:
     skewed: bool = False
     stepping: bool = False
     supervised: bool = False
+    between: float = 0.0
     slow_stream: float = 0.2
     speed: float = 1.0
 
@@ -137,6 +142,11 @@ class History:
         oracle: The judge.
         totals: What happened, for the report.
     """
+
+    # What else may happen to the `BATCH` item.
+    EDITS: ClassVar[tuple[str, ...]] = ("change", "change", "change", "delete", "restore", "revision")
+    # How often each of the actions of `_step` is chosen.
+    WEIGHTS: ClassVar[tuple[int, ...]] = (35, 25, 15, 5, 7, 13)
 
     def __init__(self, seed: str) -> None:
         self.cloud = Cloud(seed, 1_790_000_000.0)
@@ -153,6 +163,7 @@ class History:
         self._checks: dict[int, tuple[Task, list[Message]]] = {}
         self._polls: list[tuple[Task, Poll, Client]] = []
         self._next_job = 0
+        self._at_rest = False
         self._environments: list[Environment] = []
         self._batch_item: Item = {}
         self._number = 0
@@ -160,11 +171,11 @@ class History:
 
     # What this history is like
 
+    def _rare(self, most: float) -> float:
+        return self.random.choice([0.0, 0.0, self.random.uniform(0, most)])
+
     def _setting(self) -> Setting:
-
-        def rare(most: float) -> float:
-            return self.random.choice([0.0, 0.0, self.random.uniform(0, most)])
-
+        rare = self._rare
         faults = Faults(rare(0.03), rare(0.05), rare(0.02), rare(0.02), rare(0.05), rare(0.3))
         engine = self.cloud.engine
         engine.lag = self.random.choice([0.0, 0.0, self.random.uniform(0, 1)])
@@ -188,6 +199,7 @@ class History:
             skewed=self.random.random() < 0.2,
             stepping=self.random.random() < 0.05,
             supervised=self.random.random() < 0.5,
+            between=self.random.choice([0.0, 0.02, 0.2]),
             slow_stream=self.random.choice([0.05, 0.3, 0.9]),
             speed=self.random.choice([0.3, 1.0, 3.0]),
         )
@@ -210,8 +222,13 @@ class History:
         caller = self.random.choice([OWNER] * 12 + [STRANGER] + ([None] * 6 if direct else []))
         return Client(parameters, direct, gzip=self.random.random() < 0.3, caller=caller)
 
+    def _sizes(self) -> tuple[int, float]:
+        """Return the number of jobs, and the read units of a count."""
+        units = self.random.choice([self.random.uniform(60, 99), *(self.random.uniform(105, 1_800) for _ in range(3))])
+        return self.random.randint(8, 48), units
+
     def _create(self) -> None:
-        count = self.random.randint(8, 48)
+        count, units = self._sizes()
         batch: dict[str, Any] = {
             "batch_id": {"S": BATCH_ID},
             "sk": {"S": "BATCH"},
@@ -221,7 +238,8 @@ class History:
             "timeout_per_url": {"N": str(self.random.choice([5, 30, 300]))},
         }
         if self.random.random() < 0.6:
-            batch["lost_after"] = {"N": str(self.random.choice([20, 60, 600]))}
+            self.supervision.lost_after = self.random.choice([20, 60, 600])
+            batch["lost_after"] = {"N": str(self.supervision.lost_after)}
         total = self.random.choice([count, count, count + self.random.randint(1, 5), max(count - 3, 1), None])
         if total is not None:
             batch["total_urls"] = {"N": str(total)}
@@ -230,7 +248,6 @@ class History:
         self._batch_item = batch
         if not self.setting.late:
             self.jobs.write(_BATCH, normalized(batch))
-        units = self.random.choice([self.random.uniform(60, 99), *(self.random.uniform(105, 1_800) for _ in range(3))])
         weight = units * 2 * UNIT_BYTES / (JOB_BYTES * count)
         self.jobs.weight = lambda key: weight if key.sort.startswith("JOB#") else 1.0
         for _ in range(count):
@@ -290,16 +307,15 @@ class History:
                 self.cloud.step(task)
             self._collect()
             return
-        actions: dict[Callable[[], None], int] = {
-            partial(self._poll_one, clients): 35,
-            self._work_some: 25,
-            self._deliver_some: 15,
-            self._check_some: 5,
-            self._meddle: 7,
-            self._wait: 13,
-        }
-        what = self.random.choices([*actions], [*actions.values()])[0]
-        what()
+        actions: list[Callable[[], None]] = [
+            partial(self._poll_one, clients),
+            self._work_some,
+            self._deliver_some,
+            self._check_some,
+            self._meddle,
+            self._wait,
+        ]
+        self.random.choices(actions, self.WEIGHTS)[0]()
 
     def _poll_one(self, clients: list[Client]) -> None:
         self._poll(self.random.choice(clients))
@@ -324,17 +340,22 @@ class History:
 
     def _settle(self) -> None:
         """Let everything come to its end: no more writes, all deliveries made, no failures, right clocks."""
-        if self.random.random() < 0.5:
+        if not self._at_rest and self.random.random() < 0.5:
             self._end_all()
         self._finish_tasks()
+        self._at_rest = True
         self.cloud.faults = Faults()
         for environment in self._environments:
             environment.offset = 0.0
+        self._deliver_all()
+        self.cloud.engine.lag = 0.0
+
+    def _deliver_all(self) -> None:
+        """Deliver everything that the stream has."""
         self._receive()
         while any(self._shards):
             self._deliver()
             self._finish_tasks()
-        self.cloud.engine.lag = 0.0
 
     def _finish_tasks(self) -> None:
         while self.cloud.tasks:
@@ -343,8 +364,8 @@ class History:
 
     def _rest(self, clients: list[Client]) -> None:
         """After a minute without changes, each poll tells exactly what the rows say."""
-        # A wrong clock may have noted until much later that the batch is too large.
-        self.cloud.now += REST_SECONDS + (FAR_SECONDS if self.setting.stepping else 0)
+        # A wrong clock may have noted until later that the batch is too large.
+        self.cloud.now += REST_SECONDS + (FAR_SECONDS if self.setting.stepping else self.oracle.skew)
         plain: list[dict[str, Any]] = [
             {"limit": 0},
             {},
@@ -401,10 +422,17 @@ class History:
 
     def _advance(self, key: Key, item: Item) -> None:
         if item["status"] == {"S": "pending"} and self.random.random() < 0.6:
-            item |= {"status": {"S": "processing"}, "started_at": {"S": self._time()}}
+            self._begin(item)
+        elif item["status"] == {"S": "processing"} and self.random.random() < 0.3:
+            # A sign of life.
+            item |= {"seen_at": {"S": self._time()}, "items_extracted": {"N": str(self.random.randint(0, 9))}}
         else:
             self._end(item)
         self.jobs.write(key, normalized(item))
+
+    def _begin(self, item: Item) -> None:
+        attempt = int(item.get("attempt", {}).get("N", 0)) + 1
+        item |= {"status": {"S": "processing"}, "started_at": {"S": self._time()}, "attempt": {"N": str(attempt)}}
 
     def _end(self, item: Item) -> None:
         status = self.random.choice(["completed", "completed", "completed", "failed", "cancelled"])
@@ -424,9 +452,13 @@ class History:
                 self.jobs.write(key, normalized(item))
 
     def _retry(self, key: Key, item: Item) -> None:
-        for name in ("finished_at", "error_code"):
+        for name in ("finished_at", "error_code", "error_message"):
             item.pop(name, None)
-        item |= {"status": {"S": "processing"}, "started_at": {"S": self._time()}, "items_extracted": {"N": "0"}}
+        if self.random.random() < 0.3:
+            # The worker that was given up completes it after all.
+            item |= {"status": {"S": "completed"}, "finished_at": {"S": self._time()}}
+        else:
+            self._begin(item)
         self.jobs.write(key, item)
 
     def _deform(self, key: Key, item: Item) -> None:
@@ -436,6 +468,23 @@ class History:
         if value is not None:
             item[name] = value
         self.jobs.write(key, normalized(item))
+
+    def _between(self, served: Served) -> None:
+        """Change something right after a function has read it."""
+        if self._at_rest or self.random.random() >= self.setting.between:
+            return
+        key = served.arguments.get("Key", {}).get("sk", {}).get("S", "")
+        row = self.jobs.now(Key(BATCH_ID, key)) if key.startswith("JOB#") else None
+        if (
+            row is not None
+            and row.item is not None
+            and row.item.get("status", {}).get("S") in ("pending", "processing")
+        ):
+            self._advance(Key(BATCH_ID, key), dict(row.item))
+        elif self.random.random() < 0.1:
+            self._meddle()
+        else:
+            self._work_some()
 
     # Others who write to the BATCH item
 
@@ -470,7 +519,7 @@ class History:
                 self.oracle.reset(self.jobs.write(_BATCH, normalized(self._batch_item)))
             return
         self.totals["edited"] += 1
-        match self.random.choice(["change", "change", "change", "delete", "restore", "revision"]):
+        match self.random.choice(self.EDITS):
             case "change":
                 self._change(item)
                 self.jobs.write(_BATCH, normalized(item))
@@ -670,7 +719,10 @@ class History:
         self.oracle.at_rest(poll, Truth.of(item, (row for key, row in self._rows() if key.sort.startswith("JOB#"))))
 
     def _watch(self, task: Task, served: Served) -> None:
-        if served.table != JOBS_TABLE or served.operation not in ("UpdateItem", "PutItem", "DeleteItem"):
+        if served.table != JOBS_TABLE:
+            return
+        if served.operation in ("Query", "GetItem"):
+            self._between(served)
             return
         if served.arguments["Key"]["sk"]["S"] != "BATCH":
             self.supervision.failed(task, served)
@@ -718,8 +770,107 @@ def _read(poll: Poll, result: dict[str, Any]) -> None:
         poll.code = envelope["error"]["code"]
 
 
+class Supervised(History):
+    """A history of a batch that the supervisor watches to its end; no record of the stream is lost."""
+
+    EDITS = ("change", "change", "change", "delete")
+    WEIGHTS = (8, 25, 20, 20, 4, 23)
+
+    def _setting(self) -> Setting:
+        setting = super()._setting()
+        setting.supervised = True
+        setting.lost = setting.damaged = 0.0
+        setting.stepping = False
+        setting.edited = self._rare(0.3)
+        setting.malformed = self._rare(0.05)
+        # Five failures of a message in a row are an alarm, not a history.
+        setting.faults.refused = self._rare(0.5)
+        setting.faults.death = self._rare(0.05)
+        setting.between = self.random.choice([0.0, 0.1, 0.4])
+        setting.speed = self.random.choice([0.3, 2.0, 10.0])
+        self.cloud.latency = min(self.cloud.latency, 0.03)
+        return setting
+
+    def _sizes(self) -> tuple[int, float]:
+        return self.random.randint(2, 30), self.random.choice([5.0, 20.0, 90.0, 150.0, 600.0])
+
+    def _settle(self) -> None:
+        """Let the workers end, or die, while messages and failures go on; then let time pass."""
+        self._last_works()
+        self._drain(BUSY_SECONDS)
+        self._at_rest = True
+        self._drain(DRAIN_SECONDS)
+        super()._settle()
+        # Whatever has been written in the meantime was written by the supervisor.
+        self._drain(DRAIN_SECONDS)
+
+    def _last_works(self) -> None:
+        """Let workers end what is left, begin it and die, or leave it as it is."""
+        match self.random.choice(["end", "begin", "leave"]):
+            case "end":
+                self._end_all()
+            case "begin":
+                for key, item in self._rows():
+                    if item.get("status") == {"S": "pending"}:
+                        self._begin(item)
+                        self.jobs.write(key, item)
+
+    def _work_some(self) -> None:
+        """Let the batch finish, and go on, again and again."""
+        chance = self.random.random()
+        rows = self._rows()
+        if chance < 0.1:
+            self._end_all()
+        elif chance < 0.3 and rows:
+            self._retry(*self.random.choice(rows))
+        else:
+            super()._work_some()
+
+    def _wait(self) -> None:
+        due = [message.visible for message in self.cloud.queue]
+        if due and self.random.random() < 0.5:
+            self._finish_tasks()
+            self.cloud.now = max(self.cloud.now, min(due))
+        else:
+            super()._wait()
+
+    def _drain(self, seconds: float) -> None:
+        """Let time pass, from one message to the next."""
+        until = self.cloud.now + seconds
+        while self.cloud.now < until:
+            self._deliver()
+            if self.random.random() < 0.7:
+                self._check()
+            for _ in range(self.random.choice([1, 3, 10, 100])):
+                if self.cloud.tasks:
+                    self.cloud.step(self.random.choice(self.cloud.tasks))
+                    self._collect()
+            self._receive()
+            due = [message.visible for message in self.cloud.queue]
+            if self.cloud.tasks or any(self._shards) or (due and min(due) <= self.cloud.now):
+                continue
+            if not due:
+                return
+            self.cloud.now = min(due)
+        self._finish_tasks()
+
+    def _rest(self, clients: list[Client]) -> None:
+        self.supervision.ids()
+        self.totals["events"] += len(self.cloud.bus)
+        self.totals["jobs lost"] += self.supervision.lost
+        if self.totals["dead letters"] or self.totals["given up"]:
+            self.totals["exempt"] += 1
+            return
+        item = self._batch() or {}
+        gone = float(item.get("expires_at", {}).get("N", "inf")) <= self.cloud.now or "owner_id" not in item
+        if not gone:
+            self.supervision.at_rest(item, [row for _, row in self._rows()], self.cloud.now)
+        self.supervision.chain(over=gone or not self.supervision.unfinished)
+        super()._rest(clients[:2])
+
+
 def played(seed: str) -> History:
     """Play the history of a seed."""
-    history = History(seed)
+    history = Supervised(seed) if seed.startswith("supervised") else History(seed)
     history.run()
     return history

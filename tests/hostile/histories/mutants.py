@@ -1,4 +1,4 @@
-"""Mutants of the rule of kept counts: the histories must find each of them.
+"""Mutants of the rule of kept counts and of the supervision: the histories must find each of them.
 
 A mutant is the project's code with one piece of text replaced, in a process of its own:
 `python -m tests.hostile.histories.mutants <name> <histories>` prints what was wrong in the first history that finds it.
@@ -29,6 +29,7 @@ class Mutant:
         path: The file.
         old: The text that is replaced, which is in the file exactly once.
         new: What replaces it.
+        histories: The first word of the seeds that are to find it.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Mutant:
     path: str
     old: str
     new: str
+    histories: str = "mutant"
 
     @property
     def module(self) -> str:
@@ -186,6 +188,120 @@ MUTANTS: Final = (
 )
 
 
+_SUPERVISION: Final = f"{LAYER}/supervision.py"
+_SUPERVISOR: Final = f"{LAYER}/supervisor.py"
+_CHAINS: Final = f"{LAYER}/chains.py"
+_MESSAGES: Final = f"{LAYER}/messages.py"
+
+_SEND: Final = "        self._queue.send(_encoder.encode(check).decode(), delay)\n"
+_DUE: Final = '        due = {":due": {"N": f"{now + delay:.3f}"}}\n'
+_NUMBER: Final = 'self._number(check, "SET #check_number = :number, #check_due = :due", "<", due)'
+
+SUPERVISOR_MUTANTS: Final = tuple(
+    Mutant(*mutant, histories="supervised")
+    for mutant in (
+        (
+            "announced-first",
+            "an event is noted as put before it is put",
+            _SUPERVISOR,
+            "found = self._noted(found, told)\n        self._bus.put",
+            "found = self._noted(found, replace(told, put=True))\n        self._bus.put",
+        ),
+        (
+            "announced-by-anyone",
+            "two checks announce at once",
+            _SUPERVISOR,
+            'condition = "#announced = :old"',
+            'condition = "(attribute_exists(#announced) OR #announced = :old)"',
+        ),
+        (
+            "new-id",
+            "a repeated event has another id",
+            _SUPERVISION,
+            "return None if latest.put else latest",
+            "return None if latest.put else Announcement(kind, revision + 1, facts)",
+        ),
+        (
+            "same-id",
+            "another event has the id of the one before",
+            _SUPERVISION,
+            "return Announcement(kind, max(revision, latest.revision + 1), facts)",
+            "return Announcement(kind, revision, facts)",
+        ),
+        (
+            "told-once",
+            "a batch is told to have finished only once",
+            _SUPERVISION,
+            "if latest.facts == facts:",
+            "if latest.facts == facts or kind is Kind.FINISHED:",
+        ),
+        (
+            "refused-event",
+            "an event that EventBridge refuses counts as put",
+            _MESSAGES,
+            'if not answer["FailedEntryCount"]:',
+            'if answer["FailedEntryCount"] is not None:',
+        ),
+        (
+            "any-state",
+            "a job is failed whatever its worker has done since",
+            _SUPERVISOR,
+            'ConditionExpression=" AND ".join(same)',
+            'ConditionExpression=" AND ".join(f"(attribute_exists(url) OR {each})" for each in same)',
+        ),
+        (
+            "seen-ignored",
+            "reports are no sign of life",
+            _SUPERVISION,
+            "for moment in (started, seen) if moment is not None",
+            "for moment in (started,) if moment is not None",
+        ),
+        (
+            "noted-first",
+            "a check is noted before it is sent",
+            _CHAINS,
+            f"{_SEND}{_DUE}        return {_NUMBER}",
+            f"{_DUE}        noted = {_NUMBER}\n{_SEND}        return noted",
+        ),
+        (
+            "dropped",
+            "a check is dropped although no later one exists",
+            _SUPERVISOR,
+            "if check.number < found.chain.number:",
+            "if check.number <= found.chain.number:",
+        ),
+        (
+            "end-of-chain",
+            "a change during the last check is forgotten",
+            _SUPERVISOR,
+            "if after is not None and after.batch.revision != batch.revision:",
+            "if after is None and batch.revision < 0:",
+        ),
+        (
+            "no-look-back",
+            "a change during a check is forgotten",
+            _SUPERVISOR,
+            "if after is not None and is_outdated(after.batch, count_of(kept, after.batch)):",
+            "if after is None and batch.revision < 0:",
+        ),
+        (
+            "stale-read",
+            "a check reads what may be old",
+            _SUPERVISOR,
+            "self._store.read(check.batch_id, None, began, stats, supervised=True)",
+            "self._store.read(check.batch_id, None, began, stats)",
+        ),
+        (
+            "ghost-notes",
+            "notes create a deleted BATCH item again",
+            _CHAINS,
+            'f"attribute_exists(#owner_id) AND {condition}"',
+            'f"(attribute_exists(#owner_id) OR attribute_not_exists(#owner_id)) AND {condition}"',
+        ),
+    )
+)
+
+
 class _Mutated(SourceFileLoader):
     """Loads the changed source, and no bytecode."""
 
@@ -227,14 +343,14 @@ def hunt(mutant: Mutant, histories: int) -> tuple[int, str] | None:
 
 
 def _main(name: str, histories: int) -> None:
-    mutant = next(mutant for mutant in MUTANTS if mutant.name == name)
+    mutant = next(mutant for mutant in (*MUTANTS, *SUPERVISOR_MUTANTS) if mutant.name == name)
     if mutant.module in sys.modules:
         raise RuntimeError(f"{mutant.module} is imported already")
     sys.meta_path.insert(0, _Finder(mutant))
     from tests.hostile.histories.history import played  # noqa: PLC0415  # after the change
 
     for number in range(1, histories + 1):
-        wrong = played(f"mutant {number}").oracle.wrong
+        wrong = played(f"{mutant.histories} {number}").oracle.wrong
         if wrong:
             print(number, wrong[0])
             return

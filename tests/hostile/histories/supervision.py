@@ -1,6 +1,6 @@
 """What the contract says of lost jobs and of events, judged by what the supervisor read and wrote."""
 
-from math import floor
+from math import floor, inf
 from typing import Final
 
 from tests.hostile.histories.cloud import Cloud, Task, Told
@@ -32,15 +32,20 @@ class Supervision:
 
     Args:
         oracle: Takes the faults.
-        cloud: Has the events.
+        cloud: Has the events and the queue.
+
+    Attributes:
+        lost_after: The batch's, in seconds; `None` where it declares none.
+        lost: The number of jobs that were failed.
+        unfinished: Whether jobs are left at the end.
     """
 
     def __init__(self, oracle: Oracle, cloud: Cloud) -> None:
         self._oracle = oracle
         self._cloud = cloud
-        self._seen_events = 0
         self.lost_after: float | None = None
         self.lost = 0
+        self.unfinished = False
 
     def failed(self, task: Task, served: Served) -> None:
         """Judge a write to a job: its worker must have been silent for too long."""
@@ -52,7 +57,7 @@ class Supervision:
         self.lost += 1
         sign = last_sign(before)
         silent = None if sign is None else served.at + self._oracle.skew - sign
-        if text(before, "status") != "processing" or silent is None or silent < (self.lost_after or 0):
+        if text(before, "status") != "processing" or silent is None or silent < (self.lost_after or inf):
             self._oracle.fault("alive", f"{task.name} failed a job whose worker was silent for {silent} s: {before}")
 
     def checked(self, task: Task) -> None:
@@ -86,6 +91,7 @@ class Supervision:
     def at_rest(self, batch: Item, rows: list[Item], now: float) -> None:
         """Judge what has been told and failed by now, after a long time without changes."""
         truth = Truth.of(batch, rows)
+        self.unfinished = not truth.finished
         lost_after = seconds(batch, "lost_after")
         for row in rows:
             sign = last_sign(row)
@@ -103,6 +109,12 @@ class Supervision:
         if moved and longest is not None and now - max(moved) > longest and self._last(STALLED) != (floor(max(moved)),):
             told = [facts_of(each) for each in self._cloud.bus if each.kind == STALLED]
             self._oracle.fault("untold", f"stalled since {floor(max(moved))}, told {told}")
+
+    def chain(self, *, over: bool) -> None:
+        """Judge the chain of checks: it ends with its batch, and not before."""
+        waiting = len(self._cloud.queue)
+        if over == bool(waiting):
+            self._oracle.fault("chain", f"{waiting} checks are on their way, over: {over}")
 
     def _last(self, kind: str) -> Facts | None:
         """Return what the last new event of a kind tells."""
