@@ -13,13 +13,17 @@ import msgspec
 import pytest
 
 from batch_progress import dynamodb
+from batch_progress.errors import ServiceUnavailable
 from batch_progress.supervision import Check, Event
-from batch_progress.supervisor import Done, Supervisor
+from batch_progress.supervisor import Done, Interrupted, Supervisor
 from functions.revision import app
 from local_cloud.lambda_context import LambdaContext
 from local_cloud.stream import Stream, remote
 from local_cloud.template import stream_mapping
 from tests.integration.world import World
+
+# A check that fails comes again after this time. A deployed queue takes minutes.
+REPEATED_SECONDS = 5.0
 
 
 class LiveQueue:
@@ -31,7 +35,7 @@ class LiveQueue:
         self._lock = threading.Lock()
         self.sent = 0
 
-    def send(self, body: str, delay: int) -> None:
+    def send(self, body: str, delay: float) -> None:
         """Send a message."""
         with self._lock:
             self.sent += 1
@@ -95,7 +99,13 @@ class Supervised:
             if body is None:
                 time.sleep(0.05)
             else:
-                self.done.append(self.supervisor.check(msgspec.json.decode(body, type=Check)))
+                self._check(body)
+
+    def _check(self, body: str) -> None:
+        try:
+            self.done.append(self.supervisor.check(msgspec.json.decode(body, type=Check)))
+        except (ServiceUnavailable, Interrupted):
+            self.queue.send(body, REPEATED_SECONDS)
 
 
 @contextmanager
