@@ -153,6 +153,8 @@ def members(shape: Shape | None) -> Iterator[str]:
         case ListShape():
             yield from members(shape.member)
         case MapShape():
+            # The keys of SQS's attributes, for example.
+            yield from getattr(shape.key, "enum", ())
             yield from members(shape.value)
 
 

@@ -26,7 +26,10 @@ print(sorted({"boto3", "botocore", "httpx", "moto", "pydantic", "werkzeug", "bat
     [
         (["--help"], ["serve", "watch", "token", "simulate", "openapi"]),
         (["token", "--help"], ["issue", "list", "revoke"]),
-        (["watch", "--help"], ["BATCH_ID", "--token", "--url", "--json", "--give-up-after", "FREDDY_API_KEY"]),
+        (
+            ["watch", "--help"],
+            ["BATCH_ID", "--token", "--url", "--json", "--give-up-after", "3 if it gave up", "FREDDY_API_KEY"],
+        ),
         (["simulate", "--help"], ["--jobs", "--workers", "--seed", "--stalls", "--local"]),
     ],
 )

@@ -292,10 +292,11 @@ def test_it_gives_up_on_a_stall(monkeypatch: pytest.MonkeyPatch) -> None:
     notes = Seconds(monkeypatch).view()
     hanging = job(7, started_at="2026-11-24T09:45:55Z")
 
+    date = {"Date": "Tue, 24 Nov 2026 10:00:00 GMT", "Retry-After": "30"}
+    polls = [ok(progress(1, basis="stalled", processing=2), **date) for _ in range(4)]
+
     def answer(request: httpx.Request) -> httpx.Response:
-        date = {"Date": "Tue, 24 Nov 2026 10:00:00 GMT", "Retry-After": "30"}
-        stalled = progress(1, basis="stalled", processing=2)
-        return listing([hanging]) if "status" in request.url.params else ok(stalled, **date)
+        return listing([hanging]) if "status" in request.url.params else polls.pop(0)
 
     with pytest.raises(GaveUpStalled) as caught:
         follow(api(answer), notes, Patience(stall=70))
