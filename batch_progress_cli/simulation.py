@@ -244,7 +244,7 @@ def _lost(client: Any, name: str, batch_id: str, job_ids: list[str]) -> Iterator
         return {attribute: str(*value.values()) for attribute, value in item.items()}
 
     seconds = float(read(table.batch_key(batch_id)).get("lost_after", "inf"))
-    yield f"{len(job_ids)} workers were killed at {', '.join(job_ids)}: lost after {seconds:g} seconds of silence"
+    yield f"killed at work: {', '.join(job_ids)}; lost after {seconds:g} seconds of silence"
     deadline = time.monotonic() + seconds + _GRACE_SECONDS
     while job_ids:
         for job_id in list(job_ids):
@@ -253,5 +253,5 @@ def _lost(client: Any, name: str, batch_id: str, job_ids: list[str]) -> Iterator
                 job_ids.remove(job_id)
                 yield f"{job_id} is {job.get('status', 'gone')}: {job.get('error_message', 'done by another worker')}"
         if job_ids and time.monotonic() > deadline:
-            raise Failed(f"{', '.join(job_ids)} are still processing: no supervisor works on this table")
+            raise Failed(f"still processing: {', '.join(job_ids)}; no supervisor works on this table")
         time.sleep(1)
