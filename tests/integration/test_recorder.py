@@ -257,6 +257,7 @@ def test_its_own_client_gives_up_within_a_minute(world: World) -> None:
     config = BatchRecorder(world.jobs_table)._client.meta.config
     assert (2, 10) == (config.connect_timeout, config.read_timeout)
     assert {"mode": "standard", "total_max_attempts": 4} == config.retries
+    assert "batch-progress" == config.user_agent
 
 
 def test_more_than_a_page_of_jobs(recorder: BatchRecorder) -> None:

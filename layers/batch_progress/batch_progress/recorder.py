@@ -260,17 +260,15 @@ class _Refused(Exception):
         self.item = item
 
 
-def _listed(statuses: Iterable[JobStatus]) -> str:
-    return ", ".join(f":{status}" for status in sorted(statuses))
-
-
 _NEW: Final = "attribute_not_exists(sk)"
 _EXISTS: Final = "attribute_exists(sk)"
+_ENDED: Final = ", ".join(f":{status}" for status in sorted(ENDED))
+_ENDED_FOR_GOOD: Final = ", ".join(f":{status}" for status in sorted(ENDED - {JobStatus.FAILED}))
 # A missing or unknown status counts as pending.
-_NOT_ENDED: Final = f"{_EXISTS} AND NOT #status IN ({_listed(ENDED)})"
-_NOT_ENDED_OR_FAILED: Final = f"{_EXISTS} AND NOT #status IN ({_listed(ENDED - {JobStatus.FAILED})})"
+_NOT_ENDED: Final = f"{_EXISTS} AND NOT #status IN ({_ENDED})"
+_NOT_ENDED_OR_FAILED: Final = f"{_EXISTS} AND NOT #status IN ({_ENDED_FOR_GOOD})"
 _NOT_ENDED_OR_LOST: Final = (
-    f"{_EXISTS} AND (NOT #status IN ({_listed(ENDED)}) OR #status = :failed AND #error_code = :worker_lost)"
+    f"{_EXISTS} AND (NOT #status IN ({_ENDED}) OR #status = :failed AND #error_code = :worker_lost)"
 )
 _RUNS_AT_ATTEMPT: Final = "#status = :processing AND #attempt = :attempt"
 # A number below 0, or too large to increase, is malformed.
