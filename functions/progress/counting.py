@@ -269,10 +269,12 @@ class Counting:
             raise
         counts = tally.counts()
         now = self._clock()
-        progress = Progress(self._began, counts, estimate(batch, counts, tally.observed(), now), tally.summary())
         units = self._stats.read_units - self._units_before
+        keep = claimed or units > kept.LARGE_UNITS
+        summary = tally.summary() if keep or self._query.summary else None
+        progress = Progress(self._began, counts, estimate(batch, counts, tally.observed(), now), summary)
         self._large.note(batch.batch_id, units)
-        if units > kept.LARGE_UNITS or claimed:
+        if keep:
             self._keep(batch.batch_id, KeptCount.of(batch, progress, units))
         seconds = units / kept.UNITS_PER_SECOND if units > kept.LARGE_UNITS else 0
         return Counted(batch, progress, _next_poll(progress.estimate, now, seconds, shared=shares(self._query)))

@@ -43,8 +43,8 @@ def page(*items: object, **values: object) -> bytes:
     return json.dumps({"Items": items, "Count": len(items), "ScannedCount": len(items)} | values).encode()
 
 
-def decoded(body: bytes, *, detailed: bool = False) -> decode.QueryPage[Any]:
-    return decode.query_page(body, detailed=detailed)
+def decoded(body: bytes, *, detailed: bool = False, jobs_only: bool = False) -> decode.QueryPage[Any]:
+    return decode.query_page(body, detailed=detailed, jobs_only=jobs_only)
 
 
 def test_an_item() -> None:
@@ -162,10 +162,15 @@ VALUES = st.one_of(
 )
 
 
-@given(data=st.data(), detailed=st.booleans(), size=st.sampled_from([1, 2, 3, 250]))
-def test_a_page_is_decoded_as_its_items_are_one_by_one(data: st.DataObject, *, detailed: bool, size: int) -> None:
+@given(
+    data=st.data(),
+    kind=st.sampled_from([decode.Item, decode.JobItem, decode.DetailedItem]),
+    size=st.sampled_from([1, 2, 3, 250]),
+)
+def test_a_page_is_decoded_as_its_items_are_one_by_one(
+    data: st.DataObject, kind: type[decode.JobItem], size: int
+) -> None:
     """Whatever is malformed: each item keeps its good attributes, and the names of the others are reported."""
-    kind = decode.DetailedItem if detailed else decode.Item
     attribute = dict.fromkeys(kind.__struct_fields__[1:], VALUES)
     good = st.fixed_dictionaries({}, optional={name: st.just(value) for name, value in JOB.items() if name != "sk"})
     drawn = data.draw(st.lists(good | st.fixed_dictionaries({}, optional=attribute), max_size=8))
@@ -173,7 +178,7 @@ def test_a_page_is_decoded_as_its_items_are_one_by_one(data: st.DataObject, *, d
     alone = [decode.item(raw, kind) for raw in msgspec.json.decode(body, type=decode.QueryPage[msgspec.Raw]).items]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(decode, "_SLICE", size)
-        answer = decoded(body, detailed=detailed)
+        answer = decoded(body, detailed=kind is decode.DetailedItem, jobs_only=kind is decode.JobItem)
     assert [item for item, _ in alone] == answer.items
     assert {item.sk.S: bad for item, bad in alone if bad} == answer.malformed
 

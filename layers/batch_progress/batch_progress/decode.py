@@ -55,8 +55,8 @@ class Seconds(msgspec.Struct, gc=False, frozen=True):
     N: Annotated[float, msgspec.Meta(ge=0, le=LARGEST_NUMBER)]
 
 
-class Item(msgspec.Struct, gc=False, frozen=True):
-    """A `BATCH` or a `JOB#` item of the jobs table. An absent attribute is `None`."""
+class JobItem(msgspec.Struct, gc=False, frozen=True):
+    """A `JOB#` item of the jobs table, with the attributes that every answer needs. An absent attribute is `None`."""
 
     sk: Text
     url: Text | None = None
@@ -66,6 +66,11 @@ class Item(msgspec.Struct, gc=False, frozen=True):
     seen_at: Time | None = None
     finished_at: Time | None = None
     error_code: Text | None = None
+
+
+class Item(JobItem, gc=False, frozen=True):
+    """A `BATCH` or a `JOB#` item of the jobs table."""
+
     attempt: Count | None = None
     owner_id: Text | None = None
     total_urls: Count | None = None
@@ -131,6 +136,7 @@ class UpdateResult(msgspec.Struct, frozen=True):
 
 
 # Numbers arrive as strings: `strict=False` decodes "25" as 25.
+_page_of_jobs: Final = msgspec.json.Decoder(QueryPage[JobItem], strict=False)
 _page_of_items: Final = msgspec.json.Decoder(QueryPage[Item], strict=False)
 _page_of_detailed_items: Final = msgspec.json.Decoder(QueryPage[DetailedItem], strict=False)
 _page_of_raw_items: Final = msgspec.json.Decoder(QueryPage[msgspec.Raw])
@@ -139,16 +145,19 @@ _update_result: Final = msgspec.json.Decoder(UpdateResult)
 _attributes: Final = msgspec.json.Decoder(dict[str, dict[str, Any]])
 
 
-def query_page(body: bytes, *, detailed: bool) -> QueryPage[Any]:
+def query_page(body: bytes, *, detailed: bool, jobs_only: bool = False) -> QueryPage[Any]:
     """Decode a page of a `Query`; a malformed attribute does not fail the page.
+
+    Items are `DetailedItem`s with `detailed`; otherwise `JobItem`s with `jobs_only`, which take less time, or `Item`s.
 
     Raises:
         msgspec.DecodeError: The body is truncated, is not JSON, or is not a page.
     """
     try:
-        page: QueryPage[Any] = (_page_of_detailed_items if detailed else _page_of_items).decode(body)
+        decoder = _page_of_detailed_items if detailed else _page_of_jobs if jobs_only else _page_of_items
+        page: QueryPage[Any] = decoder.decode(body)
     except msgspec.ValidationError:
-        page = _slice_by_slice(body, DetailedItem if detailed else Item)
+        page = _slice_by_slice(body, DetailedItem if detailed else JobItem if jobs_only else Item)
     if page.count != len(page.items):
         raise msgspec.DecodeError("Count differs from the number of items")
     return page
@@ -175,11 +184,11 @@ def update_result(body: bytes) -> UpdateResult:
 _SLICE: Final = 250
 
 
-def _slice_by_slice(body: bytes, kind: type[Item]) -> QueryPage[Item]:
+def _slice_by_slice(body: bytes, kind: type[JobItem]) -> QueryPage[JobItem]:
     """Decode a page that has malformed attributes."""
     page = _page_of_raw_items.decode(body)
     decode_items = msgspec.json.Decoder(list[kind], strict=False).decode  # type: ignore[valid-type]  # a variable
-    items: list[Item] = []
+    items: list[JobItem] = []
     malformed: dict[str, frozenset[str]] = {}
     suspects: frozenset[str] = frozenset()
     for raw in batched(page.items, _SLICE, strict=False):
@@ -196,8 +205,8 @@ def _slice_by_slice(body: bytes, kind: type[Item]) -> QueryPage[Item]:
 
 
 def _without_malformed(
-    text: bytes, raw: Sequence[msgspec.Raw], kind: type[Item], suspects: frozenset[str]
-) -> tuple[list[Item], dict[str, frozenset[str]]]:
+    text: bytes, raw: Sequence[msgspec.Raw], kind: type[JobItem], suspects: frozenset[str]
+) -> tuple[list[JobItem], dict[str, frozenset[str]]]:
     """Decode items without their malformed attributes; return them with the names of these by sort key.
 
     The result is that of `item` for each of them, without an exception for each malformed attribute: attributes are
@@ -241,7 +250,7 @@ class _Loose(msgspec.Struct, gc=False):
 
 
 @lru_cache(64)
-def _loose_items(kind: type[Item], names: frozenset[str]) -> msgspec.json.Decoder[Any]:
+def _loose_items(kind: type[JobItem], names: frozenset[str]) -> msgspec.json.Decoder[Any]:
     """Return a decoder of items like `kind` in which the attributes of these names may have values of any type."""
     fields = [(name, (_Loose if name in names else type_) | None, None) for name, type_ in _attribute_types(kind)]
     loose = msgspec.defstruct(f"Loose{kind.__name__}", [("sk", Text), *fields], gc=False)
@@ -249,7 +258,7 @@ def _loose_items(kind: type[Item], names: frozenset[str]) -> msgspec.json.Decode
 
 
 @cache
-def _attribute_types(kind: type[Item]) -> list[tuple[str, Any]]:
+def _attribute_types(kind: type[JobItem]) -> list[tuple[str, Any]]:
     """Return the name of each attribute except the key, in the order of the fields, with the type of its value."""
     return [(name, get_args(type_)[0]) for name, type_ in _types(kind).items() if name != "sk"]
 

@@ -369,18 +369,25 @@ class Client:
         self._idle: list[_Connection] = []
         weakref.finalize(self, _close_all, self._idle)
 
-    def query(self, *, detailed: bool = False, **arguments: Any) -> decode.QueryPage[Any]:  # noqa: ANN401  # DynamoDB's
+    def query(
+        self,
+        *,
+        detailed: bool = False,
+        jobs_only: bool = False,
+        **arguments: Any,  # noqa: ANN401  # DynamoDB's
+    ) -> decode.QueryPage[Any]:
         """Read one page.
 
         Args:
             detailed: Whether to decode items as `DetailedItem`.
+            jobs_only: Whether to decode items as `JobItem`.
             arguments: The arguments of DynamoDB's `Query`.
 
         Raises:
             ServiceUnavailable: No complete response came in time, after the retries. Its cause is a `RequestFailed`.
             RequestRefused: DynamoDB refused the request.
         """
-        return self._call("Query", arguments, _detailed_page if detailed else _page)
+        return self._call("Query", arguments, _detailed_page if detailed else _jobs_page if jobs_only else _page)
 
     def get_item(self, **arguments: Any) -> decode.GetResult:  # noqa: ANN401  # DynamoDB's arguments
         """Read one item; raises as `query` does."""
@@ -509,6 +516,7 @@ class Client:
 
 
 _page: Final = partial(decode.query_page, detailed=False)
+_jobs_page: Final = partial(decode.query_page, detailed=False, jobs_only=True)
 _detailed_page: Final = partial(decode.query_page, detailed=True)
 
 

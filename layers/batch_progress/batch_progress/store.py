@@ -179,15 +179,19 @@ class BatchStore:
         if consistent:
             arguments["ConsistentRead"] = True
         limit, later_limit = limits
+        # A read that begins behind a job has no other items. The supervisor needs more of each job.
+        jobs_only = start is not None and not consistent
         while True:
             if limit is not None:
                 arguments["Limit"] = limit
             if start is not None:
                 arguments["ExclusiveStartKey"] = start
-            answer = self._client.query(detailed=detailed, **arguments)
+            answer = self._client.query(detailed=detailed, jobs_only=jobs_only, **arguments)
             stats.pages += 1
             stats.read_units += answer.consumed.units
             yield answer
+            # The first item is that of the batch; an empty page may come before it.
+            jobs_only = (jobs_only or bool(answer.items)) and not consistent
             start = answer.last_key
             if start is None:
                 return
