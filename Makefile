@@ -152,7 +152,7 @@ bench-forecast: setup ## measure the forecast's error on synthetic batches (DURA
 bench-largest: setup ## find the largest batch that is counted within the function's timeout
 	$(BIN)/python -m benchmarks.largest
 
-bench-watchers: setup ## measure what 1 to 100 watchers of a batch under work cost (WATCHERS="1 20 100", JOBS=50000, 20 minutes)
+bench-watchers: setup ## measure what 1 to 100 watchers of a batch under work cost (WATCHERS="1 20 100", JOBS=50000, half an hour)
 	$(BIN)/python -m tests.engines.dynamodb_local $(BIN)/python -m benchmarks.watchers $(if $(WATCHERS),--watchers $(WATCHERS)) $(if $(JOBS),--jobs $(JOBS))
 
 faults: setup ## inject faults between function and DynamoDB and check every answer (4 minutes)
