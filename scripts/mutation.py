@@ -49,6 +49,7 @@ TESTS: Final = {
         "not ((slow or stalls) and (token or later or batch))",  # slow, and the same as for the first page
     ],
     "recorder": ["tests/integration/test_recorder.py", "tests/integration/test_interleavings.py"],
+    "supervision": ["tests/unit/test_supervision.py"],
     "tokens": [
         "tests/unit/test_tokens.py",
         "tests/integration/test_tokens.py",

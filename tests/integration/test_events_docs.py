@@ -33,11 +33,12 @@ def test_an_example_is_what_the_supervisor_puts(example: dict[str, Any]) -> None
     basis = Basis(detail["id"].split("/")[1])
     failures = [Failures(**each) for each in summary["failures"]]
     as_of = moment(summary["as_of"]).timestamp()
-    progress = Progress(as_of, counts, Estimate(basis, end, end, end), Summary(statuses, failures))
+    counted = Summary(statuses, failures)
+    progress = Progress(as_of, counts, Estimate(basis, end, end, end), counted)
     batch = Batch(detail["batch_id"], detail["owner_id"], revision=int(detail["id"].split("/")[2]))
     told = announcement(progress, batch.revision, Announced(), ended=at, moved=at)
     assert told
-    made = event(told, batch, progress)
+    made = event(told, batch, progress, counted)
     assert example == {"source": SOURCE, "detail-type": made.detail_type, "detail": made.detail}
     # Fields are listed in the order in which they come.
     assert json.dumps(detail) == json.dumps(made.detail)

@@ -1,5 +1,6 @@
 """When a batch is checked, which jobs are lost, and what is announced."""
 
+import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -87,6 +88,7 @@ def test_a_count_is_outdated_when_the_batch_may_be_another(
         pytest.param(None, count(), True, id="no chain"),
         pytest.param(None, None, True, id="no chain, no count"),
         pytest.param(NOW - OVERDUE_SECONDS - 1, count(), True, id="overdue"),
+        pytest.param(NOW - OVERDUE_SECONDS, count(pending=0, revision=0), False, id="late, by all of its time"),
         pytest.param(NOW - OVERDUE_SECONDS + 1, count(pending=0, revision=0), False, id="late"),
         pytest.param(NOW, count(revision=0), False, id="on its way"),
         pytest.param(NOW + SOON_SECONDS, count(revision=0), False, id="soon"),
@@ -206,10 +208,13 @@ def test_a_job_is_lost_after_its_last_sign_of_life(
 
 def progress(basis: Basis = Basis.FINISHED, *, completed: int = 8, failed: int = 2, end: float = NOW) -> Progress:
     counts = Counts(10, completed, failed, 271)
-    statuses = dict.fromkeys(JobStatus, 0) | {JobStatus.COMPLETED: completed, JobStatus.FAILED: failed}
     end = int(end)
-    summary = Summary(statuses, [Failures("TIMEOUT", 1), Failures(None, 1)])
-    return Progress(NOW + 1.5, counts, Estimate(basis, end, end, end), summary)
+    return Progress(NOW + 1.5, counts, Estimate(basis, end, end, end), summary(completed, failed))
+
+
+def summary(completed: int = 8, failed: int = 2) -> Summary:
+    statuses = dict.fromkeys(JobStatus, 0) | {JobStatus.COMPLETED: completed, JobStatus.FAILED: failed}
+    return Summary(statuses, [Failures("TIMEOUT", 1), Failures(None, 1)])
 
 
 def told(of: Progress, revision: int, announced: Announced, moved: datetime | None = MOMENT) -> Announcement | None:
@@ -224,7 +229,7 @@ def done(announced: Announced, one: Announcement) -> Announced:
 def test_the_event_of_a_finished_batch_is_the_contracts() -> None:
     finished = told(progress(), 37, Announced())
     assert finished
-    made = event(finished, batch(), progress())
+    made = event(finished, batch(), progress(), summary())
     assert "Batch Finished" == made.detail_type
     assert {
         "id": "b/finished/37",
@@ -247,7 +252,7 @@ def test_the_event_of_a_finished_batch_is_the_contracts() -> None:
 def test_a_stall_tells_the_last_movement() -> None:
     stalled = told(progress(Basis.STALLED, completed=5), 37, Announced(), MOMENT - timedelta(seconds=45.6))
     assert stalled
-    made = event(stalled, batch(), progress(Basis.STALLED, completed=5))
+    made = event(stalled, batch(), progress(Basis.STALLED, completed=5), summary(5))
     assert ("Batch Stalled", "b/stalled/37", "2024-12-16T10:29:14Z") == (
         made.detail_type,
         made.detail["id"],
@@ -302,6 +307,27 @@ def test_no_id_is_used_for_two_announcements() -> None:
     second = told(progress(end=NOW + 1), 37, done(Announced(), first))
     assert second
     assert ("b/finished/37", "b/finished/38") == (first.id("b"), second.id("b"))
+    assert ([10, 8, 2, 271, int(NOW)], [10, 8, 2, 271, int(NOW) + 1]) == (first.facts, second.facts)
+
+
+def test_an_end_that_is_not_recorded_is_no_news() -> None:
+    """It is then the time of the count, another one at each count."""
+    first = announcement(progress(), 37, Announced(), ended=None, moved=None)
+    assert first
+    assert [10, 8, 2, 271, 0] == first.facts
+    again = announcement(progress(end=NOW + 60), 37, done(Announced(), first), ended=None, moved=None)
+    assert again is None
+
+
+def test_times_are_in_utc_wherever_the_function_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    finished = told(progress(), 37, Announced())
+    assert finished
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", "America/New_York")
+        time.tzset()
+        made = event(finished, batch(), progress(), summary())
+    time.tzset()
+    assert "2024-12-16T10:30:00Z" == made.detail["at"]
 
 
 @given(

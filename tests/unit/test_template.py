@@ -238,7 +238,7 @@ def test_the_supervisor_writes_its_notes_and_fails_lost_jobs_and_nothing_else() 
 
 def test_the_supervisor_puts_only_events_of_this_service() -> None:
     (put,) = (one for one in statements("SupervisorRole") if one["Action"] == "events:PutEvents")
-    assert {"StringEquals": {"events:source": SOURCE}} == put["Condition"]
+    assert {"StringEqualsIfExists": {"events:source": SOURCE}} == put["Condition"]
     variables = SUPERVISOR["Environment"]["Variables"]
     assert {"Ref": "EventBusName"} == variables["BATCH_PROGRESS_EVENT_BUS"]
     assert "default" == TEMPLATE["Parameters"]["EventBusName"]["Default"]

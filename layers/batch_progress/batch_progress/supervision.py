@@ -13,7 +13,7 @@ from typing import Any, Final
 import msgspec
 
 from batch_progress.model import Batch
-from batch_progress.progress import Basis, Progress
+from batch_progress.progress import Basis, Progress, Summary
 from batch_progress.table import DEFAULT_TIMEOUT_SECONDS, JobStatus
 
 # SQS delays a message by at most this.
@@ -282,11 +282,11 @@ class Event(msgspec.Struct, frozen=True):
     detail: dict[str, Any]
 
 
-def event(told: Announcement, batch: Batch, progress: Progress) -> Event:
+def event(told: Announcement, batch: Batch, progress: Progress, summary: Summary) -> Event:
     """Return the event of an announcement."""
-    counts, summary = progress.counts, progress.summary
+    counts = progress.counts
     at = progress.estimate.completion if told.kind is Kind.FINISHED else told.facts[0] / 1_000
-    failures = [{"error_code": each.error_code, "jobs": each.jobs} for each in summary.failures] if summary else []
+    failures = [{"error_code": each.error_code, "jobs": each.jobs} for each in summary.failures]
     return Event(
         told.kind.detail_type,
         {
@@ -300,7 +300,7 @@ def event(told: Announcement, batch: Batch, progress: Progress) -> Event:
             "total_items_extracted": counts.total_items_extracted,
             "at": _moment(at),
             "summary": {
-                "statuses": {str(status): jobs for status, jobs in summary.statuses.items()} if summary else {},
+                "statuses": {str(status): jobs for status, jobs in summary.statuses.items()},
                 "failures": failures,
                 "as_of": _moment(progress.as_of),
             },

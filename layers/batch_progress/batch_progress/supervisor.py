@@ -26,6 +26,7 @@ from batch_progress.store import BatchStore, ReadStats
 from batch_progress.supervision import (
     Announcement,
     Check,
+    Event,
     after_count,
     after_look,
     announcement,
@@ -156,7 +157,8 @@ class Supervisor:
         now = self._clock()
         counts, observed = tally.counts(), tally.observed()
         done.jobs = counts.total_urls
-        progress = Progress(began, counts, estimate(batch, counts, observed, now), tally.summary())
+        summary = tally.summary()
+        progress = Progress(began, counts, estimate(batch, counts, observed, now), summary)
         kept = KeptCount.of(batch, progress, units)
         self._counts.keep(check.batch_id, kept)
 
@@ -164,7 +166,7 @@ class Supervisor:
         ended = observed.last_finished or batch.cancelled_at or batch.created_at
         told = announcement(progress, batch.revision, found.announced, ended=ended, moved=moved)
         if told is not None:
-            self._announce(told, found, batch, progress)
+            self._announce(told, found, event(told, batch, progress, summary))
             done.announced = told.id(batch.batch_id)
         if counts.finished:
             done.outcome = Outcome.FINISHED
@@ -178,11 +180,11 @@ class Supervisor:
             # The last job may have ended while the batch was read.
             self._ask_at_once(after, now)
 
-    def _announce(self, told: Announcement, found: Supervised, batch: Batch, progress: Progress) -> None:
+    def _announce(self, told: Announcement, found: Supervised, told_as: Event) -> None:
         """Put an event, and note that before and after: a crash between the two repeats the event, with the same id."""
         if found.announced.latest(told.kind) != told:
             found = self._noted(found, told)
-        self._bus.put(event(told, batch, progress))
+        self._bus.put(told_as)
         self._noted(found, replace(told, put=True))
 
     def _noted(self, found: Supervised, told: Announcement) -> Supervised:
