@@ -104,7 +104,8 @@ def test_a_cancelled_batch_finishes_without_jobs(world: World, cloud: Cloud) -> 
     cloud.changed(batch_id)
     cloud.run(5)
     assert [] == cloud.bus.events
-    world.put_batch(batch_id, total_urls=5, created_at=at(-60), cancelled_at=at(1))
+    world.put_item(cloud.item(batch_id) | {"cancelled_at": {"S": at(1)}})
+    # One change of four pending jobs.
     assert cloud.changed(batch_id)
     cloud.run(5)
     ((kind, _),) = cloud.bus.told
@@ -128,6 +129,17 @@ def test_a_stall_is_announced_once_for_each_time(world: World, cloud: Cloud) -> 
     first, second = cloud.bus.told
     assert "Batch Stalled" == second[0]
     assert first[1] != second[1]
+
+
+def test_a_batch_that_moves_after_a_stall_is_checked_at_once(world: World, cloud: Cloud) -> None:
+    """Otherwise its next check could be a quarter of an hour away, and the next stall be told that late."""
+    batch_id = batch(world, {"a": DONE, "b": {}, "c": {}}, lost_after=None)
+    cloud.changed(batch_id)
+    cloud.run(60)
+    assert ["Batch Stalled"] == [kind for kind, _ in cloud.bus.told]
+    world.put_job(batch_id, "b", **RUNNING)
+    assert cloud.changed(batch_id)
+    assert cloud.clock() == min(cloud.queue.sent)[0]
 
 
 def test_a_stall_is_announced_within_a_minute_or_so(world: World, cloud: Cloud) -> None:
@@ -268,6 +280,8 @@ def test_a_new_batch_gets_a_chain(world: World, cloud: Cloud) -> None:
     batch_id = batch(world, {"a": {}})
     assert cloud.changed(batch_id, 0)
     assert [Check(batch_id, 1)] == cloud.queue.checks
+    # A moment later, when a small batch exists.
+    assert cloud.clock() + 2 == cloud.queue.sent[0][0]
     # It is on its way.
     assert not cloud.changed(batch_id)
     cloud.run(3)
