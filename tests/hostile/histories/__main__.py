@@ -48,9 +48,10 @@ def main() -> None:
     else:
         totals, wrong = Counter(), {}
         with ProcessPoolExecutor(os.cpu_count()) as pool:
-            for some, more in pool.map(play, _shares(BATCHES)):
+            for number, (some, more) in enumerate(pool.map(play, _shares(BATCHES)), 1):
                 totals += some
                 wrong |= more
+                print(f"{number * _SHARE:,} histories, wrong in {len(wrong)}", end="\r", file=sys.stderr, flush=True)
     for seed, faults in islice(wrong.items(), _SHOWN):
         print(f"seed {seed}:", *faults[:3], sep="\n  ")
     print(", ".join(f"{what}: {count:,}" for what, count in sorted(totals.items())))

@@ -40,6 +40,9 @@ OWNER: Final = "alice"
 STRANGER: Final = "mallory"
 ENVIRONMENTS: Final = 4
 STEPS: Final = 220
+MOST_JOBS: Final = 60
+# Workers stop after so many changes.
+MOST_CHANGES: Final = 1_000
 # About the size of a job.
 JOB_BYTES: Final = 130
 # No call of a running invocation takes longer.
@@ -164,6 +167,8 @@ class History:
         self._polls: list[tuple[Task, Poll, Client]] = []
         self._next_job = 0
         self._at_rest = False
+        self._draining = False
+        self._told_at = self.cloud.now
         self._environments: list[Environment] = []
         self._batch_item: Item = {}
         self._number = 0
@@ -417,7 +422,7 @@ class History:
                 self._advance(*self.random.choice(open_rows))
             elif self.random.random() < 0.3:
                 self._retry(*self.random.choice(rows))
-            elif self.random.random() < 0.03:
+            elif self.random.random() < 0.03 and len(rows) < MOST_JOBS:
                 self._add_job()
 
     def _advance(self, key: Key, item: Item) -> None:
@@ -598,6 +603,7 @@ class History:
             first = min((numbers.index(number) for number in failures), default=len(numbers))
             failed = delivery.records[first:]
         self._delivered.append(delivery)
+        self._told_at = self.cloud.now
         if failed and delivery.tries <= _RETRIES:
             self._invoke(Delivery(failed, delivery.tries))
         elif failed:
@@ -787,6 +793,9 @@ class Supervised(History):
         setting.faults.refused = self._rare(0.5)
         setting.faults.death = self._rare(0.05)
         setting.between = self.random.choice([0.0, 0.1, 0.4])
+        if self.random.random() < 0.3:
+            # Without failures, events come promptly.
+            setting.faults, setting.repeated, setting.edited = Faults(), 0.0, 0.0
         setting.speed = self.random.choice([0.3, 2.0, 10.0])
         self.cloud.latency = min(self.cloud.latency, 0.03)
         return setting
@@ -797,9 +806,13 @@ class Supervised(History):
     def _settle(self) -> None:
         """Let the workers end, or die, while messages and failures go on; then let time pass."""
         self._last_works()
+        self._draining = True
+        began = self.cloud.now
         self._drain(BUSY_SECONDS)
         self._at_rest = True
         self._drain(DRAIN_SECONDS)
+        if self.setting.faults == Faults() and not self.setting.repeated and not self.totals["edited"]:
+            self.supervision.prompt(max(began, self._told_at))
         super()._settle()
         # Whatever has been written in the meantime was written by the supervisor.
         self._drain(DRAIN_SECONDS)
@@ -814,6 +827,13 @@ class Supervised(History):
                     if item.get("status") == {"S": "pending"}:
                         self._begin(item)
                         self.jobs.write(key, item)
+
+    def _between(self, served: Served) -> None:
+        changes = len(self.jobs.changes)
+        super()._between(served)
+        # The last change of all may come in the middle of a check.
+        if len(self.jobs.changes) > changes and self._draining:
+            self._at_rest |= self.random.random() < 0.2 or len(self.jobs.changes) > MOST_CHANGES
 
     def _work_some(self) -> None:
         """Let the batch finish, and go on, again and again."""

@@ -12,6 +12,9 @@ STALLED: Final = "Batch Stalled"
 _LOST: Final = frozenset({"status", "finished_at", "error_code", "error_message"})
 _COUNTS: Final = ("total_urls", "completed", "failed", "pending", "total_items_extracted")
 
+# "Some seconds" after the stream has told of the last change.
+PROMPT_SECONDS: Final = 20.0
+
 type Facts = tuple[object, ...]
 
 
@@ -109,6 +112,12 @@ class Supervision:
         if moved and longest is not None and now - max(moved) > longest and self._last(STALLED) != (floor(max(moved)),):
             told = [facts_of(each) for each in self._cloud.bus if each.kind == STALLED]
             self._oracle.fault("untold", f"stalled since {floor(max(moved))}, told {told}")
+
+    def prompt(self, since: float) -> None:
+        """Judge how late the last event comes after what it tells was known."""
+        last = self._cloud.bus[-1] if self._cloud.bus else None
+        if last is not None and last.kind == FINISHED and last.at - since > PROMPT_SECONDS:
+            self._oracle.fault("late", f"{last.detail['id']} came {last.at - since:.0f} s after the last change")
 
     def chain(self, *, over: bool) -> None:
         """Judge the chain of checks: it ends with its batch, and not before."""
