@@ -427,7 +427,7 @@ def test_a_crash_after_an_event_repeats_it(world: World, cloud: Cloud, monkeypat
 
 
 def test_two_checks_at_once_announce_one_id(world: World, cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The second one begins before the first one has noted anything, and is repeated."""
+    """The second one begins before the first one has noted anything, and counts again at once."""
     batch_id = batch(world, {"a": DONE})
     cloud.changed(batch_id)
     (check,) = cloud.queue.checks
@@ -440,10 +440,27 @@ def test_two_checks_at_once_announce_one_id(world: World, cloud: Cloud, monkeypa
         put(event)
 
     monkeypatch.setattr(cloud.bus, "put", meanwhile)
-    with pytest.raises(Interrupted):
-        cloud.supervisor.check(check)
     cloud.supervisor.check(check)
     assert {f"{batch_id}/finished/1"} == {one for _, one in cloud.bus.told}
+
+
+def test_a_check_that_is_always_interrupted_is_repeated(
+    world: World, cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It counts three times, and then leaves the check to the queue."""
+    batch_id = batch(world, {"a": DONE})
+    cloud.changed(batch_id)
+    (check,) = cloud.queue.checks
+    counts: list[Check] = []
+
+    def interrupted(check: Check, *_: object) -> None:
+        counts.append(check)
+        raise Interrupted
+
+    monkeypatch.setattr(cloud.supervisor, "_count", interrupted)
+    with pytest.raises(Interrupted):
+        cloud.supervisor.check(check)
+    assert [check] * 3 == counts
 
 
 def test_a_check_that_cannot_be_sent_fails(world: World, cloud: Cloud) -> None:

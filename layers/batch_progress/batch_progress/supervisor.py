@@ -6,6 +6,7 @@ finished or stalls, and asks for the next check. Each step can be repeated: afte
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from enum import StrEnum
 from math import inf
@@ -41,6 +42,8 @@ from batch_progress.table import WORKER_LOST, JobStatus, timestamp
 
 # Lost jobs that one check fails; the next check, which follows at once, fails the rest.
 MOST_LOST: Final = 500
+# A check counts so often at most, if other checks tell something while it counts.
+_COUNTS: Final = 3
 _encoder: Final = msgspec.json.Encoder()
 _attributes: Final = msgspec.json.Decoder(dict[str, dict[str, Any]])
 
@@ -121,10 +124,22 @@ class Supervisor:
                 self._ask_at_once(after, now)
         else:
             try:
-                self._count(check, found, done)
+                self._count_and_tell(check, found, done)
             except BatchNotFound:
                 done.outcome = Outcome.GONE
         return done
+
+    def _count_and_tell(self, check: Check, found: Supervised, done: Done) -> None:
+        """Count a batch and tell; again at once if another check has told something since: SQS would take minutes."""
+        for _ in range(_COUNTS - 1):
+            with suppress(Interrupted):
+                self._count(check, found, done)
+                return
+            again = self._look(check.batch_id, done.stats)
+            if again is None:
+                raise BatchNotFound(check.batch_id)
+            found = again
+        self._count(check, found, done)
 
     def _look(self, batch_id: str, stats: ReadStats) -> Supervised | None:
         """Read a `BATCH` item."""
@@ -150,7 +165,8 @@ class Supervisor:
             tally.add(watch.judged(page))
         # The read is consistent, which costs twice as much as the reads that the kept count tells of.
         units = stats.read_units / 2
-        done.outcome, done.lost = Outcome.COUNTED, watch.lost
+        done.outcome = Outcome.COUNTED
+        done.lost += watch.lost
         done.stats.read_units += stats.read_units
         done.stats.pages = stats.pages
         done.stats.malformed = stats.malformed
