@@ -530,6 +530,7 @@ class History:
                 self.jobs.write(_BATCH, normalized(item))
             case "delete":
                 self.oracle.removed(self.jobs.write(_BATCH, None))
+                self.supervision.born = self.cloud.now
             case "restore":
                 # It was read a while ago and is now written back whole.
                 older = [change.after for change in self.jobs.changes if change.key == _BATCH and change.after.item]

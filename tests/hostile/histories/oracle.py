@@ -546,6 +546,8 @@ class Oracle:
         A request whose own claim was carried out, but seemed to fail, cannot know that it holds it.
         """
         since = call.served.at - LEASE_SECONDS - self.skew
+        if call.served.at <= self._gave_up + GIVEN_UP_SECONDS:
+            return True  # towards its end, the note of a count that took too long looks like a lease
         if any(call.served.at - self.lag <= at <= poll.task.ended for at in self._removed):
             return True  # no request can get the lease of a batch that is gone
         return any(

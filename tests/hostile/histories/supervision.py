@@ -41,6 +41,7 @@ class Supervision:
         lost_after: The batch's, in seconds; `None` where it declares none.
         lost: The number of jobs that were failed.
         unfinished: Whether jobs are left at the end.
+        born: When the `BATCH` item was last created: what was told of the one before does not count.
     """
 
     def __init__(self, oracle: Oracle, cloud: Cloud) -> None:
@@ -49,6 +50,7 @@ class Supervision:
         self.lost_after: float | None = None
         self.lost = 0
         self.unfinished = False
+        self.born = 0.0
 
     def failed(self, task: Task, served: Served) -> None:
         """Judge a write to a job: its worker must have been silent for too long."""
@@ -74,11 +76,15 @@ class Supervision:
             if (told.kind == FINISHED) != (told.detail["pending"] == 0):
                 self._oracle.fault("event", f"{task.name}: {told.kind} of {told.detail}")
 
+    @property
+    def _events(self) -> list[Told]:
+        return [told for told in self._cloud.bus if told.at >= self.born]
+
     def ids(self) -> None:
         """Judge the ids of all events: an id has one content, and a repeat has the same id."""
         told_by_id: dict[str, Facts] = {}
         last: dict[str, tuple[str, Facts]] = {}
-        for told in self._cloud.bus:
+        for told in self._events:
             identity, facts = told.detail["id"], facts_of(told)
             kind = "finished" if told.kind == FINISHED else "stalled"
             if not identity.startswith(f"{told.detail['batch_id']}/{kind}/"):
@@ -101,7 +107,7 @@ class Supervision:
             if lost_after and text(row, "status") == "processing" and sign is not None and sign + lost_after < now:
                 self._oracle.fault("lost", f"a job is silent since {now - sign:.0f} s: {row}")
         if truth.finished:
-            told = [facts_of(each) for each in self._cloud.bus if each.kind == FINISHED]
+            told = [facts_of(each) for each in self._events if each.kind == FINISHED]
             expected = (*(truth.counts[name] for name in _COUNTS), floor(truth.end))
             if not told or self._last(FINISHED) != expected:
                 self._oracle.fault("untold", f"finished: {expected}, told {told}")
@@ -110,7 +116,7 @@ class Supervision:
         moved += [created] if not moved and (created := moment(batch, "created_at")) else []
         longest = seconds(batch, "timeout_per_url")
         if moved and longest is not None and now - max(moved) > longest and self._last(STALLED) != (floor(max(moved)),):
-            told = [facts_of(each) for each in self._cloud.bus if each.kind == STALLED]
+            told = [facts_of(each) for each in self._events if each.kind == STALLED]
             self._oracle.fault("untold", f"stalled since {floor(max(moved))}, told {told}")
 
     def prompt(self, since: float) -> None:
@@ -128,7 +134,7 @@ class Supervision:
     def _last(self, kind: str) -> Facts | None:
         """Return what the last new event of a kind tells."""
         ids: dict[str, Facts] = {}
-        for told in self._cloud.bus:
+        for told in self._events:
             if told.kind == kind:
                 ids.setdefault(told.detail["id"], facts_of(told))
         return list(ids.values())[-1] if ids else None
