@@ -440,6 +440,15 @@ def _copy(number: int) -> ModuleType:
     return sys.modules[name]
 
 
+# The factories of the modules as they are when no test has replaced them.
+_FACTORIES: Final = [
+    (module, name, value)
+    for module in (revision_app, supervisor_app)
+    for name, value in vars(module).items()
+    if hasattr(value, "cache_clear") and value.__module__ == module.__name__
+]
+
+
 def _silence(cloud: Cloud, stack: ExitStack, module: Any) -> None:  # noqa: ANN401  # a module with a logger and metrics
     """Write no metrics and no log lines, but keep tracebacks."""
 
@@ -490,6 +499,8 @@ def environments(cloud: Cloud, count: int, first_page: int) -> Iterator[list[Env
                     if attribute in ("time", "monotonic", "sleep") and value in fakes:
                         stack.enter_context(mock.patch.object(module, attribute, fakes[value]))
         stack.enter_context(mock.patch.object(messages, "_client", return_value=Services(cloud)))
+        for module, name, factory in _FACTORIES:
+            stack.enter_context(mock.patch.object(module, name, factory))
         for module in (*modules, revision_app, supervisor_app):
             _silence(cloud, stack, module)
         for clear in (partial(forget, module) for module in (settings, revision_app, supervisor_app)):
