@@ -169,6 +169,7 @@ class History:
         self._at_rest = False
         self._draining = False
         self._told_at = self.cloud.now
+        self._edited_at = 0.0
         self._environments: list[Environment] = []
         self._batch_item: Item = {}
         self._number = 0
@@ -524,6 +525,7 @@ class History:
                 self.oracle.reset(self.jobs.write(_BATCH, normalized(self._batch_item)))
             return
         self.totals["edited"] += 1
+        self._edited_at = self.cloud.now
         match self.random.choice(self.EDITS):
             case "change":
                 self._change(item)
@@ -879,7 +881,8 @@ class Supervised(History):
         self.supervision.ids()
         self.totals["events"] += len(self.cloud.bus)
         self.totals["jobs lost"] += self.supervision.lost
-        if self.totals["dead letters"] or self.totals["given up"]:
+        # Nobody learns of a change of the `BATCH` item until a job changes.
+        if self.totals["dead letters"] or self.totals["given up"] or self._edited_at >= self._told_at:
             self.totals["exempt"] += 1
             return
         item = self._batch() or {}
