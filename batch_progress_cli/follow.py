@@ -22,6 +22,8 @@ _LONGEST_BACKOFF: Final = 30.0
 _RATE_WINDOW: Final = 120.0
 # Up to this many URLs, failed jobs are listed each time that more have failed: the API reads the whole batch for it.
 _LISTED_URLS: Final = 1_000
+# How often a list that fails after the last answer is tried again.
+_LAST_TRIES: Final = 4
 # How many of the jobs that hang are named.
 _NAMED: Final = 3
 
@@ -103,13 +105,13 @@ class _Lists:
         self._failed: object = (0, [])
         self._stalled: object = None
 
-    def update(self, progress: Progress) -> None:
-        """List jobs if that is necessary. After a retryable failure the next poll tries again.
+    def update(self, progress: Progress) -> bool:
+        """List jobs if that is necessary; return whether the lists are up to date.
 
         Raises:
-            Failed: The failure is not retryable.
+            Failed: A failure is not retryable.
         """
-        with contextlib.suppress(NoAnswer):
+        try:
             failed = progress.failed, progress.reasons
             if progress.total_urls > _LISTED_URLS:
                 self.failures = None
@@ -122,6 +124,9 @@ class _Lists:
                 if stalled and (progress.processing or not progress.summary):
                     self.hanging = tuple(sorted(self._api.jobs("processing"), key=_age_order)[:_NAMED])
                 self._stalled = stalled
+        except NoAnswer:
+            return False
+        return True
 
 
 class View(Protocol):
@@ -169,7 +174,7 @@ def follow(api: Api, view: View, patience: Patience) -> int:
         # A 304 after an old count does not make that count newer.
         if reply.progress or not age:
             rate.add(answered - age, progress.completed + progress.failed)
-        lists.update(progress)
+        _update(lists, progress, view)
         state = State(progress, reply.now, rate.per_minute, age, lists.failures, lists.hanging)
         view.show(state)
         if progress.finished:
@@ -182,6 +187,14 @@ def follow(api: Api, view: View, patience: Patience) -> int:
                 f"{state.stall(reply.now)}"
             )
         view.wait(min(reply.wait, patience.stall - stalled))
+
+
+def _update(lists: _Lists, progress: Progress, view: View) -> None:
+    """List jobs. If that fails the next poll tries again, but after the last answer there is none."""
+    tries = 0
+    while not lists.update(progress) and progress.finished and tries < _LAST_TRIES:
+        view.wait(_backoff(tries, None))
+        tries += 1
 
 
 def _hanging(job: Job, now: datetime) -> str:

@@ -228,6 +228,18 @@ def test_failed_jobs_of_a_large_batch_are_not_listed() -> None:
     assert (None, [Reason("TIMEOUT", 1)]) == (notes.shown[0].failures, notes.shown[0].progress.reasons)
 
 
+def test_a_list_that_does_not_come_after_the_end_is_tried_again() -> None:
+    """No poll follows. After four more tries the end is shown without it."""
+    for broken, failures in ((1, [job(1)]), (9, [])):
+        lists = [error(503, "SERVICE_UNAVAILABLE")] * broken + [listing([job(1)])]
+        notes = Notes()
+        end = ok(progress(3, 1))
+        status = follow(api(lambda request: lists.pop(0) if "status" in request.url.params else end), notes, PATIENCE)  # noqa: B023  # called at once
+        assert 1 == status
+        assert [failures] == [state.failures for state in notes.shown]
+        assert min(broken, 4) == len(notes.waits)
+
+
 def test_a_list_that_did_not_come_is_asked_for_again() -> None:
     """At the next poll, changed or not; what is known is shown meanwhile."""
     lists = [error(503, "SERVICE_UNAVAILABLE"), listing([job(1)])]
