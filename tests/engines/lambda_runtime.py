@@ -75,7 +75,7 @@ class Emulator:
 
 
 @contextlib.contextmanager
-def emulator(
+def emulator(  # noqa: PLR0913  # each has a default but the first four
     build: Path,
     function: str,
     dynamodb: str,
@@ -84,6 +84,7 @@ def emulator(
     timeout: int | None = None,
     handler: str | None = None,
     path: tuple[Path, ...] = (),
+    sqs: str | None = None,
 ) -> Iterator[Emulator]:
     """Run a function of the stack until the block ends.
 
@@ -91,10 +92,11 @@ def emulator(
         build: The folder of `sam build`.
         function: The function's logical id.
         dynamodb: The address of the engine.
-        tables: The name of each table there, by its logical id.
+        tables: The name of each table there, by its logical id, and the URLs of queues.
         timeout: Seconds; the template's by default.
         handler: The handler; the template's by default.
         path: Further folders to import from, after the function's and the layer's.
+        sqs: The address of the queues' engine.
 
     Raises:
         EngineFailed: Something is not installed, or does not start.
@@ -118,8 +120,9 @@ def emulator(
         "LAMBDA_TASK_ROOT": str(task_root),
         "PYTHONPATH": os.pathsep.join(map(str, (task_root, build / "BatchProgressLayer/python", *path))),
         **_variables(template, function, tables),
-        # This must be last, because the template sets the variable to an empty string.
+        # These must be last, because the template sets the variables to an empty string.
         "AWS_ENDPOINT_URL_DYNAMODB": dynamodb,
+        **({} if sqs is None else {"AWS_ENDPOINT_URL_SQS": sqs}),
     }
     with (
         tempfile.NamedTemporaryFile() as log,
