@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from batch_progress import dynamodb, kept, store
+from batch_progress import decode, dynamodb, kept, store
 from batch_progress.errors import ServiceUnavailable
 from batch_progress.store import ReadStats
 from batch_progress.table import batch_key
@@ -22,7 +22,13 @@ PENDING = 25
 
 @pytest.fixture(autouse=True)
 def _few_units(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A batch of two pages is large: the test engine says that each page costs one unit."""
+    """A batch of two pages is large: each page costs one unit, whatever the engine reports."""
+    query = dynamodb.Client.query
+
+    def priced(client: dynamodb.Client, **arguments: Any) -> decode.QueryPage[Any]:  # noqa: ANN401  # DynamoDB's arguments
+        return replace(query(client, **arguments), consumed=decode.Consumed(1.0))
+
+    monkeypatch.setattr(dynamodb.Client, "query", priced)
     monkeypatch.setattr(kept, "LARGE_UNITS", 1.1)
     monkeypatch.setattr(kept, "UNITS_PER_SECOND", 0.2)
     monkeypatch.setattr(store, "FIRST_PAGE_ITEMS", FIRST_PAGE)
