@@ -204,7 +204,7 @@ class Crew:
         try:
             self.recorder.fail(self.batch_id, job_id, *task.failure, attempt=attempt)
         except IllegalTransition as error:
-            # The worker hung for so long that its job was failed as lost.
+            # The worker hung longer than `lost_after`, so its job was failed as lost.
             if error.current != table.JobStatus.FAILED:
                 raise
 

@@ -24,7 +24,7 @@ from benchmarks import large
 from benchmarks.replays import INDEPENDENT, SHARES, Look, Pool, looks, read_pools, synthetic_pools
 
 ROOT = Path(__file__).parent.parent
-# Ended jobs at which a batch of so many jobs is read.
+# The number of ended jobs at which a batch of each size is read.
 MOMENTS = {1_000: (10, 500, 900), 50_000: (300, 25_000, 45_000), 200_000: (1_000, 100_000)}
 CHART_SHARES = tuple(share / 20 for share in range(1, 20))
 type Summary = dict[str, dict[str, float]]

@@ -30,7 +30,7 @@ class Poll(msgspec.Struct, frozen=True):
         began: When the request was sent.
         ended: When its answer arrived.
         status: The HTTP status.
-        told: Ended jobs by this answer; for a `304`, by the answer that it confirms. -1 for an error: no count is.
+        told: Ended jobs by this answer, or by the answer that a `304` confirms. -1 for an error, which has no count.
         as_of: The moment of that count by its summary, rounded down; `None` without a summary.
         total: The batch's jobs by this answer.
         adds_up: Whether completed, failed and pending jobs are all jobs.
@@ -47,7 +47,7 @@ class Poll(msgspec.Struct, frozen=True):
 
     @property
     def finished(self) -> bool:
-        """Whether it told that the batch has ended."""
+        """Whether it says that the batch has ended."""
         return self.told >= 0 and self.told == self.total
 
 
@@ -69,7 +69,7 @@ class History:
         return self._finished[-1]
 
     def reached(self, ended: int) -> float:
-        """Return when so many jobs had ended."""
+        """Return when this number of jobs had ended."""
         return self._finished[ended - self._already - 1]
 
     def least(self, at: float) -> int:
@@ -119,6 +119,6 @@ def older_than_told(poll: Poll, history: History) -> bool:
 
 
 def ends_seen(watchers: Sequence[Sequence[Poll]], last: float) -> list[float]:
-    """Return, for each watcher that saw it, the seconds from the last job's end to the answer that told of it."""
+    """Return, for each watcher that saw it, the seconds from the last job's end to the answer that shows it."""
     firsts = [next((poll.ended for poll in polls if poll.finished), None) for polls in watchers]
     return sorted(max(first - last, 0.0) for first in firsts if first is not None)

@@ -107,7 +107,7 @@ def compare(spans: Sequence[Span], passed: float, order: str, total_urls: int) -
 
 
 def when_ended(spans: Sequence[Span], jobs: int) -> float:
-    """Return the seconds until so many jobs had ended."""
+    """Return the seconds until this number of jobs had ended."""
     return sorted(end for _, end in spans)[jobs - 1]
 
 
@@ -122,7 +122,7 @@ def all_times(spans: Sequence[Span], passed: float) -> Observed:
 
 
 def pages(spans: Sequence[Span], passed: float) -> Iterator[Page]:
-    """Yield the batch as it is read `passed` seconds after it was created."""
+    """Yield the batch's state `passed` seconds after it was created."""
     for some in batched(spans, PAGE_JOBS, strict=False):
         begun = [start <= passed for start, _ in some]
         done = [end <= passed for _, end in some]

@@ -47,7 +47,7 @@ _TABLE: Final = "jobs"
 _START: Final = 1_734_345_000.0
 _MEDIAN_SECONDS: Final = 9.0
 _SPREAD: Final = 0.45
-# A writer creates so many jobs a second.
+# Jobs that a writer creates per second.
 _CREATED_PER_SECOND: Final = 1_000
 
 
@@ -245,7 +245,7 @@ class Simulation:
 
 
 def simulated(jobs: int) -> Simulation:
-    """Return a finished simulation of a batch of so many jobs."""
+    """Return a finished simulation of a batch with this number of jobs."""
     simulation = Simulation(jobs, BATCHES[jobs])
     simulation.run()
     return simulation

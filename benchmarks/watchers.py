@@ -1,4 +1,4 @@
-"""Measure what watchers of a large batch cost, and how old the counts are that they are told: `make bench-watchers`.
+"""Measure what watchers of a large batch cost, and how old their counts are: `make bench-watchers`.
 
 Watchers poll one batch while 50 writers work on it. A third of them send ETags with `limit=0`, a third ask for
 `limit=0`, a third for `limit=100`. By default each polls once a second, whatever `Retry-After` says.
@@ -130,7 +130,7 @@ def fill(line: str, items: Sequence[Item]) -> None:
 
 
 def work(batch_id: str, jobs: Sequence[int], tail: int, told: Connection) -> None:
-    """Do the jobs once told to, in a process of its own.
+    """Wait for the signal, then do the jobs, in a process of its own.
 
     Sends `None` when only `tail` jobs are left, and at the end when the write of each job's end began and finished.
     """

@@ -126,7 +126,7 @@ class EventLog:
                 yield b"\n"
 
     def _after(self, seen: int) -> tuple[int, list[bytes]]:
-        """Wait for events after so many; return how many there have been, and the lines of those after `seen`."""
+        """Wait for events after the first `seen`; return the number of all events, and the lines of the new ones."""
         with self._changed:
             self._changed.wait_for(lambda: self._number > seen, _PAUSE_SECONDS)
             return self._number, [event + b"\n" for number, event in self._events if number > seen]

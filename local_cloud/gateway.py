@@ -131,7 +131,7 @@ def bad_gateway(request_id: str, method: str = "GET") -> Response:
 
 
 def _sent_path(request: Request) -> str:
-    """Return the path as it was sent, percent-encoded."""
+    """Return the path with its percent-encoding unchanged."""
     target = str(request.environ.get("REQUEST_URI") or request.root_path + request.path)
     # A client of a proxy sends an absolute URL.
     path = re.sub(r"^https?://[^/?]*", "", target, flags=re.IGNORECASE)

@@ -21,8 +21,8 @@ from local_cloud.seed import LIVE_BATCH, OWNER
 WORKLOAD = Workload(jobs=40, workers=4, median=2.5, spread=0.45, timeout=8, failures=0.05, lost_after=15)
 # Long enough to see the end of a round, short enough that a visitor rarely finds a finished batch.
 PAUSE_SECONDS = 6.0
-# In every third round a worker is killed. The queue delivers its message again after so many seconds: long enough that
-# the job is failed as lost before that.
+# In every third round a worker is killed. The queue delivers its message again after this many seconds; by then the
+# job has failed as lost.
 KILLED_EVERY = 3
 REDELIVERED_AFTER_SECONDS = 25.0
 

@@ -50,7 +50,7 @@ _REALM: Final = 'Bearer realm="batch-progress"'
 # `Retry-After` of a 503: random, so that clients do not come back together, and longer for larger batches.
 _RETRY_AFTER_SECONDS: Final = (1, 5)
 _LONGEST_RETRY_AFTER_SECONDS: Final = 60
-# The interval grows by its own length for each of so many read units that a count of the batch costs.
+# Each time a count of the batch costs this many more read units, the interval grows by its own length.
 _UNITS_PER_INTERVAL: Final = 250
 
 

@@ -112,7 +112,7 @@ def deploy(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[.
 
 @pytest.fixture
 def later(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
-    """Set the clock of the function, and of the verification of JWTs, ahead by so many seconds."""
+    """Set the clock of the function, and of the verification of JWTs, ahead by a number of seconds."""
 
     def move(seconds: float) -> None:
         class Ahead(datetime):

@@ -18,7 +18,7 @@ _numbers = itertools.count()
 
 
 class Unheard:
-    """A queue whose messages reach nobody, for tests of other things."""
+    """A queue that drops its messages, for tests of other things."""
 
     def send(self, body: str, delay: int) -> None:
         """Do nothing."""

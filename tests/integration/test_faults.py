@@ -32,7 +32,7 @@ from tests.hostile.misbehaving import Reply
 from tests.integration.faulty import PLACES, Faulty, fault, good, place, serving
 from tests.integration.world import Answer, Context, event, progress_path
 
-# Retryable faults and permanent errors. The stock client and ours report both alike.
+# Retryable faults and permanent errors. The stock client and ours report both in the same way.
 PASSING = [
     "ProvisionedThroughputExceededException",
     "ThrottlingException",

@@ -17,7 +17,7 @@ def test_every_answer_is_allowed() -> None:
 
 
 def test_every_batch_ends_and_says_so() -> None:
-    """Each batch is told to have finished after its last change, and no living worker's job is failed."""
+    """The end of each batch is announced after its last change, and no living worker's job is failed."""
     totals, wrong = play([f"supervised test {number}" for number in range(HISTORIES // 2)])
     assert {} == wrong
     assert min(totals[kind] for kind in ("events", "jobs lost")) > 0

@@ -55,7 +55,7 @@ def change(world: World, batch_id: str, **values: str | int) -> None:
 
 
 def complete(world: World, batch_id: str, jobs: int, *, told: int | None = None) -> None:
-    """Complete jobs; the stream tells of as many, or of `told`."""
+    """Complete jobs; the stream delivers as many changes, or `told`."""
     world.put_jobs(
         batch_id, {f"job_{number:06}": {"status": "completed"} for number in range(JOBS - jobs + 1, JOBS + 1)}
     )

@@ -766,7 +766,7 @@ def test_a_text_that_is_no_unicode_is_recorded_all_the_same(world: World, record
 
 
 def test_a_job_without_a_status_is_pending(world: World, recorder: BatchRecorder) -> None:
-    """The recorder and the readers treat a missing status alike."""
+    """The recorder and the readers treat a missing status in the same way."""
     batch_id = world.put_batch()
     world.put_job(batch_id, "bare", status=None)
     recorder.start(batch_id, "bare")
@@ -1023,12 +1023,12 @@ BAD_BATCHES: dict[str, dict[str, Any]] = {
     "yes workers": {"parallel_jobs": True},
     "no time": {"timeout_per_url": 0},
     "no number": {"timeout_per_url": float("nan")},
-    "for ever": {"timeout_per_url": float("inf")},
+    "infinite timeout": {"timeout_per_url": float("inf")},
     "a text for a time": {"timeout_per_url": "30"},
     "yes seconds": {"timeout_per_url": True},
-    "no number at all": {"timeout_per_url": Decimal("sNaN")},
+    "not a number": {"timeout_per_url": Decimal("sNaN")},
     "lost at once": {"lost_after": 0},
-    "lost for ever": {"lost_after": float("inf")},
+    "infinite lost_after": {"lost_after": float("inf")},
     "lost in words": {"lost_after": "90"},
     "an expiry in milliseconds": {"expires_at": 1_734_345_000_000},
     "an expiry of no time zone": {"expires_at": datetime(2999, 1, 1)},  # noqa: DTZ001  # the bad argument

@@ -132,7 +132,7 @@ def test_a_stall_is_announced_once_for_each_time(world: World, cloud: Cloud) -> 
 
 
 def test_a_batch_that_moves_after_a_stall_is_checked_at_once(world: World, cloud: Cloud) -> None:
-    """Otherwise its next check could be a quarter of an hour away, and the next stall be told that late."""
+    """Otherwise its next check could be a quarter of an hour away, and the next stall announced that late."""
     batch_id = batch(world, {"a": DONE, "b": {}, "c": {}}, lost_after=None)
     cloud.changed(batch_id)
     cloud.run(60)
@@ -211,7 +211,7 @@ def test_other_jobs_are_not_lost(world: World, cloud: Cloud, job: dict[str, Any]
 
 
 def test_no_job_is_lost_where_none_can_be(world: World, cloud: Cloud) -> None:
-    """A batch that declares no `lost_after` is only told to be stalled."""
+    """Of a batch that declares no `lost_after`, only the stall is announced."""
     batch_id = batch(world, {"a": LOST | {"started_at": at(-5_000)}}, lost_after=None)
     cloud.changed(batch_id)
     cloud.run(7_200)
@@ -325,7 +325,7 @@ def test_a_change_during_a_check_is_not_missed(world: World, cloud: Cloud, monke
 
 
 def test_a_retry_during_the_end_keeps_the_chain(world: World, cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A job is started again while the batch is told to be finished; its worker dies."""
+    """A job is started again while the end of the batch is announced; its worker dies."""
     batch_id = batch(world, {"a": DONE | {"status": "failed"}})
     cloud.changed(batch_id)
     put = cloud.bus.put

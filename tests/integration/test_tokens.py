@@ -77,7 +77,7 @@ def refusals(world: World) -> list[tuple[str, str, str]]:
 
 
 def test_refused_by_bearer(world: World, batch_id: str) -> None:
-    """Unknown, malformed and revoked look alike, so a revoked token does not reveal that it was valid."""
+    """Unknown, malformed and revoked tokens get one answer, so a revoked token does not reveal that it was valid."""
     for token, code, _ in refusals(world):
         answer = ask(world, batch_id, bearer(token))
         assert (401, code) == answer.outcome

@@ -55,7 +55,7 @@ class Batch:
     job_ids: list[str]
 
     def work(self, *, first: int = 0, last: int | None = None, failures: int = 0, seconds: float = 0.3) -> None:
-        """Do some of its jobs with two workers, each in so many seconds. The last `failures` jobs fail."""
+        """Do some of its jobs with two workers, each job in a number of seconds. The last `failures` jobs fail."""
         count = len(self.job_ids)
         tasks = {
             job_id: Task("", seconds, 5, ("HTTP_404", "The page is gone.") if number >= count - failures else None)

@@ -156,7 +156,7 @@ def test_the_stage_waits_for_the_role_that_writes_its_log() -> None:
 
 
 def test_by_default_there_is_no_alarm_and_no_key() -> None:
-    """Without a topic alarms notify nobody; encryption uses AWS's own keys."""
+    """Without a topic alarms send no notification; encryption uses AWS's own keys."""
     stack = deployed()
     assert {} == of(stack, "AWS::CloudWatch::Alarm")
     assert {} == of(stack, "AWS::CodeDeploy::DeploymentGroup")

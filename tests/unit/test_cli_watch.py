@@ -337,7 +337,7 @@ def test_unless_told_it_does_not_give_up_on_a_stall(monkeypatch: pytest.MonkeyPa
 
 
 def test_an_old_count_does_not_spoil_the_rate(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The rate is that between the moments of the counts, not between the answers that told them."""
+    """The rate is that between the moments of the counts, not between the answers that contain them."""
     notes = Seconds(monkeypatch).view()
     counts = ((20, 0, 100), (40, 0, 200), (60, 10, 250))
     polls = [

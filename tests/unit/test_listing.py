@@ -55,7 +55,7 @@ def alike(number: int, length: int = 2_000) -> Job:
 
 
 def pages(jobs: list[Job], size: int) -> Iterator[Page]:
-    """Yield jobs in pages of about so many bytes, as DynamoDB does."""
+    """Yield jobs in pages of about this number of bytes, as DynamoDB does."""
     page: list[Job] = []
     room = size
     for one in jobs:

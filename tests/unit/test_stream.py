@@ -18,7 +18,7 @@ def record(number: int, *, of_batch: bool = False) -> Record:
 
 
 class Function:
-    """A function that fails at the records it is given, each as many times as told."""
+    """A function that fails at the records it is given, each a given number of times."""
 
     def __init__(self, **failures: int) -> None:
         self.failures = {name.removeprefix("at_"): times for name, times in failures.items()}
@@ -64,7 +64,7 @@ def test_failures_are_reported_in_any_order() -> None:
 
 
 def test_a_batch_that_keeps_failing_is_given_up(caplog: pytest.LogCaptureFixture) -> None:
-    """After the retries of the template. The next batch is delivered all the same."""
+    """After the retries of the template. The next batch is still delivered."""
     function = Function(at_2=99)
     deliver([record(number) for number in range(1, 5)], function, MAPPING)
     assert [["1", "2", "3"], ["2", "3"], ["2", "3"], ["4"]] == function.batches

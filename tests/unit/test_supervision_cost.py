@@ -8,7 +8,7 @@ from benchmarks.supervision import row, simulated
 
 @pytest.mark.parametrize("jobs", [10, 1_000])
 def test_the_table_has_what_is_measured(jobs: int) -> None:
-    """The batch is told to be finished once, and its chain ends. The largest batch takes minutes: the benchmark's."""
+    """The end of the batch is announced once, and its chain ends. The largest batch takes minutes: the benchmark's."""
     simulation = simulated(jobs)
     assert 1 == simulation.finished
     assert row(simulation) in OPERATIONS.read_text(encoding="utf-8").splitlines()

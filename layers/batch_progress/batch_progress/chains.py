@@ -36,7 +36,7 @@ class Supervised(msgspec.Struct, frozen=True):
         batch: The batch.
         chain: Its chain of checks.
         count: Its latest count, `None` if there is none.
-        announced_text: What has been announced, as it is noted; `None` if nothing has.
+        announced_text: The stored note of what has been announced; `None` if nothing has.
     """
 
     batch: Batch

@@ -21,8 +21,8 @@ from batch_progress.table import LAST_SECOND
 
 # A count that costs more read units than this is kept and shared. Smaller batches are counted by every request.
 LARGE_UNITS: Final = 100
-# A count is given for one second for each of so many read units that it cost, so that all clients of a batch together
-# cost about that many a second.
+# Per 100 read units that a count cost, it is shared for one second: all clients of a batch together then cost about 100
+# read units a second.
 UNITS_PER_SECOND: Final = 100
 # A count is never given from this age on, even if no change of its batch is known.
 OLDEST_SECONDS: Final = 60
@@ -42,7 +42,7 @@ _encoder: Final = msgspec.json.Encoder(order="deterministic")
 
 
 class KeptCount(msgspec.Struct, frozen=True):
-    """A count as it is kept on a `BATCH` item, in JSON.
+    """A count that is stored on a `BATCH` item, in JSON.
 
     Attributes:
         version: The version of this format; one that is not known is ignored.
@@ -127,7 +127,7 @@ def use(kept: KeptCount | None, batch: Batch, now: float) -> Use:
 
     Args:
         kept: The count, `None` if there is none.
-        batch: The batch as it is read now.
+        batch: The batch, just read.
         now: Epoch seconds.
     """
     if kept is None or kept.units <= LARGE_UNITS:

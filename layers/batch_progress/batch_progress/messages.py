@@ -23,7 +23,7 @@ class Queue(Protocol):
     """Where checks are sent."""
 
     def send(self, body: str, delay: int) -> None:
-        """Send a message that arrives after so many seconds.
+        """Send a message with a delay in seconds.
 
         Raises:
             ServiceUnavailable: It may not have been sent.

@@ -63,7 +63,7 @@ from batch_progress.table import (
 
 LONGEST_URL: Final = 2_048
 LONGEST_ERROR: Final = 1_024
-# The default of `lost_after`: so many times the timeout of a job, but at least so many seconds.
+# The default of `lost_after`: a multiple of a job's timeout, and a minimum in seconds.
 LOST_AFTER_TIMEOUTS: Final = 3
 LEAST_LOST_AFTER: Final = 60.0
 # Digits of default job ids. Larger batches have longer ids, all of one length, so that they sort in the URLs' order.
@@ -291,7 +291,8 @@ _VALUES: Final = {
 _CONNECTIONS: Final = 8
 # Writes submitted at once, to limit memory.
 _IN_LINE: Final = 1_000
-# After so many new jobs, `create` looks whether the batch has been cancelled. A look costs as much as a write.
+# The number of new jobs after which `create` checks whether the batch has been cancelled. A check costs as much as a
+# write.
 _BETWEEN_LOOKS: Final = 100
 
 
@@ -351,7 +352,7 @@ class BatchRecorder:
             job_ids: One id for each URL, in the format of `batch_id`; by default `job_000001` and so on.
             parallel_jobs: The number of workers that will run jobs at once. The forecast uses it.
             timeout_per_url: The time limit of a job in seconds. The forecast uses it.
-            lost_after: A job that is `processing` and shows no sign of life for so many seconds is failed with
+            lost_after: A job that is `processing` and shows no sign of life for this number of seconds is failed with
                 `WORKER_LOST`. Signs of life are its start and its reports. By default three times `timeout_per_url`,
                 and at least 60 seconds. If the batch exists, its first value stays.
             expires_at: When the batch and its jobs may be deleted: epoch seconds, or a datetime with a time zone. If

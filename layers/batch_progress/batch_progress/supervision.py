@@ -22,8 +22,8 @@ LONGEST_DELAY_SECONDS: Final = 900
 LOOK_SECONDS: Final = 60.0
 # The least time between two counts for the sake of time.
 LEAST_DELAY_SECONDS: Final = 5.0
-# A batch whose jobs change is counted once in so many seconds for each read unit of a count, but at least once an hour:
-# a count finds jobs that are lost while others go on.
+# While its jobs change, a batch is counted once per this many seconds per read unit of a count, but at least once
+# an hour: a count finds jobs that are lost while others go on.
 SECONDS_PER_UNIT: Final = 30.0
 OLDEST_COUNT_SECONDS: Final = 3_600.0
 # A check that is overdue by this time is lost: SQS has given it up, or it was never sent.
@@ -68,7 +68,7 @@ class Chain(msgspec.Struct, frozen=True):
 
 
 class Count(msgspec.Struct, frozen=True):
-    """What is known of the latest count of a batch, whoever made it.
+    """What is known of the latest count of a batch, by the progress function or the supervisor.
 
     Attributes:
         revision: The batch's revision then.
@@ -144,7 +144,7 @@ def after_count(
 
     Args:
         check: The check.
-        batch: The batch, as it was counted.
+        batch: The batch at the time of the count.
         units: What the count cost in read units.
         next_lost: When the next job is lost if it shows no sign of life; `None` if none can be.
         next_stall: When the batch stalls if nothing moves; `None` if it has, or cannot.
@@ -198,7 +198,7 @@ SOURCE: Final = "batch-progress"
 
 
 class Announcement(msgspec.Struct, frozen=True, array_like=True):
-    """An announcement, as it is noted on a `BATCH` item.
+    """An announcement, in the form that is stored on a `BATCH` item.
 
     Attributes:
         kind: What is announced.
@@ -218,7 +218,7 @@ class Announcement(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Announced(msgspec.Struct, frozen=True, array_like=True):
-    """The latest announcements of a batch, as they are noted on its `BATCH` item.
+    """The latest announcements of a batch, in the form that is stored on its `BATCH` item.
 
     Attributes:
         finished: That it has finished.

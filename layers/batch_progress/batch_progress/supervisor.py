@@ -130,7 +130,7 @@ class Supervisor:
         return done
 
     def _count_and_tell(self, check: Check, found: Supervised, done: Done) -> None:
-        """Count a batch and tell; again at once if another check has told something since: SQS would take minutes."""
+        """Count and announce a batch. Repeat at once if another check has announced it: SQS would take minutes."""
         for _ in range(_COUNTS - 1):
             with suppress(Interrupted):
                 self._count(check, found, done)
@@ -245,7 +245,7 @@ class _LostJobs:
         return None if self._next == inf else self._next
 
     def judged(self, page: Page) -> Page:
-        """Return a page as it is after its lost jobs were failed."""
+        """Return a page with its lost jobs failed."""
         lost_after = self._batch.lost_after
         if lost_after is None:
             return page
@@ -288,7 +288,7 @@ class _LostJobs:
         moment = lost_at(item.status.S if item.status else "", started, seen, self._batch.lost_after)
         if moment is None or moment >= now.timestamp():
             return None
-        # The text as it is stored: other writers may format times differently.
+        # The stored text, unchanged: other writers may format times differently.
         stored = _attributes.decode(raw)
         read = {name: stored[name] for name in ("status", "attempt", "started_at", "seen_at") if name in stored}
         same = [f"#{name} = :{name}_read" for name in read]

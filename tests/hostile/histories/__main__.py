@@ -41,7 +41,7 @@ def _shares(count: int) -> Iterator[list[str]]:
 def main() -> None:
     """Play histories, or those of the seeds given, and hunt mutants; exit with 1 if anything is wrong.
 
-    `BATCHES` are about what pollers are told, half as many about what the supervisor does.
+    `BATCHES` histories test the answers to pollers, half as many the supervisor.
     """
     if sys.argv[1:]:
         totals, wrong = play(sys.argv[1:])

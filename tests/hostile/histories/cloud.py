@@ -45,7 +45,7 @@ _PACKAGES: Final = ("batch_progress", "functions", "environment_")
 # Lambda's timeouts, in seconds.
 TIMEOUT: Final = 10.0
 SUPERVISOR_TIMEOUT: Final = 60.0
-# Of the queue: a message that was not dealt with comes again after this time, and at most so many times.
+# Of the queue: the visibility timeout of a message, and how often it is received at most.
 VISIBILITY_SECONDS: Final = 360.0
 MOST_RECEIVES: Final = 5
 
@@ -132,7 +132,7 @@ class Task:
 
     Attributes:
         name: For messages.
-        offset: Its clock is ahead by so many seconds.
+        offset: The seconds by which its clock is ahead.
         began: When it began, in epoch seconds.
         ended: When it ended, infinity while it runs.
         calls: Its successful calls to DynamoDB.
@@ -393,7 +393,7 @@ class Environment:
     """An execution environment of the progress function: it has one invocation at a time.
 
     Attributes:
-        offset: Its clock is ahead by so many seconds.
+        offset: The seconds by which its clock is ahead.
         task: Its last invocation.
     """
 

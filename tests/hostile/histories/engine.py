@@ -179,8 +179,8 @@ class Engine:
 
     Attributes:
         tables: By name.
-        page_bytes: A page of a query has at most so many (weighted) bytes.
-        lag: Eventually consistent reads are at most so many seconds behind.
+        page_bytes: The largest size of a page of a query, in (weighted) bytes.
+        lag: The most seconds by which eventually consistent reads are behind.
         early_end: The probability that a page ends before it is full.
         random: The source of what DynamoDB leaves open.
     """

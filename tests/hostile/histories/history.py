@@ -41,7 +41,7 @@ STRANGER: Final = "mallory"
 ENVIRONMENTS: Final = 4
 STEPS: Final = 220
 MOST_JOBS: Final = 60
-# Workers stop after so many changes.
+# The number of changes after which workers stop.
 MOST_CHANGES: Final = 1_000
 # About the size of a job.
 JOB_BYTES: Final = 130
@@ -50,9 +50,9 @@ LONGEST_CALL_SECONDS: Final = 1.0
 # Tags and earlier counts may be this old.
 REST_SECONDS: Final = 60.001
 FAR_SECONDS: Final = 120.0
-# A batch without changes is watched for so long.
+# How long a batch without changes is watched.
 DRAIN_SECONDS: Final = 5_400.0
-# Workers go on for so long while their batch is supervised.
+# How long workers go on while their batch is supervised.
 BUSY_SECONDS: Final = 1_000.0
 _BATCH: Final = Key(BATCH_ID, "BATCH")
 _PATH: Final = f"/api/v1/scrape/batch/{BATCH_ID}/progress"
@@ -821,7 +821,7 @@ class Supervised(History):
         self._drain(DRAIN_SECONDS)
 
     def _last_works(self) -> None:
-        """Let workers end what is left, begin it and die, or leave it as it is."""
+        """Let workers end the remaining jobs, start them and die, or do nothing."""
         match self.random.choice(["end", "begin", "leave"]):
             case "end":
                 self._end_all()
@@ -881,7 +881,7 @@ class Supervised(History):
         self.supervision.ids()
         self.totals["events"] += len(self.cloud.bus)
         self.totals["jobs lost"] += self.supervision.lost
-        # Nobody learns of a change of the `BATCH` item until a job changes.
+        # A change of the `BATCH` item is not noticed until a job changes.
         if self.totals["dead letters"] or self.totals["given up"] or self._edited_at >= self._told_at:
             self.totals["exempt"] += 1
             return

@@ -230,7 +230,7 @@ SUPERVISOR_MUTANTS: Final = tuple(
         ),
         (
             "told-once",
-            "a batch is told to have finished only once",
+            "only the first end of a batch is announced",
             _SUPERVISION,
             "if latest.facts == facts:",
             "if latest.facts == facts or kind is Kind.FINISHED:",

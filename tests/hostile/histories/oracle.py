@@ -1,4 +1,4 @@
-"""What the contract allows a poll to be told, judged by what DynamoDB really served and when.
+"""Which answers the contract allows, judged by what DynamoDB served and when.
 
 It shares no code with the functions: rows are read in DynamoDB's JSON, and every rule is written out here once more.
 """
@@ -15,7 +15,7 @@ from tests.hostile.histories.cloud import JOBS_TABLE, Call, Task
 from tests.hostile.histories.engine import Item, Served, Version
 
 STATUSES: Final = ("pending", "processing", "completed", "failed", "cancelled")
-# A batch that costs more than this may be told from an earlier count.
+# The answer about a batch that costs more than this may be an earlier count.
 SMALL_UNITS: Final = 100
 OLDEST_SECONDS: Final = 60
 OLDEST_UNCHANGED_SECONDS: Final = 50
@@ -172,7 +172,7 @@ class Walk:
 def walks(task: Task) -> list[Walk]:
     """Return the walks over all jobs that a task began, complete or not.
 
-    A job that the task itself has changed since is in them as it is after that.
+    If the task itself has changed a job since, they contain the changed job.
     """
     found: list[Walk] = []
     for call in task.calls:
@@ -276,7 +276,7 @@ class Oracle:
     Attributes:
         batch_id: The batch of the history.
         wrong: What was wrong, in words.
-        reused: How many answers were told from an earlier count.
+        reused: The number of answers from an earlier count.
         answers: How many answers there were, by status.
         skew: The most that two clocks differ, in seconds.
         lag: The most that a read is behind, in seconds.
@@ -317,7 +317,7 @@ class Oracle:
         before = served.before.item if served.before else None
         after = served.versions[0].item or {}
         if before is None or "owner_id" not in before:
-            self.fault("ghost", f"{task.name} wrote a BATCH item that nobody owns")
+            self.fault("ghost", f"{task.name} wrote a BATCH item without an owner")
             before = before or {}
         changed = {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
         if changed - ROLES[task.name.partition(" ")[0]]:
@@ -381,7 +381,7 @@ class Oracle:
     # Reads
 
     def heard(self, task: Task) -> None:
-        """Take note of what another function has read: its counts may be told."""
+        """Record what another function has read: answers may have its counts."""
         self._walks += [(task, walk) for walk in walks(task) if walk.complete]
 
     def check(self, poll: Poll) -> None:

@@ -12,7 +12,7 @@ STALLED: Final = "Batch Stalled"
 _LOST: Final = frozenset({"status", "finished_at", "error_code", "error_message"})
 _COUNTS: Final = ("total_urls", "completed", "failed", "pending", "total_items_extracted")
 
-# "Some seconds" after the stream has told of the last change.
+# The "some seconds" after the stream delivered the last change.
 PROMPT_SECONDS: Final = 20.0
 
 type Facts = tuple[object, ...]
@@ -41,7 +41,7 @@ class Supervision:
         lost_after: The batch's, in seconds; `None` where it declares none.
         lost: The number of jobs that were failed.
         unfinished: Whether jobs are left at the end.
-        born: When the `BATCH` item was last created: what was told of the one before does not count.
+        born: When the `BATCH` item was last created: events of the one before do not count.
     """
 
     def __init__(self, oracle: Oracle, cloud: Cloud) -> None:
@@ -99,7 +99,7 @@ class Supervision:
                 last[told.kind] = identity, facts
 
     def at_rest(self, batch: Item, rows: list[Item], now: float) -> None:
-        """Judge what has been told and failed by now, after a long time without changes."""
+        """Judge the events and the lost jobs after a long time without changes."""
         truth = Truth.of(batch, rows)
         self.unfinished = not truth.finished
         lost_after = seconds(batch, "lost_after")
