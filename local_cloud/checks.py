@@ -7,13 +7,14 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Any
 
 import msgspec
 
 from batch_progress.supervision import SOURCE
 from batch_progress_cli.local_server import REGION
+from local_cloud.background import in_background
 
 type Handler = Callable[[dict[str, Any]], Any]
 type Message = dict[str, Any]
@@ -62,16 +63,9 @@ class Poller:
         self._name = queue
         self._stop = threading.Event()
 
-    @contextmanager
-    def polling(self) -> Iterator[None]:
+    def polling(self) -> AbstractContextManager[None]:
         """Receive messages while the block runs."""
-        thread = threading.Thread(target=self._run, name=self._name, daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            self._stop.set()
-            thread.join()
+        return in_background(self._run, self._stop, self._name)
 
     def _run(self) -> None:
         while not self._stop.wait(_POLL_SECONDS):

@@ -2,8 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import count
@@ -16,6 +15,7 @@ from batch_progress.errors import BatchProgressError
 from batch_progress.recorder import BatchRecorder
 from batch_progress.table import BATCH_KEY, timestamp
 from batch_progress_cli.simulation import Crew, Workload, create, plan
+from local_cloud.background import in_background
 from local_cloud.seed import LIVE_BATCH, OWNER
 
 WORKLOAD = Workload(jobs=40, workers=4, median=2.5, spread=0.45, timeout=8, failures=0.05, lost_after=15)
@@ -48,16 +48,9 @@ class LiveBatch:
         self._stop = threading.Event()
         self._crew = Crew(BatchRecorder(table, client), LIVE_BATCH, self._stop)
 
-    @contextmanager
-    def at_work(self) -> Iterator[None]:
+    def at_work(self) -> AbstractContextManager[None]:
         """Process the batch while the block runs."""
-        thread = threading.Thread(target=self._run, name=LIVE_BATCH, daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            self._stop.set()
-            thread.join()
+        return in_background(self._run, self._stop, LIVE_BATCH)
 
     def _run(self) -> None:
         first = plan(self._workload, seed=0)

@@ -2,12 +2,13 @@
 
 import logging
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from itertools import batched
 from typing import Any
 
 from batch_progress.table import JOB_PREFIX
+from local_cloud.background import in_background
 from local_cloud.template import StreamMapping
 
 type Record = dict[str, Any]
@@ -27,16 +28,9 @@ class Stream:
         self._mapping = mapping
         self._stop = threading.Event()
 
-    @contextmanager
-    def delivered(self) -> Iterator[None]:
+    def delivered(self) -> AbstractContextManager[None]:
         """Deliver changes while the block runs."""
-        thread = threading.Thread(target=self.run, name="stream", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            self._stop.set()
-            thread.join()
+        return in_background(self.run, self._stop, "stream")
 
     def run(self) -> None:
         """Deliver the changes of each window until stopped."""

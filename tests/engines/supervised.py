@@ -5,7 +5,7 @@ import itertools
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import boto3
@@ -17,6 +17,7 @@ from batch_progress.errors import ServiceUnavailable
 from batch_progress.supervision import Check, Event
 from batch_progress.supervisor import Done, Interrupted, Supervisor
 from functions.revision import app
+from local_cloud.background import in_background
 from local_cloud.lambda_context import LambdaContext
 from local_cloud.stream import Stream, remote
 from local_cloud.template import stream_mapping
@@ -82,16 +83,9 @@ class Supervised:
             time.sleep(5)
         return self.of("Batch Finished")[-1]
 
-    @contextmanager
-    def checking(self) -> Iterator[None]:
+    def checking(self) -> AbstractContextManager[None]:
         """Do the checks that are due while the block runs."""
-        thread = threading.Thread(target=self._run, daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            self._stop.set()
-            thread.join()
+        return in_background(self._run, self._stop, "checks")
 
     def _run(self) -> None:
         while not self._stop.is_set():
