@@ -1,4 +1,4 @@
-"""Both functions as built by `sam build`, under AWS's own runtime: no other code, no other packages.
+"""The progress and revision functions as `sam build` made them, under AWS's own runtime: no other code or packages.
 
 Only these tests show an import that the layer lacks, the runtime's own JSON, its limit of 6 MB, its timeout, and a cold
 start compared with a warm one.
