@@ -589,17 +589,34 @@ BAD_DAYS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("day", BAD_DAYS)
-def test_a_failing_issuer_is_a_503_and_the_next_call_recovers(
-    world: World, issuer: Issuer, batch_id: str, day: str
+def test_a_failing_issuer_is_a_503_until_two_seconds_after_it_recovered(
+    world: World, issuer: Issuer, batch_id: str, day: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A token that may be valid is never a 401. The next call succeeds once the issuer has recovered."""
+    """A token that may be valid is never a 401. For two seconds after a failure the issuer is not asked again."""
     before = {name: getattr(issuer, name) for name in BAD_DAYS[day]}
     for name, value in BAD_DAYS[day].items():
         setattr(issuer, name, value)
     unavailable(world, batch_id, issuer.token())
     for name, value in before.items():
         setattr(issuer, name, value)
+    asked = len(issuer.asked)
+    unavailable(world, batch_id, issuer.token())
+    assert asked == len(issuer.asked)
+    monkeypatch.setattr(jwks, "monotonic", lambda: time.monotonic() + jwks.PAUSE_SECONDS)
     assert GOOD == outcome(world, batch_id, issuer.token())
+
+
+def test_junk_tokens_do_not_keep_the_function_busy_with_an_issuer_that_hangs(
+    world: World, issuer: Issuer, batch_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a thousand made-up tokens one waits for the issuer; the others are answered at once."""
+    monkeypatch.setattr(jwks, "FETCH_SECONDS", 0.1)
+    monkeypatch.setattr(jwks, "PAUSE_SECONDS", 3_600)
+    issuer.hangs = True
+    token = issuer.token(header={"kid": "made-up"}).rpartition(".")[0]
+    for number in range(1_000):
+        assert 503 == ask(world, batch_id, f"{token}.{encoded(b'%d' % number)}").status
+    assert [DISCOVERY] == issuer.asked
 
 
 @pytest.mark.parametrize("day", BAD_DAYS)

@@ -22,6 +22,9 @@ from batch_progress.errors import ServiceUnavailable, TokenInvalid
 REFRESH_SECONDS: Final = 60.0
 # Cached keys older than this are refreshed: the issuer may have withdrawn one.
 KEEP_SECONDS: Final = 3_600.0
+# After a fetch that failed, tokens that need keys are answered at once for this long: each fetch can take all of
+# `FETCH_SECONDS`, and tokens can be made up.
+PAUSE_SECONDS: Final = 2.0
 # The time limit for both documents together.
 FETCH_SECONDS: Final = 2.0
 # The size limit of each document, in bytes.
@@ -52,6 +55,8 @@ class IssuerKeys:
         self._http = urllib3.PoolManager(cert_reqs="CERT_REQUIRED")
         self._keys: list[PyJWK] | None = None
         self._fetched_at = self._refreshed_at = -inf
+        # Of `monotonic`: a request that waited for the lock began before the failure.
+        self._failed_at = -inf
         self._lock = Lock()
 
     def find(self, kid: str | None, algorithm: str, now: float) -> PyJWK:
@@ -84,9 +89,9 @@ class IssuerKeys:
         return next((key for key in fit if key.key_id == kid), None)
 
     def _due(self, found: PyJWK | None, now: float) -> bool:
-        """Whether to fetch: always while there are no keys, otherwise at most once in `REFRESH_SECONDS`."""
+        """Whether to fetch: while there are no keys, unless that has just failed; then once in `REFRESH_SECONDS`."""
         if self._keys is None:
-            return True
+            return monotonic() - self._failed_at >= PAUSE_SECONDS
         wanted = found is None or not _within(KEEP_SECONDS, self._fetched_at, now)
         return wanted and not _within(REFRESH_SECONDS, self._refreshed_at, now)
 
@@ -98,6 +103,7 @@ class IssuerKeys:
             self._keys = self._fetch()
             self._fetched_at = now
         except Exception as error:  # noqa: BLE001  # a third party, which may send anything
+            self._failed_at = monotonic()
             state = "and none are cached" if self._keys is None else "the cached ones stay in use"
             reason = f"{type(error).__name__}: {error}"[:_LONGEST_REASON]
             _logger.warning("The keys of the token issuer %s could not be fetched, %s: %s", self._issuer, state, reason)
