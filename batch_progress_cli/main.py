@@ -246,7 +246,7 @@ def openapi(
 
 
 @token.command("issue")
-def issue_token(  # noqa: PLR0917  # a command's options, given by name
+def issue_token(  # noqa: PLR0913, PLR0917  # a command's options, given by name
     owner: Annotated[str, typer.Option(help="The owner whose batches the token can read.")],
     label: Annotated[str, typer.Option(show_default=False, help="A label for the list of tokens.")] = "",
     expires_in: Annotated[
@@ -260,25 +260,39 @@ def issue_token(  # noqa: PLR0917  # a command's options, given by name
             help="The issuer whose session tokens name this owner in their owner claim.",
         ),
     ] = "",
+    batch: Annotated[
+        str, typer.Option(metavar="BATCH_ID", show_default=False, help="The only batch that the token opens.")
+    ] = "",
+    link: Annotated[
+        str,
+        typer.Option(
+            metavar="URL",
+            show_default=False,
+            help="Print a link to the page of --batch, with the token in it. URL is the address of the API.",
+        ),
+    ] = "",
     local: Local = None,
     table: Table = None,
     stack: Stack = None,
 ) -> None:
-    """Create a token and print it. It cannot be shown again: the table stores only its SHA-256."""
+    """Create a token and print it, or a link to share. It cannot be shown again: the table stores only its SHA-256."""
     from datetime import UTC, datetime
 
     from batch_progress_cli.duration import duration
     from batch_progress_cli.target import TOKENS, Where, aws, open_table
-    from batch_progress_cli.token_table import SHOWN, TokenTable
+    from batch_progress_cli.token_table import SHOWN, TokenTable, page_address
 
     lasts = None if expires_in is None else duration(expires_in)
+    if link and not batch:
+        raise Failed("--link needs --batch: a link opens one batch, and nothing else of its owner")
+    page = page_address(link, batch) if link else ""
     tokens_table = TokenTable(*open_table(TOKENS, Where(local, table, stack)))
     with aws():
-        secret, entry = tokens_table.issue(owner, label, lasts, datetime.now(UTC), issuer=issuer)
+        secret, entry = tokens_table.issue(owner, label, lasts, datetime.now(UTC), issuer=issuer, batch_id=batch)
     until = f"until {entry.expires_at}" if entry.expires_at else "until it is revoked"
-    print(secret, flush=True)
+    print(f"{page}#token={secret}" if page else secret, flush=True)
     print(
-        f"Good for the batches of {entry.owner} {until}; hash {entry.token_hash[:SHOWN]}. It is not shown again.",
+        f"Good for {entry.opens} {until}; hash {entry.token_hash[:SHOWN]}. It is not shown again.",
         file=sys.stderr,
     )
 

@@ -6,11 +6,12 @@ import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Self
+from typing import Any, Final, Self
+from urllib.parse import urlsplit
 
 from botocore.exceptions import ClientError
 
-from batch_progress.table import timestamp
+from batch_progress.table import ID_PATTERN, timestamp
 from batch_progress.tokens import SESSION_OWNER, session_owner
 from batch_progress_cli.failure import Failed
 from batch_progress_cli.terminal import visible
@@ -22,6 +23,7 @@ _SECRET_BYTES = 32
 SHOWN = 12
 _HASH_PREFIX = re.compile("[0-9a-f]{6,64}")
 _LONGEST_NAME = 256
+_LOOPBACK: Final = {"127.0.0.1", "localhost", "::1"}
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,7 @@ class TokenEntry:
         token_hash: SHA-256 in lower-case hex.
         owner_id: The owner, as `issuer` names it.
         issuer: The issuer of session tokens that names the owner; `""` for an owner without one.
+        batch_id: The only batch that the token opens; `""` for all of the owner's.
         label: A label for the list; `""` without one.
         created_at: RFC 3339; `""` if unknown.
         expires_at: RFC 3339; `""` without an expiry.
@@ -41,6 +44,7 @@ class TokenEntry:
     token_hash: str
     owner_id: str
     issuer: str = ""
+    batch_id: str = ""
     label: str = ""
     created_at: str = ""
     expires_at: str = ""
@@ -55,6 +59,7 @@ class TokenEntry:
             token_hash=texts["token_hash"],
             owner_id=texts.get("owner_id", ""),
             issuer=texts.get("issuer", ""),
+            batch_id=texts.get("batch_id", ""),
             label=texts.get("label", ""),
             created_at=texts.get("created_at", ""),
             expires_at=_second(expires) if expires else "",
@@ -66,6 +71,11 @@ class TokenEntry:
         """The `owner_id` of the batches that the token can read."""
         return session_owner(self.issuer, self.owner_id) if self.issuer else self.owner_id
 
+    @property
+    def opens(self) -> str:
+        """What the token opens, for a sentence."""
+        return f"{self.batch_id} of {self.owner}" if self.batch_id else f"the batches of {self.owner}"
+
 
 class TokenTable:
     """The tokens table."""
@@ -75,26 +85,21 @@ class TokenTable:
         self._table = table
 
     def issue(
-        self, owner: str, label: str, lasts: timedelta | None, now: datetime, *, issuer: str = ""
+        self,
+        owner: str,
+        label: str,
+        lasts: timedelta | None,
+        now: datetime,
+        *,
+        issuer: str = "",
+        batch_id: str = "",
     ) -> tuple[str, TokenEntry]:
         """Create a token and store its hash; return the token and its entry.
 
         Raises:
-            Failed: The owner, the label or the issuer is not valid.
+            Failed: The owner, the label, the issuer or the batch id is not valid.
         """
-        for what, name in (("owner", owner), ("label", label), ("issuer", issuer)):
-            if not name.isprintable() or name != name.strip() or len(name) > _LONGEST_NAME:
-                raise Failed(
-                    f"the {what} must be at most {_LONGEST_NAME} printable characters, without spaces at either end"
-                )
-        if not owner:
-            raise Failed("the owner is empty")
-        if issuer and not re.fullmatch(r"https?://[^\s?#]+", issuer):
-            raise Failed(
-                f"{issuer!r} is not an issuer; give a URL without query or fragment, as in the `iss` of its tokens"
-            )
-        if not issuer and SESSION_OWNER.match(owner):
-            raise Failed("the owner has the form of a session token's owner; give the issuer with --issuer")
+        _check(owner, label, issuer, batch_id)
         token = PREFIX + secrets.token_urlsafe(_SECRET_BYTES)
         item = {
             "token_hash": {"S": _hash(token)},
@@ -103,6 +108,8 @@ class TokenTable:
         }
         if issuer:
             item["issuer"] = {"S": issuer}
+        if batch_id:
+            item["batch_id"] = {"S": batch_id}
         if label:
             item["label"] = {"S": label}
         if lasts:
@@ -167,12 +174,35 @@ class TokenTable:
             yield from page["Items"]
 
 
+def page_address(api: str, batch_id: str) -> str:
+    """Return the address of the page that shows a batch; the page takes a token from its fragment, `#token=`.
+
+    Args:
+        api: The base URL of the API, `https://…`, as the stack's output `ApiUrl`.
+        batch_id: The batch's id.
+
+    Raises:
+        Failed: The URL is not one of an API.
+    """
+    try:
+        address = urlsplit(api)
+        host, _ = address.hostname, address.port
+    except ValueError:
+        host = None
+    # A token must not cross a network in the clear.
+    schemes = {"https", "http"} if host in _LOOPBACK else {"https"}
+    if not host or address.scheme not in schemes or address.query or address.fragment or not api.isprintable():
+        raise Failed(f"{visible(api, 140)!r} is not the address of an API; give the https URL that clients use")
+    return f"{api.rstrip('/')}/watch/{batch_id}"
+
+
 def listing(tokens: Iterable[TokenEntry]) -> str:
     """Format the entries as a table."""
-    rows = [("OWNER", "LABEL", "CREATED", "EXPIRES", "REVOKED", "HASH")]
+    rows = [("OWNER", "BATCH", "LABEL", "CREATED", "EXPIRES", "REVOKED", "HASH")]
     rows += [
         (
             token.owner,
+            token.batch_id or "-",
             token.label or "-",
             token.created_at or "-",
             token.expires_at or "-",
@@ -184,6 +214,25 @@ def listing(tokens: Iterable[TokenEntry]) -> str:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
     return "\n".join(line.rstrip() for line in lines)
+
+
+def _check(owner: str, label: str, issuer: str, batch_id: str) -> None:
+    """Raise `Failed` if an attribute of a new token is not valid."""
+    for what, name in (("owner", owner), ("label", label), ("issuer", issuer)):
+        if not name.isprintable() or name != name.strip() or len(name) > _LONGEST_NAME:
+            raise Failed(
+                f"the {what} must be at most {_LONGEST_NAME} printable characters, without spaces at either end"
+            )
+    if not owner:
+        raise Failed("the owner is empty")
+    if issuer and not re.fullmatch(r"https?://[^\s?#]+", issuer):
+        raise Failed(
+            f"{issuer!r} is not an issuer; give a URL without query or fragment, as in the `iss` of its tokens"
+        )
+    if not issuer and SESSION_OWNER.match(owner):
+        raise Failed("the owner has the form of a session token's owner; give the issuer with --issuer")
+    if batch_id and not re.fullmatch(ID_PATTERN, batch_id):
+        raise Failed(f"{visible(batch_id, 140)!r} is not a batch id: 1 to 128 of A-Z, a-z, 0-9, '_' and '-'")
 
 
 def _hash(token: str) -> str:

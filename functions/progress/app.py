@@ -24,11 +24,11 @@ from aws_lambda_powertools.event_handler import APIGatewayRestResolver, Response
 from aws_lambda_powertools.event_handler.exceptions import NotFoundError
 
 from batch_progress import dynamodb
-from batch_progress.errors import ConfigurationError
+from batch_progress.errors import BatchNotFound, ConfigurationError
 from batch_progress.kept import KeptCounts
 from batch_progress.settings import settings
 from batch_progress.store import BatchStore
-from batch_progress.tokens import Credential, TokenStore, is_session_token
+from batch_progress.tokens import Caller, Credential, TokenStore, is_session_token
 from functions.progress.answer import Answer, NotModified, full_answer, not_modified
 from functions.progress.coding import Gzip, Identity, PlainObject
 from functions.progress.counting import Asked, LargeBatches, Sources
@@ -91,11 +91,11 @@ def _sessions() -> "SessionTokens":
     return SessionTokens(known.token_issuer or "", known.audiences, known.token_owner_claim)
 
 
-def _owner(credential: Credential, now: float) -> str:
-    """Return the owner of a credential; raises as `TokenStore.owner` and `SessionTokens.owner` do."""
+def _caller(credential: Credential, now: float) -> Caller:
+    """Return what a credential allows; raises as `TokenStore.caller` and `SessionTokens.owner` do."""
     if is_session_token(credential) and settings().token_issuer:
-        return _sessions().owner(credential.token, now)
-    return _tokens().owner(credential, now)
+        return Caller(_sessions().owner(credential.token, now))
+    return _tokens().caller(credential, now)
 
 
 def handler(event: Any, context: Any) -> dict[str, Any]:  # noqa: ANN401  # any JSON; Lambda's context
@@ -143,12 +143,14 @@ def batch_progress(batch_id: str) -> Response[str]:
     """Answer with the progress of a batch."""
     request: Request = app.context["request"]
     log: RequestLog = app.context["log"]
-    owner_id = _owner(request.credential(), log.now)
+    caller = _caller(request.credential(), log.now)
     # API Gateway does not decode the path. A percent-encoded letter is equivalent to the letter (RFC 3986, 6.2.2.2).
     query = http_query(unquote(batch_id), request.parameters)
     log.batch_id = query.batch_id
+    if not caller.may_see(query.batch_id):
+        raise BatchNotFound(query.batch_id)
     gzip = request.accepts_gzip()
-    asked = Asked(query, owner_id, time.time, log.reads)
+    asked = Asked(query, caller.owner_id, time.time, log.reads)
     batch = None
     if if_none_match := request.header("if-none-match"):
         found = not_modified(_sources(), asked, if_none_match, gzip=gzip)

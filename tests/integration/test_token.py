@@ -91,6 +91,53 @@ def test_an_owner_that_a_table_should_not_have_is_refused(owner: str) -> None:
     assert (2, "", 1) == (done.exit_code, done.stdout, done.stderr.count("\n"))
 
 
+def test_a_token_for_one_batch_opens_no_other_one(world: World) -> None:
+    mine, other = world.put_batch(owner="alice"), world.put_batch(owner="alice")
+    done = token("issue", "--owner", "alice", "--batch", mine, "--expires-in", "7d")
+    secret = done.stdout.removesuffix("\n")
+    assert done.stderr.startswith(f"Good for {mine} of alice until ")
+    assert (200, None) == outcome(world, secret, mine)
+    assert (404, "BATCH_NOT_FOUND") == outcome(world, secret, other)
+    (row,) = [line for line in token("list").stdout.splitlines() if hash_of(secret)[:12] in line]
+    assert ["alice", mine] == row.split()[:2]
+
+
+@pytest.mark.parametrize(
+    "api", ["https://abc.execute-api.eu-central-1.amazonaws.com/prod", "https://abc.example/", "http://127.0.0.1:3000"]
+)
+def test_a_link_to_share_has_the_token_in_its_fragment_alone(world: World, api: str) -> None:
+    """A browser does not send the fragment to the server. The link is all that stdout has."""
+    batch_id = world.put_batch()
+    done = token("issue", "--owner", "demo", "--batch", batch_id, "--link", api)
+    address, _, secret = done.stdout.removesuffix("\n").partition("#token=")
+    assert f"{api.rstrip('/')}/watch/{batch_id}" == address
+    assert (200, None) == outcome(world, secret, batch_id)
+    assert secret not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--link", "https://abc.example"],
+        ["--batch", "batch x"],
+        ["--batch", "batch_x" * 20],
+        ["--batch", "batch_x", "--link", "http://abc.example"],
+        ["--batch", "batch_x", "--link", "abc.example"],
+        ["--batch", "batch_x", "--link", "https://"],
+        ["--batch", "batch_x", "--link", "https://[::1"],
+        ["--batch", "batch_x", "--link", "https://abc.example/?a=1"],
+        ["--batch", "batch_x", "--link", "https://abc.example/#a"],
+    ],
+    ids=" ".join,
+)
+def test_a_link_or_a_batch_that_cannot_be_is_refused_and_no_token_is_made(world: World, arguments: list[str]) -> None:
+    """A link over plain HTTP would send the token in the clear."""
+    before = world.dynamodb.scan(TableName=world.tokens_table)["Count"]
+    done = token("issue", "--owner", "demo", *arguments)
+    assert (2, "", 1) == (done.exit_code, done.stdout, done.stderr.count("\n"))
+    assert before == world.dynamodb.scan(TableName=world.tokens_table)["Count"]
+
+
 @pytest.mark.parametrize("way", ["token", "standard input", "dash", "hash", "prefix"])
 def test_a_revoked_token_is_refused(world: World, way: str) -> None:
     """`revoke` takes the token, its hash or a prefix of the hash. Standard input keeps a token out of the history."""
@@ -152,10 +199,10 @@ def test_the_list_shows_everything_but_tokens() -> None:
     second = issued("--owner", owner, "--expires-in", "1d")
     token("revoke", first)
     lines = token("list").stdout.splitlines()
-    assert ["OWNER", "LABEL", "CREATED", "EXPIRES", "REVOKED", "HASH"] == lines[0].split()
+    assert ["OWNER", "BATCH", "LABEL", "CREATED", "EXPIRES", "REVOKED", "HASH"] == lines[0].split()
     rows = [line.split() for line in lines if line.startswith(owner)]
     assert [("one", "-", hash_of(first)[:12]), ("-", "-", hash_of(second)[:12])] == [
-        (row[1], row[3] if row[1] == "one" else row[4], row[5]) for row in rows
+        (row[2], row[4] if row[2] == "one" else row[5], row[6]) for row in rows
     ]
     assert first not in "".join(lines)
 

@@ -36,7 +36,7 @@ class Table(Client):
 
 def refused(tokens: TokenStore, token: str, now: float) -> bool:
     try:
-        tokens.owner(Credential(Scheme.BEARER, token), now)
+        tokens.caller(Credential(Scheme.BEARER, token), now)
     except CredentialRefused:
         return True
     return False

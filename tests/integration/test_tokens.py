@@ -234,3 +234,37 @@ def test_each_owner_sees_their_own(world: World) -> None:
 
 def test_several_tokens_of_one_owner(world: World, batch_id: str) -> None:
     assert [200, 200] == [ask(world, batch_id, bearer(world.put_token())).status for _ in range(2)]
+
+
+def test_a_token_for_one_batch_gets_for_others_the_answer_of_a_stranger(world: World, batch_id: str) -> None:
+    """Another batch of the owner, a stranger's and a missing one have the same answer, also for a cursor and a tag."""
+    token = world.put_token(batch_id=batch_id)
+    other = world.put_batch()
+    world.put_jobs(other, ["pending"] * 2)
+    cursor = world.get(other, limit="1").data["next_cursor"]
+    tag = world.get(other).headers["ETag"]
+    assert 200 == ask(world, batch_id, key(token)).status
+    assert 304 == ask(world, batch_id, key(token), ("If-None-Match", "*")).status
+    answers = [
+        ask(world, other, key(token)),
+        ask(world, other, bearer(token), ("If-None-Match", tag)),
+        ask(world, other, key(token), ("If-None-Match", "*")),
+        world.request("GET", progress_path(other), [key(token)], {"cursor": cursor, "limit": "1"}),
+        ask(world, world.put_batch(owner=unique("owner")), key(token)),
+        ask(world, unique("missing"), key(token)),
+    ]
+    assert {(404, "BATCH_NOT_FOUND", answers[0].error["message"])} == {
+        (*answer.outcome, answer.error["message"]) for answer in answers
+    }
+
+
+def test_a_token_for_a_batch_of_another_owner_opens_nothing(world: World) -> None:
+    batch_id = world.put_batch(owner=unique("owner"))
+    assert (404, "BATCH_NOT_FOUND") == ask(world, batch_id, key(world.put_token(batch_id=batch_id))).outcome
+
+
+def test_bad_parameters_of_another_batch_are_a_422(world: World, batch_id: str) -> None:
+    """Parameters are checked before the batch, as for every token."""
+    token = world.put_token(batch_id=batch_id)
+    answer = world.request("GET", progress_path(world.put_batch()), [key(token)], {"limit": "x"})
+    assert (422, "VALIDATION_ERROR") == answer.outcome

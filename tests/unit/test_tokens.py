@@ -9,7 +9,8 @@ import pytest
 from batch_progress import decode
 from batch_progress.dynamodb import Client
 from batch_progress.errors import TokenExpired, TokenInvalid
-from batch_progress.tokens import Credential, Scheme, TokenStore
+from batch_progress.table import LAST_SECOND
+from batch_progress.tokens import Caller, Credential, Scheme, TokenStore
 
 GOOD = {"owner_id": {"S": "demo"}}
 # By the contract a revoked token is refused within this time.
@@ -30,7 +31,7 @@ class Table(Client):
 
 
 def show(tokens: TokenStore, now: float, *numbers: int) -> list[str]:
-    return [tokens.owner(Credential(Scheme.BEARER, f"good-token-{number}"), now) for number in numbers]
+    return [tokens.caller(Credential(Scheme.BEARER, f"good-token-{number}"), now).owner_id for number in numbers]
 
 
 def test_a_token_is_read_by_its_hash_as_of_now() -> None:
@@ -87,14 +88,32 @@ def test_a_token_is_expired_from_its_last_second_on(now: float) -> None:
         GOOD | {"expires_at": {"S": "never"}},
         GOOD | {"expires_at": {"N": "-1"}},
         GOOD | {"revoked_at": "yesterday"},
+        GOOD | {"expires_at": {"N": "1734345002123"}},
         GOOD | {"issuer": {"BOOL": True}},
+        GOOD | {"batch_id": {"N": "1"}},
+        GOOD | {"batch_id": {"NULL": True}},
+        GOOD | {"batch_id": {"S": ""}},
     ],
     ids=str,
 )
 def test_an_item_that_is_wrong_in_one_thing_opens_nothing(item: dict[str, Any]) -> None:
-    """An expiry of the wrong type may have passed."""
+    """An expiry of the wrong type may have passed, and one in milliseconds would be millennia away."""
     with pytest.raises(TokenInvalid):
         show(TokenStore(Table(item), "tokens"), 0, 1)
+
+
+def test_the_last_second_of_the_year_9999_is_an_expiry() -> None:
+    """Larger numbers are milliseconds."""
+    assert ["demo"] == show(TokenStore(Table(GOOD | {"expires_at": {"N": str(LAST_SECOND)}}), "tokens"), 0, 1)
+
+
+@pytest.mark.parametrize("batch_id", [None, "batch_x"])
+def test_a_token_may_be_for_one_batch(batch_id: str | None) -> None:
+    """A token without a batch opens all of its owner's."""
+    item = GOOD | ({"batch_id": {"S": batch_id}} if batch_id else {})
+    caller = TokenStore(Table(item), "tokens").caller(Credential(Scheme.BEARER, "good-token"), 0)
+    assert Caller("demo", batch_id) == caller
+    assert (True, batch_id is None) == (caller.may_see("batch_x"), caller.may_see("batch_y"))
 
 
 def test_a_credential_does_not_show_its_token() -> None:

@@ -21,6 +21,7 @@ from batch_progress.errors import (
     TokenExpired,
     TokenInvalid,
 )
+from batch_progress.table import LAST_SECOND
 
 # `b64token` of RFC 6750, section 2.1; the limits of length are ours.
 _TOKEN: Final = re.compile(r"(?=.{8,512}\Z)[A-Za-z0-9._~+/-]+=*\Z")
@@ -65,11 +66,28 @@ class Credential(msgspec.Struct, frozen=True):
         return f"Credential(scheme={self.scheme!r})"
 
 
+class Caller(msgspec.Struct, frozen=True):
+    """What a token allows.
+
+    Attributes:
+        owner_id: The owner whose batches it opens.
+        batch_id: The only batch that it opens; `None` for all of the owner's.
+    """
+
+    owner_id: str
+    batch_id: str | None = None
+
+    def may_see(self, batch_id: str) -> bool:
+        """Whether the token is for this batch, or for all of its owner's."""
+        return self.batch_id in {None, batch_id}
+
+
 class TokenItem(msgspec.Struct, frozen=True):
     """An item of the tokens table."""
 
     owner_id: decode.Text | None = None
     issuer: decode.Text | None = None
+    batch_id: decode.Text | None = None
     expires_at: decode.Seconds | None = None
     revoked_at: dict[str, Any] | None = None
 
@@ -77,7 +95,7 @@ class TokenItem(msgspec.Struct, frozen=True):
 class _Known(msgspec.Struct, frozen=True):
     """A cached item of the tokens table. Times are in epoch seconds."""
 
-    owner_id: str
+    caller: Caller
     expires_at: float | None
     revoked: bool
     read_at: float
@@ -104,8 +122,8 @@ class TokenStore:
         self._table = table
         self._known: OrderedDict[str, _Known] = OrderedDict()
 
-    def owner(self, credential: Credential, now: float) -> str:
-        """Return the `owner_id` of a token.
+    def caller(self, credential: Credential, now: float) -> Caller:
+        """Return what a token allows.
 
         Args:
             credential: The token.
@@ -129,7 +147,7 @@ class TokenStore:
             raise refusals.revoked
         if known.expires_at is not None and known.expires_at <= now:
             raise refusals.expired
-        return known.owner_id
+        return known.caller
 
     def _read(self, token_hash: str, now: float) -> _Known | None:
         answer = self._client.get_item(
@@ -141,8 +159,11 @@ class TokenStore:
         if not bytes(answer.raw):
             return None
         item, bad = decode.item(answer.raw, TokenItem)
-        if bad or item.owner_id is None or not item.owner_id.S:
+        if bad or item.owner_id is None or not item.owner_id.S or (item.batch_id and not item.batch_id.S):
             # A partly malformed item is not trusted at all.
+            return None
+        if item.expires_at and item.expires_at.N > LAST_SECOND:
+            # Milliseconds: such a token would never expire.
             return None
         owner_id = item.owner_id.S
         if item.issuer:
@@ -151,7 +172,7 @@ class TokenStore:
         elif SESSION_OWNER.match(owner_id):
             return None
         return _Known(
-            owner_id=owner_id,
+            caller=Caller(owner_id, item.batch_id.S if item.batch_id else None),
             expires_at=item.expires_at.N if item.expires_at else None,
             revoked=item.revoked_at is not None,
             read_at=now,
