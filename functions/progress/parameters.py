@@ -89,24 +89,28 @@ class HttpParameters(BaseModel):
     status: Annotated[
         frozenset[JobStatus] | None,
         BeforeValidator(_statuses),
-        Field(description="List only jobs with these statuses. The counts are still those of the whole batch."),
+        Field(
+            description="List only jobs with these statuses, separated by commas. The counts are still those of "
+            "the whole batch."
+        ),
     ] = None
     limit: Annotated[
         int | None,
         BeforeValidator(_most_jobs),
-        Field(description="List at most this many jobs; 0 returns only the counts.", ge=0, le=MOST_JOBS),
+        Field(description="List at most this many jobs. 0: only the counts. Without it: all jobs.", ge=0, le=MOST_JOBS),
     ] = None
     cursor: Annotated[
         Cursor | None,
         PlainValidator(_cursor, json_schema_input_type=str),
-        Field(description="Continue where the previous page ended: its `next_cursor`."),
+        Field(description="The `next_cursor` of the previous page: continue where that ended."),
     ] = None
     include: Annotated[
         frozenset[str],
         BeforeValidator(_includes),
         Field(
-            description="`details` adds the times and the error of each job; `estimate` adds the interval of "
-            "`estimated_completion`; `summary` adds the jobs by status and the reasons of failures, on the first page."
+            description="What to add to the answer, separated by commas. `details`: the times and the error of each "
+            "job. `estimate`: the interval around `estimated_completion`. `summary`: the jobs by status and the "
+            "reasons of failures, on the first page."
         ),
     ] = frozenset()
 

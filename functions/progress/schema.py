@@ -7,20 +7,16 @@ import msgspec
 from batch_progress.progress import LONGEST_CODE, MOST_FAILURES, Basis
 from batch_progress.table import WORKER_LOST, JobStatus
 
-# The schemas of jobs in the OpenAPI document.
+# The schema of jobs in the OpenAPI document.
 JOB_SCHEMA = "#/components/schemas/Job"
-DETAILED_JOB_SCHEMA = "#/components/schemas/DetailedJob"
 
 _EXAMPLE_TIME = "2024-12-16T10:35:00Z"
 _MOMENT_FORMAT = "RFC 3339 in UTC, whole seconds."
-Natural = Annotated[int, msgspec.Meta(ge=0)]
+# The tables allow numbers of 64 bits; generated clients would otherwise use 32.
+Natural = Annotated[int, msgspec.Meta(ge=0, extra_json_schema={"format": "int64"})]
 Moment = Annotated[
     str,
-    msgspec.Meta(
-        pattern=r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z$",
-        description=_MOMENT_FORMAT,
-        examples=[_EXAMPLE_TIME],
-    ),
+    msgspec.Meta(description=_MOMENT_FORMAT, examples=[_EXAMPLE_TIME], extra_json_schema={"format": "date-time"}),
 ]
 
 
@@ -40,12 +36,17 @@ class EstimateView(msgspec.Struct, frozen=True):
     latest: Annotated[Moment, msgspec.Meta(description=f"The end of the interval. {_MOMENT_FORMAT}")]
     confidence: Annotated[
         float,
-        msgspec.Meta(description="The probability that the batch ends between `earliest` and `latest`."),
+        msgspec.Meta(
+            ge=0,
+            le=1,
+            description="The probability that the batch ends between `earliest` and `latest`.",
+            extra_json_schema={"format": "double"},
+        ),
     ]
 
 
 class FailuresView(msgspec.Struct, frozen=True):
-    """Jobs that failed for one reason."""
+    """The number of jobs that failed for one reason."""
 
     error_code: Annotated[
         str | None,
@@ -54,7 +55,12 @@ class FailuresView(msgspec.Struct, frozen=True):
             "their worker showed no sign of life for longer than the batch allows."
         ),
     ]
-    jobs: Annotated[int, msgspec.Meta(ge=1, description="The number of jobs.")]
+    jobs: Annotated[
+        int,
+        msgspec.Meta(
+            ge=1, description="The number of jobs that failed with this code.", extra_json_schema={"format": "int64"}
+        ),
+    ]
 
 
 class SummaryView(msgspec.Struct, frozen=True):
@@ -66,7 +72,16 @@ class SummaryView(msgspec.Struct, frozen=True):
             description="The number of jobs of each status. They sum to `total_urls`: declared URLs without a job are "
             "`pending`, or `cancelled` if the batch is cancelled.",
             extra_json_schema={
-                "properties": {status: {"type": "integer", "minimum": 0} for status in JobStatus},
+                "title": "Statuses",
+                "properties": {
+                    status: {
+                        "description": f"The number of jobs whose status is `{status}`.",
+                        "type": "integer",
+                        "minimum": 0,
+                        "format": "int64",
+                    }
+                    for status in JobStatus
+                },
                 "required": list(JobStatus),
             },
         ),
@@ -90,7 +105,7 @@ class SummaryView(msgspec.Struct, frozen=True):
 class ProgressView(msgspec.Struct, frozen=True):
     """The progress of a batch. `completed`, `failed` and `pending` sum to `total_urls`."""
 
-    batch_id: str
+    batch_id: Annotated[str, msgspec.Meta(description="The batch's id, as in the request.")]
     total_urls: Annotated[
         Natural,
         msgspec.Meta(description="The declared number of URLs, or the number of jobs if that is larger."),
@@ -99,15 +114,15 @@ class ProgressView(msgspec.Struct, frozen=True):
     failed: Annotated[
         Natural,
         msgspec.Meta(
-            description="Jobs whose status is `failed` or `cancelled`; in a cancelled batch also the declared URLs "
-            "without a job."
+            description="Jobs whose status is `failed` or `cancelled`, together; in a cancelled batch also the "
+            "declared URLs without a job. `include=summary` gives each status by itself."
         ),
     ]
     pending: Annotated[
         Natural,
         msgspec.Meta(
-            description="Jobs whose status is `pending` or `processing`, and declared URLs that have no job yet unless "
-            "the batch is cancelled."
+            description="What is left to do: jobs whose status is `pending` or `processing`, and declared URLs that "
+            "have no job yet unless the batch is cancelled. At 0 the batch is finished."
         ),
     ]
     total_items_extracted: Annotated[
@@ -124,17 +139,21 @@ class ProgressView(msgspec.Struct, frozen=True):
     jobs: Annotated[
         msgspec.Raw,
         msgspec.Meta(
-            description="In the order of `job_id`. `include=details` adds the times and the error of each job.",
-            extra_json_schema={
-                "type": "array",
-                "items": {"anyOf": [{"$ref": JOB_SCHEMA}, {"$ref": DETAILED_JOB_SCHEMA}]},
-            },
+            description="The jobs of this page, in the order of `job_id`. `include=details` adds the times and the "
+            "error of each job.",
+            extra_json_schema={"type": "array", "items": {"$ref": JOB_SCHEMA}},
         ),
     ]
-    estimate: EstimateView | msgspec.UnsetType = msgspec.UNSET
+    estimate: Annotated[
+        EstimateView | msgspec.UnsetType,
+        msgspec.Meta(description="With `include=estimate`: the interval around `estimated_completion`."),
+    ] = msgspec.UNSET
     summary: Annotated[
         SummaryView | msgspec.UnsetType,
-        msgspec.Meta(description="With `include=summary`, on the first page only."),
+        msgspec.Meta(
+            description="With `include=summary`, on the first page only: the jobs by status, and the reasons of "
+            "failures."
+        ),
     ] = msgspec.UNSET
     next_cursor: Annotated[
         str | msgspec.UnsetType | None,
@@ -148,21 +167,27 @@ class ProgressView(msgspec.Struct, frozen=True):
 class ProgressAnswer(msgspec.Struct, frozen=True):
     """The envelope of an answer."""
 
-    success: Literal[True]
-    data: ProgressView
+    success: Annotated[Literal[True], msgspec.Meta(description="`true`; an error has `false`.")]
+    data: Annotated[ProgressView, msgspec.Meta(description="The progress of the batch.")]
 
 
 class ErrorView(msgspec.Struct, frozen=True):
-    """An error."""
+    """What went wrong."""
 
     code: Annotated[str, msgspec.Meta(description="Stable identifier of the error, for programs.")]
     message: Annotated[str, msgspec.Meta(description="One sentence for people.")]
     system_message: Annotated[str, msgspec.Meta(description="A short fixed text for logs and alarms.")]
-    type: Literal["client_error", "server_error"]
+    type: Annotated[
+        Literal["client_error", "server_error"],
+        msgspec.Meta(description="Whether the request is at fault or the service."),
+    ]
     status: Annotated[int, msgspec.Meta(description="The HTTP status.", ge=400, le=599)]
     details: Annotated[
         dict[str, Any],
-        msgspec.Meta(description="The values that the error is about. In a `422`: each invalid field with the reason."),
+        msgspec.Meta(
+            description="The values that the error is about. In a `422`: each invalid field with the reason.",
+            extra_json_schema={"additionalProperties": True},
+        ),
     ]
     trace_id: Annotated[str, msgspec.Meta(description="Identifies the request in traces and logs.")]
     timestamp: Annotated[
@@ -174,5 +199,5 @@ class ErrorView(msgspec.Struct, frozen=True):
 class ErrorAnswer(msgspec.Struct, frozen=True):
     """The envelope of an error."""
 
-    success: Literal[False]
-    error: ErrorView
+    success: Annotated[Literal[False], msgspec.Meta(description="`false`.")]
+    error: Annotated[ErrorView, msgspec.Meta(description="The error.")]

@@ -1,9 +1,11 @@
 """Parameters and error codes: every place that lists them lists the same ones."""
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
 from batch_progress.errors import BatchConflict, BatchProgressError, IllegalTransition, JobNotFound
+from batch_progress.table import JobStatus
 from functions.progress import parameters
 from functions.progress.envelope import STATUS
 from functions.progress.http import PARAMETERS
@@ -18,7 +20,8 @@ QUERY: dict[str, dict[str, Any]] = {one["name"]: one["schema"] for one in PATH["
 def test_every_query_parameter_is_parsed_validated_and_in_the_document() -> None:
     assert set(PARAMETERS) == QUERY.keys()
     assert set(PARAMETERS) == parameters.HttpParameters.model_fields.keys() - {"batch_id"}
-    assert list(parameters.INCLUDES) == QUERY["include"]["items"]["enum"]
+    assert set(parameters.INCLUDES) == set(re.findall(r"\w+", QUERY["include"]["pattern"]))
+    assert set(JobStatus) == set(re.findall(r"\w+", QUERY["status"]["pattern"]))
 
 
 def subclasses(kind: type[BatchProgressError]) -> Iterator[type[BatchProgressError]]:

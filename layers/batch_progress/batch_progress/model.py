@@ -13,36 +13,57 @@ from batch_progress.table import JobStatus
 
 
 class Job(msgspec.Struct, frozen=True, gc=False):
-    """One URL of a batch, as a client sees it.
+    """One URL of a batch."""
 
-    Attributes:
-        job_id: Unique within the batch; jobs are in its order.
-        url: The address to scrape, `""` if it is missing or malformed. Untrusted: escape it.
-        status: One of the values of `JobStatus`.
-        items_extracted: Items found so far, 0 if not recorded.
-    """
-
-    job_id: str
-    url: str
+    job_id: Annotated[str, msgspec.Meta(description="The job's id, unique within the batch.")]
+    url: Annotated[
+        str,
+        msgspec.Meta(
+            description='The address to scrape; `""` if it is missing or malformed. Untrusted: escape it where you '
+            "show it."
+        ),
+    ]
     # A string, not a `JobStatus`: it is decoded and encoded without conversion, for each job of each answer.
-    status: Annotated[str, msgspec.Meta(extra_json_schema={"enum": list(JobStatus)})]
-    items_extracted: Annotated[int, msgspec.Meta(ge=0)]
+    status: Annotated[
+        str,
+        msgspec.Meta(description="The job's status.", extra_json_schema={"enum": list(JobStatus)}),
+    ]
+    items_extracted: Annotated[
+        int,
+        msgspec.Meta(
+            ge=0, description="Items extracted so far; 0 if not recorded.", extra_json_schema={"format": "int64"}
+        ),
+    ]
 
 
 class DetailedJob(Job, frozen=True, gc=False):
-    """A job with its times and its error. An attribute is `None` if it is not recorded.
+    """A job with its times and its error."""
 
-    Attributes:
-        started_at: When a worker started it, RFC 3339.
-        finished_at: When it ended, RFC 3339.
-        error_code: The kind of failure, for programs.
-        error_message: The failure in words. Untrusted: escape it.
-    """
-
-    started_at: str | None
-    finished_at: str | None
-    error_code: str | None
-    error_message: str | None
+    started_at: Annotated[
+        str | None,
+        msgspec.Meta(
+            description="With `include=details`: when a worker started the job, in RFC 3339 as the worker recorded it, "
+            "with any offset. `null`: not recorded."
+        ),
+    ]
+    finished_at: Annotated[
+        str | None,
+        msgspec.Meta(
+            description="With `include=details`: when the job ended, in RFC 3339 as the worker recorded it, with any "
+            "offset. `null`: not recorded."
+        ),
+    ]
+    error_code: Annotated[
+        str | None,
+        msgspec.Meta(description="With `include=details`: the kind of failure, for programs. `null`: not recorded."),
+    ]
+    error_message: Annotated[
+        str | None,
+        msgspec.Meta(
+            description="With `include=details`: the failure in words. `null`: not recorded. Untrusted: escape it "
+            "where you show it."
+        ),
+    ]
 
 
 class Page(msgspec.Struct, frozen=True):
