@@ -4,7 +4,7 @@ import sys
 from importlib.util import find_spec
 from typing import Final
 
-from batch_progress_cli.failure import FAILED
+from batch_progress_cli.failure import FAILED, INTERRUPTED
 
 # The packages of the extra `cli` in pyproject.toml. `pip install batch-progress`, without it, is for workers.
 EXTRA: Final = ("httpx", "rich", "typer")
@@ -16,9 +16,13 @@ def main() -> None:
         hint = 'pip install "batch-progress[cli]"'
         print(f"batch-progress: not installed: {', '.join(missing)}; run: {hint}", file=sys.stderr)
         sys.exit(FAILED)
-    from batch_progress_cli.main import app  # noqa: PLC0415  # needs the extra's packages
+    try:
+        from batch_progress_cli.main import app  # noqa: PLC0415  # needs the extra's packages
 
-    app()
+        app()
+    except KeyboardInterrupt:
+        # Typer reports one within a command; this one came before or after it.
+        sys.exit(INTERRUPTED)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,10 @@ STALLED = 3
 """The command gave up on a batch that had stalled."""
 
 
+INTERRUPTED = 130
+"""Ctrl-C, as a shell reports it."""
+
+
 class Failed(Exception):
     """The command cannot go on; the message is one line for the terminal.
 

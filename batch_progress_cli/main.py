@@ -4,8 +4,9 @@
 # ruff: noqa: PLC0415
 
 import ipaddress
-import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -14,6 +15,7 @@ from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
 from batch_progress_cli.failure import FAILED, NO, Failed
+from batch_progress_cli.streams import drop_unwritten, prepare
 from batch_progress_cli.terminal import visible
 
 LARGEST_PORT = 65535
@@ -24,41 +26,67 @@ class Commands(TyperGroup):
 
     def main(self, *arguments: Any, **options: Any) -> NoReturn:  # noqa: ANN401  # as in the base class
         """Run the command line and exit."""
+        prepare()
         try:
             status = super().main(*arguments, **options | {"standalone_mode": False})
+            sys.stdout.flush()
         except Failed as failure:
             status = _say(str(failure), failure.status)
         except TyperException as error:
             message = " ".join(error.format_message().split()).removesuffix(".")
             status = _say(f"{visible(message, 400)}; see --help", FAILED)
-        except typer.Abort:
+        except (typer.Abort, BrokenPipeError, _ReaderGone):
             status = FAILED
+        except OSError as error:
+            status = _say(str(error), FAILED)
+        drop_unwritten()
         sys.exit(status)
 
+    def make_context(self, *arguments: Any, **options: Any) -> Any:  # noqa: ANN401  # as in the base class
+        """Parse the arguments. `--help` prints here."""
+        with _own_status():
+            return super().make_context(*arguments, **options)
+
     def invoke(self, ctx: Any) -> Any:  # noqa: ANN401  # as in the base class
-        """Run a command; exit quietly when the reader of the output has gone."""
-        try:
-            result = super().invoke(ctx)
-            sys.stdout.flush()
-        except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise typer.Exit(FAILED) from None
-        return result
+        """Run a command."""
+        with _own_status():
+            return super().invoke(ctx)
 
 
-app = typer.Typer(cls=Commands, add_completion=False, pretty_exceptions_enable=False)
+class _ReaderGone(Exception):
+    """The reader of the output has gone."""
+
+
+@contextmanager
+def _own_status() -> Iterator[None]:
+    """Keep typer and Rich from exiting with status 1, which means that jobs failed."""
+    try:
+        yield
+    except BrokenPipeError as error:
+        raise _ReaderGone from error
+    except SystemExit as error:
+        if isinstance(error.__context__, BrokenPipeError):
+            raise _ReaderGone from error
+        raise
+
+
+app = typer.Typer(
+    cls=Commands, pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]}
+)
 token = typer.Typer(help="Issue, list and revoke API tokens.")
 app.add_typer(token, name="token")
 
 
 def _say(message: str, status: int) -> int:
-    print(f"batch-progress: {message}", file=sys.stderr)
+    with suppress(OSError):
+        print(f"batch-progress: {visible(message)}", file=sys.stderr)
     return status
 
 
-def _port(text: str) -> int:
+def _port(given: str | int) -> int:
+    text = str(given)  # typer passes a default as it is
     if not (text.isascii() and text.isdigit() and int(text) <= LARGEST_PORT):
-        raise Failed(f"{text!r} is not a port; give a number from 0 (any free one) to {LARGEST_PORT}")
+        raise Failed(f"{visible(repr(text), 140)} is not a port; give a number up to {LARGEST_PORT}")
     return int(text)
 
 
@@ -172,7 +200,7 @@ def events(
 def simulate(  # noqa: PLR0913, PLR0917  # a command's options, given by name
     batch_id: Annotated[
         str,
-        typer.Argument(metavar="[BATCH_ID]", show_default=False, help="The batch to create. Default: a new id."),
+        typer.Argument(metavar="BATCH_ID", show_default=False, help="The batch to create. Default: a new id."),
     ] = "",
     owner: Annotated[str, typer.Option(help="The owner of the batch.")] = "demo",
     jobs: Annotated[int, typer.Option(help="Number of pages, one job each.")] = 40,
@@ -217,7 +245,6 @@ def simulate(  # noqa: PLR0913, PLR0917  # a command's options, given by name
     client, name = open_table(JOBS, Where(local, table, stack))
     batch_id = batch_id or f"batch_{secrets.token_hex(5)}"
     seed = secrets.randbelow(1_000_000) if seed is None else seed
-    print(f"{visible(batch_id)} of {visible(owner)}: {jobs} jobs, {workers} workers, seed {seed}", flush=True)
     with aws():
         for line in simulate(client, name, batch_id, owner, workload, seed):
             print(line, flush=True)
@@ -235,13 +262,17 @@ def openapi(
 
     from batch_progress_cli.checkout import openapi_document
 
-    current = json.dumps(openapi_document(), indent=2, ensure_ascii=False) + "\n"
+    if write and check:
+        raise Failed("give one of --write and --check")
+    checked = check.read_bytes() if check else None
+    current = (json.dumps(openapi_document(), indent=2, ensure_ascii=False) + "\n").encode()
     if write:
-        write.write_text(current, encoding="utf-8")
-    if check and not (check.is_file() and check.read_text(encoding="utf-8") == current):
+        write.write_bytes(current)
+    if check and checked != current:
         return _say(f"{check} is not current; run `make openapi`", NO)
     if not write and not check:
-        print(current, end="")
+        # UTF-8 like the file, whatever the encoding of the output.
+        sys.stdout.buffer.write(current)
     return 0
 
 
@@ -331,7 +362,7 @@ def list_tokens(local: Local = None, table: Table = None, stack: Stack = None) -
 def revoke_token(
     named: Annotated[
         str,
-        typer.Argument(metavar="[TOKEN|HASH]", help="The token, or the beginning of its hash; - reads it from stdin."),
+        typer.Argument(metavar="TOKEN|HASH", help="The token, or the beginning of its hash; - reads it from stdin."),
     ] = "-",
     local: Local = None,
     table: Table = None,
@@ -343,7 +374,11 @@ def revoke_token(
     from batch_progress_cli.target import TOKENS, Where, aws, open_table
     from batch_progress_cli.token_table import SHOWN, TokenTable
 
-    named = (sys.stdin.readline() if named == "-" else named).strip()
+    if named == "-":
+        if sys.stdin.isatty():
+            print("The token, or the beginning of its hash: ", end="", file=sys.stderr, flush=True)
+        named = sys.stdin.readline()
+    named = named.strip()
     if not named:
         raise Failed("no token on standard input")
     tokens_table = TokenTable(*open_table(TOKENS, Where(local, table, stack)))

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from botocore.exceptions import BotoCoreError, ClientError
 from pydantic import ValidationError
 
 from batch_progress import table
@@ -215,10 +216,15 @@ def simulate(client: Any, name: str, batch_id: str, owner: str, workload: Worklo
     If workers were killed, wait until their jobs have ended.
 
     Raises:
-        Failed: The batch cannot be created, another process changes its jobs, or a killed worker's job does not end.
+        Failed: The batch exists or cannot be created, another process changes its jobs, or a killed worker's job does
+            not end.
+        BotoCoreError, ClientError: DynamoDB does not answer, or refuses a request.
     """
     tasks = plan(workload, seed)
     recorder = BatchRecorder(name, client)
+    if _read(client, name, table.batch_key(batch_id)):
+        raise Failed(f"the batch {visible(batch_id, 140)} exists already; give another id, or none for a new one")
+    yield f"{visible(batch_id)} of {visible(owner)}: {workload.jobs} jobs, {workload.workers} workers, seed {seed}"
     try:
         job_ids = create(recorder, batch_id, owner, workload, tasks, lasts=_LASTS)
         jobs = dict(zip(job_ids, tasks, strict=True))
@@ -227,7 +233,9 @@ def simulate(client: Any, name: str, batch_id: str, owner: str, workload: Worklo
         first = error.errors(include_url=False, include_context=False)[0]
         raise Failed(visible(f"{'.'.join(map(str, first['loc']))}: {first['msg']}", 400)) from error
     except BatchProgressError as error:
-        raise Failed(visible(f"{error.code}: {error.__cause__ or error}", 400)) from error
+        if isinstance(error.__cause__, (BotoCoreError, ClientError)):
+            raise error.__cause__ from error
+        raise Failed(visible(f"{error.code}: {error}", 400)) from error
     ended = [task for task in tasks if not task.killed]
     failed = sum(task.failure is not None for task in ended)
     yield f"{len(ended) - failed} completed, {failed} failed, {sum(task.items for task in ended):,} items"
@@ -236,19 +244,20 @@ def simulate(client: Any, name: str, batch_id: str, owner: str, workload: Worklo
         yield from _lost(client, name, batch_id, killed)
 
 
+def _read(client: Any, name: str, key: table.Item) -> dict[str, str]:  # noqa: ANN401  # boto has no types
+    """Return the attributes of an item as text; empty if it does not exist."""
+    item = client.get_item(TableName=name, Key=key, ConsistentRead=True).get("Item", {})
+    return {attribute: str(*value.values()) for attribute, value in item.items()}
+
+
 def _lost(client: Any, name: str, batch_id: str, job_ids: list[str]) -> Iterator[str]:  # noqa: ANN401  # boto has no types
     """Wait until the jobs of killed workers have ended; yield a line for each."""
-
-    def read(key: table.Item) -> dict[str, str]:
-        item = client.get_item(TableName=name, Key=key, ConsistentRead=True).get("Item", {})
-        return {attribute: str(*value.values()) for attribute, value in item.items()}
-
-    seconds = float(read(table.batch_key(batch_id)).get("lost_after", "inf"))
+    seconds = float(_read(client, name, table.batch_key(batch_id)).get("lost_after", "inf"))
     yield f"killed at work: {', '.join(job_ids)}; lost after {seconds:g} seconds of silence"
     deadline = time.monotonic() + seconds + _GRACE_SECONDS
     while job_ids:
         for job_id in list(job_ids):
-            job = read(table.job_key(batch_id, job_id))
+            job = _read(client, name, table.job_key(batch_id, job_id))
             if job.get("status") != table.JobStatus.PROCESSING:
                 job_ids.remove(job_id)
                 yield f"{job_id} is {job.get('status', 'gone')}: {job.get('error_message', 'done by another worker')}"

@@ -4,10 +4,18 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError, EndpointConnectionError
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    EndpointConnectionError,
+    NoCredentialsError,
+    NoRegionError,
+    PartialCredentialsError,
+    ProfileNotFound,
+)
 from botocore.parsers import ResponseParserError
 from botocore.session import Session
 
@@ -16,6 +24,7 @@ from batch_progress_cli.local_server import HOST, JOBS_TABLE, REGION, TOKENS_TAB
 from batch_progress_cli.terminal import visible
 
 STACK = "batch-progress"
+_LOCAL: Final = "for the tables of `make run`, give --local 3000"
 
 
 @dataclass(frozen=True)
@@ -75,6 +84,10 @@ def aws() -> Iterator[None]:
         yield
     except EndpointConnectionError as error:
         raise Failed(f"nothing answers at {error.kwargs['endpoint_url']}; for --local, `make run` must run") from error
+    except NoRegionError as error:
+        raise Failed(f"AWS is not set up: no region; set AWS_DEFAULT_REGION or AWS_PROFILE; {_LOCAL}") from error
+    except (NoCredentialsError, PartialCredentialsError, ProfileNotFound) as error:
+        raise Failed(f"AWS is not set up: {visible(str(error)).removesuffix('.')}; {_LOCAL}") from error
     except (BotoCoreError, ClientError, ResponseParserError) as error:
         raise Failed(visible(str(error))) from error
 
@@ -92,7 +105,14 @@ def _local(port: int) -> Any:  # noqa: ANN401  # boto has no types
 
 
 def _of_stack(session: Session, stack: str, output: str) -> str:
-    stacks = session.create_client("cloudformation").describe_stacks(StackName=stack)["Stacks"]
+    cloudformation = session.create_client("cloudformation")
+    try:
+        stacks = cloudformation.describe_stacks(StackName=stack)["Stacks"]
+    except ClientError as error:
+        if "does not exist" not in str(error):
+            raise
+        region = cloudformation.meta.region_name
+        raise Failed(f"no stack {visible(stack, 140)} in {region}; give --stack or --table; {_LOCAL}") from error
     for found in stacks[0].get("Outputs", []):
         if found["OutputKey"] == output:
             return str(found["OutputValue"])

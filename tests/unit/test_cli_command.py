@@ -1,5 +1,6 @@
 """The command line: help, and failures in one line."""
 
+import os
 import subprocess
 import sys
 import tomllib
@@ -71,7 +72,7 @@ def test_help_loads_nothing_slow() -> None:
         (["simulate", "--workers", "0"], "workers is 0; it must be from 1 to 200"),
         (["simulate", "--failures", "2"], "failures is 2; it must be from 0 to 1"),
         (["simulate", "--jobs", "many"], "Invalid value for '--jobs'"),
-        (["simulate", "--local", "1"], "SERVICE_UNAVAILABLE: Could not connect"),
+        (["simulate", "--local", "1"], "nothing answers at http://127.0.0.1:1/; for --local, `make run` must run"),
     ],
 )
 def test_a_failure_is_one_line_and_status_2(arguments: list[str], said: str) -> None:
@@ -85,6 +86,49 @@ def test_a_failure_is_one_line_and_status_2(arguments: list[str], said: str) -> 
 def test_the_version_is_that_of_the_package() -> None:
     done = CliRunner().invoke(app, ["--version"])
     assert (0, f"batch-progress {metadata.version('batch-progress')}\n") == (done.exit_code, done.stdout)
+
+
+def completed(shell: str, line: str) -> str:
+    """Return what the command tells a shell that completes a line."""
+    words = line.split(" ")
+    variables = {
+        "_BATCH_PROGRESS_COMPLETE": f"complete_{shell}",
+        "_TYPER_COMPLETE_ARGS": line,
+        "COMP_WORDS": "\n".join(words),
+        "COMP_CWORD": str(len(words) - 1),
+    }
+    return CliRunner().invoke(app, prog_name="batch-progress", env=variables).stdout
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_a_shell_completes_commands_and_options(shell: str) -> None:
+    assert "simulate" in completed(shell, "batch-progress sim")
+    assert "watch" not in completed(shell, "batch-progress sim")
+    assert "revoke" in completed(shell, "batch-progress token ")
+    assert "--give-up-after" in completed(shell, "batch-progress watch --g")
+
+
+def test_zsh_runs_nothing_of_a_help_text() -> None:
+    """It evaluates what it gets, and help texts quote commands in backticks."""
+    text = completed("zsh", "batch-progress token list --lo")
+    assert r'"--local":"Use the local server (\`make run\`) at this port."' in text
+
+
+def test_bash_completes_after_what_show_completion_prints() -> None:
+    """The script that it prints for the shell that runs it is sourced there."""
+    script = (
+        "source <(batch-progress --show-completion); COMP_WORDS=(batch-progress token re); COMP_CWORD=2;"
+        '"$(complete -p batch-progress | sed "s/.*-F //; s/ .*//")" batch-progress; echo "${COMPREPLY[@]}"'
+    )
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    done = subprocess.run(  # noqa: S603  # the text above
+        ["/usr/bin/env", "bash", "-c", script],
+        env=os.environ | {"PATH": path},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "revoke\n" == done.stdout
 
 
 def test_without_a_package_of_the_extra_it_says_what_to_install(
