@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,13 +47,19 @@ def unmeasured() -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def running(*options: str, **environment: str) -> Iterator[LocalApi]:
-    """Start the command on a free port and wait until it is ready; stop it at the end if the test has not."""
+def running(*options: str, prefix: Sequence[str] = (), **environment: str) -> Iterator[LocalApi]:
+    """Start the command, after `prefix`, and wait until it is ready; stop it at the end if the test has not.
+
+    It takes a free port, unless the options name one.
+    """
     with (
         tempfile.NamedTemporaryFile() as screen,
         tempfile.NamedTemporaryFile() as errors,
         subprocess.Popen(  # noqa: S603  # the project's own command
-            [COMMAND, "serve", "--port", "0", *options], stdout=screen, stderr=errors, env=unmeasured() | environment
+            [*prefix, COMMAND, "serve", "--port", "0", *options],
+            stdout=screen,
+            stderr=errors,
+            env=unmeasured() | environment,
         ) as process,
     ):
         api = LocalApi(process, Path(screen.name), Path(errors.name))

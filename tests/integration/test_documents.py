@@ -17,7 +17,8 @@ from botocore import xform_name
 from botocore.model import ListShape, MapShape, Shape, StructureShape
 
 from local_cloud.template import read
-from tests.integration.server import CEILING, COMMAND, LocalApi, unmeasured
+from tests.integration.network import network
+from tests.integration.server import CEILING, COMMAND, running, unmeasured
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = (*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md")))
@@ -42,6 +43,8 @@ def marked(kind: str) -> dict[str, str]:
 
 
 ENDS, RUNS, CALLS = (marked(kind) for kind in ("prints ", "runs until stopped; prints ", "calls\n"))
+# Blocks that start the local server themselves.
+SERVES = [block for block in RUNS if re.search(r"make run|batch-progress serve", block)]
 # Blocks that call AWS's command line. Each call is checked against botocore's description of the service.
 AWS = list(dict.fromkeys(block for _, block in blocks() if re.search(r"(^|\$\()aws ", block, re.MULTILINE)))
 # Services whose name on the command line differs from botocore's, and options that every command has.
@@ -55,44 +58,53 @@ print("an-answer")
 """
 
 
-def environment(api: LocalApi, **more: str) -> dict[str, str]:
-    """Return an environment with the local server's tables, in which `make setup` does nothing."""
-    return {
-        **unmeasured(),
-        "AWS_ENDPOINT_URL_DYNAMODB": api.address,
-        "AWS_ACCESS_KEY_ID": "local",
-        "AWS_SECRET_ACCESS_KEY": "local",
-        "AWS_REGION": "eu-central-1",
-        "AWS_DEFAULT_REGION": "eu-central-1",
-        "BATCH_PROGRESS_TOKENS_TABLE": "TokensTable",
-        "BATCH_PROGRESS_URL": api.address,
-        "MAKEFLAGS": f"PYTHON3=true PORT=0 BIN={COMMAND.parent}",
-        "MAKELEVEL": "0",
-    } | more
+ADDRESS = f"http://127.0.0.1:{PORT}"
+ENVIRONMENT = {
+    **unmeasured(),
+    "AWS_ENDPOINT_URL_DYNAMODB": ADDRESS,
+    "AWS_ACCESS_KEY_ID": "local",
+    "AWS_SECRET_ACCESS_KEY": "local",
+    "AWS_REGION": "eu-central-1",
+    "AWS_DEFAULT_REGION": "eu-central-1",
+    "BATCH_PROGRESS_TOKENS_TABLE": "TokensTable",
+    # So `make setup` does nothing.
+    "MAKEFLAGS": f"PYTHON3=true BIN={COMMAND.parent}",
+    "MAKELEVEL": "0",
+}
 
 
-def as_here(block: str, api: LocalApi) -> str:
-    """Return a block with this server's port and this environment's command."""
-    port = api.address.rpartition(":")[2]
-    # Without --local, `token jwt` asks the local server's default port.
-    block = re.sub(r"token jwt --owner \w+", rf"\g<0> --local {PORT}", block)
-    block = block.replace("172.17.0.1", "127.0.0.2")  # Docker's bridge
-    return re.sub(rf"\b{PORT}\b", port, block).replace(".venv/bin/batch-progress", str(COMMAND))
+@pytest.fixture(scope="module")
+def at_home() -> Iterator[list[str]]:
+    """Run the local API at the documents' port; give what to put before a command that shall find it there."""
+    with network() as prefix, running("--port", PORT, prefix=prefix):
+        yield prefix
+
+
+def shell(block: str) -> list[str]:
+    """Return the call of a block, as it stands but for this environment's Python and command."""
+    return ["/bin/sh", "-ec", block.replace(".venv/bin", str(COMMAND.parent))]
 
 
 def test_every_command_is_tested() -> None:
     """A new block needs a comment that says how, unless it calls AWS."""
     tested = {*ENDS, *RUNS, *CALLS, *AWS}
     assert [] == [block for _, block in blocks() if block not in tested]
-    assert all((ENDS, RUNS, CALLS, AWS))
+    assert all((ENDS, RUNS, SERVES, CALLS, AWS))
+
+
+# First, so that the documents' port is still free where there is only this machine's network.
+@pytest.mark.parametrize("block", SERVES)
+def test_it_serves(block: str) -> None:
+    with network() as prefix:
+        begins_and_ends([*prefix, *shell(block)], RUNS[block])
 
 
 @pytest.mark.parametrize("block", ENDS)
-def test_it_runs_as_it_stands(local_api: LocalApi, block: str) -> None:
+def test_it_runs_as_it_stands(at_home: list[str], block: str) -> None:
     done = subprocess.run(  # noqa: S603  # the documents' own
-        ["/bin/sh", "-ec", as_here(block, local_api)],
+        [*at_home, *shell(block)],
         cwd=ROOT,
-        env=environment(local_api),
+        env=ENVIRONMENT,
         capture_output=True,
         text=True,
         check=False,
@@ -102,12 +114,17 @@ def test_it_runs_as_it_stands(local_api: LocalApi, block: str) -> None:
     assert ENDS[block] in done.stdout
 
 
-@pytest.mark.parametrize("block", RUNS)
-def test_it_begins_and_ctrl_c_ends_it(local_api: LocalApi, block: str) -> None:
+@pytest.mark.parametrize("block", [block for block in RUNS if block not in SERVES])
+def test_it_begins_and_ctrl_c_ends_it(at_home: list[str], block: str) -> None:
+    begins_and_ends([*at_home, *shell(block)], RUNS[block])
+
+
+def begins_and_ends(command: list[str], text: str) -> None:
+    """Run a command until it prints a text, then interrupt it as Ctrl-C does."""
     with subprocess.Popen(  # noqa: S603  # the documents' own
-        ["/bin/sh", "-ec", as_here(block, local_api)],
+        command,
         cwd=ROOT,
-        env=environment(local_api),
+        env=ENVIRONMENT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -116,16 +133,16 @@ def test_it_begins_and_ctrl_c_ends_it(local_api: LocalApi, block: str) -> None:
         assert process.stdout
         assert process.stderr
         line, deadline = "", time.monotonic() + CEILING
-        while RUNS[block] not in line and time.monotonic() < deadline and process.poll() is None:
+        while text not in line and time.monotonic() < deadline and process.poll() is None:
             line = process.stdout.readline()
         os.killpg(process.pid, signal.SIGINT)
         _, errors = process.communicate(timeout=CEILING)
-    assert RUNS[block] in line, errors
+    assert text in line, errors
     assert "Traceback" not in errors
 
 
 @pytest.mark.parametrize("block", CALLS)
-def test_it_calls_what_it_should(local_api: LocalApi, block: str, tmp_path: Path) -> None:
+def test_it_calls_what_it_should(block: str, tmp_path: Path) -> None:
     calls = tmp_path / "calls"
     for name in ("batch-progress", "pytest", "sam"):
         stand_in = tmp_path / name
@@ -135,7 +152,7 @@ def test_it_calls_what_it_should(local_api: LocalApi, block: str, tmp_path: Path
     subprocess.run(  # noqa: S603  # the documents' own
         ["/bin/sh", "-ec", block.replace(".venv-sam/bin", str(tmp_path))],
         cwd=ROOT,
-        env=environment(local_api, MAKEFLAGS=flags),
+        env=ENVIRONMENT | {"MAKEFLAGS": flags},
         capture_output=True,
         check=True,
         timeout=CEILING,
@@ -191,14 +208,14 @@ def test_every_resource_that_is_asked_for_is_there() -> None:
     assert {name.replace("batch-progress", "${AWS::StackName}") for name in named} <= set(alarms)
 
 
-def test_every_target_that_is_named_is_there(local_api: LocalApi) -> None:
+def test_every_target_that_is_named_is_there() -> None:
     """Targets within sentences are checked too."""
     named = {target for path in DOCUMENTS for target in re.findall(r"`make ([a-z-]+)", path.read_text())}
     assert {"run", "check", "deploy"} <= named
     subprocess.run(  # noqa: S603  # our own Makefile, and nothing is run
         ["/usr/bin/env", "make", "-n", *sorted(named)],
         cwd=ROOT,
-        env=environment(local_api),
+        env=ENVIRONMENT,
         capture_output=True,
         check=True,
         timeout=CEILING,
