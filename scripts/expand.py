@@ -12,6 +12,8 @@ from typing import Any
 from samtranslator.translator.transform import transform
 from samtranslator.yaml_helper import yaml_parse
 
+LINTERS = ("checkov", "cfn-lint")
+
 
 class NoManagedPolicies:
     """Replaces the list of IAM's managed policies, which this template does not use."""
@@ -35,7 +37,8 @@ def expanded(template: dict[str, Any], parameters: dict[str, str]) -> dict[str, 
         # A suppression applies to every resource that SAM generates from one; their names start with its name.
         makers = [maker for maker in metadata if name.startswith(maker) and name not in declared]
         if makers:
-            resource.setdefault("Metadata", {})["checkov"] = metadata[max(makers, key=len)].get("checkov", {})
+            made = metadata[max(makers, key=len)]
+            resource.setdefault("Metadata", {}).update({tool: made[tool] for tool in LINTERS if tool in made})
     return result
 
 

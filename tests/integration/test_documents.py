@@ -50,6 +50,8 @@ AWS = list(dict.fromkeys(block for _, block in blocks() if re.search(r"(^|\$\()a
 # Services whose name on the command line differs from botocore's, and options that every command has.
 SERVICES = {"deploy": "codedeploy"}
 GLOBAL_OPTIONS = {"query", "output"}
+# Resources that SAM makes for a gradual deployment (tests/package/test_stack.py).
+BY_SAM = {"ServerlessDeploymentApplication", "ProgressFunctionDeploymentGroup"}
 AWS_COMMAND = """#!{python}
 import json, sys
 with open("{calls}", "a") as calls:
@@ -201,7 +203,7 @@ def test_every_resource_that_is_asked_for_is_there() -> None:
     resources, text = read()["Resources"], "\n".join(AWS)
     asked = re.findall(r"--logical-resource-id (\w+)", text)
     assert asked
-    assert set(asked) <= resources.keys()
+    assert set(asked) <= resources.keys() | BY_SAM
     alarms = [one["Properties"]["AlarmName"]["Fn::Sub"] for one in resources.values() if "Alarm" in one["Type"]]
     named = re.findall(r"--alarm-name (\S+)", text)
     assert named

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from local_cloud.template import read
+from tests.integration.test_documents import BY_SAM
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.timeout(300)  # checkov is slow, and so is every tool on a busy machine
@@ -32,10 +33,10 @@ type Stack = dict[str, dict[str, Any]]
 
 
 @cache
-def expanded(preference: str) -> str:
-    """Return the template expanded by SAM, which reads this parameter only."""
+def expanded(preference: str, *others: str) -> str:
+    """Return the template expanded by SAM with these parameters. Its resources depend on the first one only."""
     python, script = str(ROOT / ".venv-sam/bin/python"), "scripts/expand.py"
-    command = [python, script, "template.yaml", f"DeploymentPreference={preference}"]
+    command = [python, script, "template.yaml", f"DeploymentPreference={preference}", *others]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)  # noqa: S603
     return str(done.stdout)
 
@@ -189,6 +190,12 @@ def test_a_canary_is_undone_by_alarms_that_are_there_before_it() -> None:
     assert {"Fn::GetAtt": [version, "Version"]} == dimensions["ExecutedVersion"]
 
 
+def test_the_runbook_stops_a_canary_by_the_names_that_sam_gives() -> None:
+    """An application and a group of this stack, so that no other deployment of the account is stopped."""
+    stack = deployed(DeploymentPreference="Canary10Percent5Minutes")
+    assert BY_SAM == {name for name, one in stack.items() if one["Type"].startswith("AWS::CodeDeploy::")}
+
+
 def test_a_key_of_one_s_own_encrypts_all_that_is_kept() -> None:
     """It encrypts tables, queues, logs and environment variables. All functions may use the key."""
     stack, key = deployed(KmsKeyArn=KEY), {"Ref": "KmsKeyArn"}
@@ -224,6 +231,51 @@ def test_a_parameter_that_changes_the_function_publishes_a_version(parameter: st
     versions = of(deployed(KmsKeyArn=KEY), "AWS::Lambda::Version")
     (version,) = (one for name, one in versions.items() if name.startswith("ProgressFunction"))
     assert parameter in set(references(version["Description"]))
+
+
+def versions(**chosen: str) -> dict[tuple[str, str], tuple[str, str]]:
+    """Return the policies for deletion and replacement of each version, by its logical id and its description."""
+    template = json.loads(expanded("AllAtOnce", *(f"{name}={value}" for name, value in chosen.items())))
+    values = {name: one.get("Default", "") for name, one in template["Parameters"].items()} | chosen | {"KeyId": ""}
+    found = {}
+    for name, one in template["Resources"].items():
+        if one["Type"] == "AWS::Lambda::Version":
+            pattern = one["Properties"]["Description"]["Fn::Sub"]
+            text = pattern if isinstance(pattern, str) else pattern[0]
+            described = re.sub(r"\$\{(\w+)\}", lambda parameter: str(values[parameter[1]]), text)
+            found[name, described] = (one.get("DeletionPolicy", "Delete"), one.get("UpdateReplacePolicy", "Delete"))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("chosen", "functions"),
+    [
+        ({"MemorySize": "2048"}, {"ProgressFunction"}),
+        ({"EventBusName": "orders"}, {"SupervisorFunction"}),
+        ({"KmsKeyArn": KEY}, {"RevisionFunction", "SupervisorFunction"}),
+    ],
+)
+def test_a_change_of_a_parameter_keeps_the_version_to_roll_back_to(chosen: dict[str, str], functions: set[str]) -> None:
+    """SAM keeps the version's logical id. Its new description makes CloudFormation replace it."""
+    before, after = versions(), versions(**chosen)
+    # `UpdateReplacePolicy` of the new template decides about a replaced version.
+    replaced = {name: after[name, text] for name, text in after if (name, text) not in before}
+    assert replaced.keys() <= {name for name, _ in before}
+    assert functions == {name.partition("Version")[0] for name in replaced}
+    assert {("Retain", "Retain")} == set(replaced.values())
+
+
+def test_a_change_of_the_template_keeps_the_version_to_roll_back_to() -> None:
+    """SAM gives it another logical id, and CloudFormation removes the old one as its `DeletionPolicy` says."""
+    assert {"Retain"} == {deletion for deletion, _ in versions().values()}
+
+
+def test_a_deleted_stack_leaves_no_function() -> None:
+    """Nor its alias, event sources and permissions: they would go on running. Its versions go with it."""
+    kinds = {"AWS::Lambda::Function", "AWS::Lambda::Alias", "AWS::Lambda::EventSourceMapping", "AWS::Lambda::Permission"}
+    found = [one for one in deployed().values() if one["Type"] in kinds]
+    assert kinds == {one["Type"] for one in found}
+    assert all("DeletionPolicy" not in one for one in found)
 
 
 def test_a_version_has_a_description_that_fits() -> None:
