@@ -21,6 +21,7 @@ from tests.engines.starting import EngineFailed, until_it_listens
 ROOT: Final = Path(__file__).resolve().parents[2]
 MINISTACK: Final = ROOT / ".venv-ministack/bin/ministack"
 SAM: Final = ROOT / ".venv-sam/bin/sam"
+SHELL_SECONDS: Final = 60
 REGION: Final = "eu-central-1"
 
 
@@ -52,19 +53,10 @@ class Aws:
         """
         if not SAM.exists():
             raise EngineFailed(f"no {SAM.relative_to(ROOT)}; run: python3 scripts/setup.py sam")
-        environment = _without_aws() | {
-            "AWS_ENDPOINT_URL": self.address,
-            "AWS_ACCESS_KEY_ID": "test",
-            "AWS_SECRET_ACCESS_KEY": "test",
-            "AWS_DEFAULT_REGION": REGION,
-            "AWS_CONFIG_FILE": os.devnull,
-            "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
-            "SAM_CLI_TELEMETRY": "0",
-        }
         done = subprocess.run(  # noqa: S603  # the command above
             [str(SAM), *arguments],
             cwd=ROOT,
-            env=environment,
+            env=self._environment(),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -74,6 +66,41 @@ class Aws:
         if done.returncode:
             raise EngineFailed(f"sam {arguments[0]} failed:\n{done.stdout}")
         return done.stdout
+
+    def shell(self, commands: str) -> str:
+        """Run shell commands that call AWS's own command line in this account; return what they printed.
+
+        Raises:
+            EngineFailed: They failed; the message has what they wrote.
+        """
+        environment = self._environment()
+        environment["PATH"] = f"{MINISTACK.parent}:{environment['PATH']}"
+        # Without the option, the command line sends requests for SQS to an address of its own.
+        here = 'aws() { command aws --endpoint-url "$AWS_ENDPOINT_URL" "$@"; }\n'
+        done = subprocess.run(  # noqa: S603  # the documents' own
+            ["/bin/sh", "-euc", here + commands],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=SHELL_SECONDS,
+        )
+        if done.returncode or done.stderr:
+            raise EngineFailed(f"{commands}\n{done.stdout}{done.stderr}")
+        return done.stdout
+
+    def _environment(self) -> dict[str, str]:
+        return _without_aws() | {
+            "AWS_ENDPOINT_URL": self.address,
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+            "AWS_DEFAULT_REGION": REGION,
+            "AWS_CONFIG_FILE": os.devnull,
+            "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+            "AWS_PAGER": "",
+            "SAM_CLI_TELEMETRY": "0",
+        }
 
 
 @contextlib.contextmanager

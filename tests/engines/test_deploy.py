@@ -8,13 +8,15 @@ docs/engines.md lists what the emulator cannot show. The fixture fills one gap: 
 wrong route in the template stays wrong.
 """
 
+import contextlib
 import json
 import re
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlencode
 
@@ -26,6 +28,8 @@ from werkzeug.datastructures import Headers
 
 from batch_progress.recorder import BatchRecorder
 from tests.engines.ministack import REGION, ROOT, Aws, ministack
+from tests.integration.test_documents import AWS
+from tests.integration.test_operations import OPERATIONS
 from tests.integration.test_revision import revision
 from tests.integration.world import Answer, Context, Pairs, World, pairs, unique
 from tests.package.test_build import HOST
@@ -299,6 +303,85 @@ def test_more_memory_is_what_the_alias_runs(stack: Stack, batch_id: str) -> None
         FunctionName=stack.outputs["ProgressFunctionName"].removesuffix(":live"), Qualifier="live"
     )
     assert (str(int(before) + 1), 2048) == (version, running["MemorySize"])
+
+
+# The commands of the runbook
+
+RUNBOOK = [block for block in AWS if block in OPERATIONS.read_text(encoding="utf-8")]
+VERSION = "version 41"
+# The emulator has neither CodeDeploy nor SQS's StartMessageMoveTask. The integration tests check their options.
+NOT_HERE = [block for block in RUNBOOK if "aws deploy " in block or "start-message-move-task" in block]
+
+
+def with_names(block: str, replaced: Mapping[str, str] = MappingProxyType({})) -> str:
+    """Return a block with the name of this stack, and with other replacements."""
+    block = re.sub(r"\bbatch-progress(?=[ -])", STACK, block)
+    for old, new in replaced.items():
+        assert old in block
+        block = block.replace(old, new)
+    return block
+
+
+def block_with(command: str) -> str:
+    """Return the runbook's block with a command."""
+    (block,) = (block for block in RUNBOOK if command in block)
+    return block
+
+
+def test_a_rollback_runs_the_version_from_before_the_parameter_changed(stack: Stack, batch_id: str) -> None:
+    """By the runbook's commands: the deployment of the test above replaced that version and did not delete it."""
+    _, running = stack.called({"batch_id": batch_id})
+    listed = stack.aws.shell(
+        with_names(block_with('list-versions-by-function --function-name "$function" --query "Versions[-5:]'))
+    )
+    earlier = [line.split("\t") for line in listed.splitlines() if " 1024 " in line][-1][0]
+    assert int(earlier) < int(running)
+    roll_back = block_with("update-alias")
+    stack.aws.shell(with_names(roll_back, {VERSION: f"version {earlier}"}))
+    answer, version = stack.called({"batch_id": batch_id})
+    assert (earlier, 10) == (version, answer["data"]["total_urls"])
+    stack.aws.shell(with_names(roll_back, {VERSION: f"version {running}"}))
+
+
+def test_old_versions_are_deleted_by_the_runbook(stack: Stack) -> None:
+    """The last five stay."""
+    functions, name = stack.aws.client("lambda"), stack.resources()["ProgressFunction"]
+    for number in range(6):
+        functions.update_function_configuration(FunctionName=name, Description=f"another {number}")
+        functions.publish_version(FunctionName=name)
+
+    def versions() -> list[str]:
+        return [one["Version"] for one in functions.list_versions_by_function(FunctionName=name)["Versions"]]
+
+    before = versions()
+    functions.update_alias(FunctionName=name, Name="live", FunctionVersion=before[-1])
+    stack.aws.shell(with_names(block_with("delete-function ")))
+    assert ["$LATEST", *before[-5:]] == versions()
+
+
+@pytest.fixture
+def key(stack: Stack) -> Iterator[str]:
+    """A key, an alarm and what else the commands need."""
+    metric = {"Namespace": "AWS/Lambda", "MetricName": "IteratorAge", "Statistic": "Maximum", "Period": 60}
+    compared = {"EvaluationPeriods": 5, "Threshold": 60_000, "ComparisonOperator": "GreaterThanThreshold"}
+    stack.aws.client("cloudwatch").put_metric_alarm(AlarmName=f"{STACK}-revision-lag", **metric, **compared)
+    yield stack.aws.client("kms").create_key()["KeyMetadata"]["KeyId"]
+    with contextlib.suppress(stack.dynamodb.exceptions.ResourceNotFoundException):
+        stack.dynamodb.delete_table(TableName=f"{STACK}-restored")
+
+
+@pytest.mark.parametrize("number", [RUNBOOK.index(block) for block in RUNBOOK if block not in NOT_HERE])
+def test_a_command_of_the_runbook_runs(stack: Stack, key: str, number: int) -> None:
+    """Without an error, by AWS's own command line."""
+    block = RUNBOOK[number]
+    (running,) = (
+        one["FunctionVersion"]
+        for one in stack.aws.client("lambda").list_aliases(FunctionName=stack.resources()["ProgressFunction"])[
+            "Aliases"
+        ]
+    )
+    examples = {VERSION: f"version {running}", "0b1c2d3e-0000-4000-8000-000000000000": key}
+    stack.aws.shell(with_names(block, {old: new for old, new in examples.items() if old in block}))
 
 
 def test_what_is_left_of_a_deleted_stack_is_its_records(stack: Stack, batch_id: str) -> None:

@@ -272,7 +272,12 @@ def test_a_change_of_the_template_keeps_the_version_to_roll_back_to() -> None:
 
 def test_a_deleted_stack_leaves_no_function() -> None:
     """Nor its alias, event sources and permissions: they would go on running. Its versions go with it."""
-    kinds = {"AWS::Lambda::Function", "AWS::Lambda::Alias", "AWS::Lambda::EventSourceMapping", "AWS::Lambda::Permission"}
+    kinds = {
+        "AWS::Lambda::Function",
+        "AWS::Lambda::Alias",
+        "AWS::Lambda::EventSourceMapping",
+        "AWS::Lambda::Permission",
+    }
     found = [one for one in deployed().values() if one["Type"] in kinds]
     assert kinds == {one["Type"] for one in found}
     assert all("DeletionPolicy" not in one for one in found)
