@@ -27,9 +27,9 @@ from botocore.exceptions import ClientError
 from werkzeug.datastructures import Headers
 
 from batch_progress.recorder import BatchRecorder
+from benchmarks.cost import OPERATIONS
 from tests.engines.ministack import REGION, ROOT, Aws, ministack
 from tests.integration.test_documents import AWS
-from tests.integration.test_operations import OPERATIONS
 from tests.integration.test_revision import revision
 from tests.integration.world import Answer, Context, Pairs, World, pairs, unique
 from tests.package.test_build import HOST
