@@ -1,8 +1,7 @@
-"""Poll a batch until every job has ended, at the pace of `Retry-After`, and show each state."""
+"""Follow a batch until every job has ended, and show each state. The client's protocol decides when to poll."""
 
 import contextlib
 import math
-import random
 import signal
 import sys
 import time
@@ -12,13 +11,16 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final, Protocol
 
-from batch_progress_cli.api import Api, Job, NoAnswer, Progress
+from batch_progress.client.connection import Connection
+from batch_progress.client.errors import ProgressError, Stalled, Unavailable
+from batch_progress.client.protocol import Pause, backoff, listing
+from batch_progress.client.protocol import follow as polls
+from batch_progress.client.results import Progress
+from batch_progress_cli.api import Job
 from batch_progress_cli.duration import span
 from batch_progress_cli.failure import NO, Failed, GaveUpStalled
 from batch_progress_cli.terminal import visible
 
-# Backoff starts at one second and doubles with each failure, up to this.
-_LONGEST_BACKOFF: Final = 30.0
 _RATE_WINDOW: Final = 120.0
 # Up to this many URLs, failed jobs are listed each time that more have failed: the API reads the whole batch for it.
 _LISTED_URLS: Final = 1_000
@@ -98,8 +100,9 @@ class State:
 class _Lists:
     """The jobs that the views show, listed again when they may be others."""
 
-    def __init__(self, api: Api) -> None:
-        self._api = api
+    def __init__(self, connection: Connection, batch_id: str) -> None:
+        self._connection = connection
+        self._batch_id = batch_id
         self.failures: list[Job] | None = []
         self.hanging: tuple[Job, ...] = ()
         self._failed: object = (0, [])
@@ -109,24 +112,29 @@ class _Lists:
         """List jobs if that is necessary; return whether the lists are up to date.
 
         Raises:
-            Failed: A failure is not retryable.
+            ProgressError: A failure is not retryable.
         """
         try:
             failed = progress.failed, progress.reasons
             if progress.total_urls > _LISTED_URLS:
                 self.failures = None
             elif failed != self._failed:
-                self.failures = self._api.jobs("failed")
+                self.failures = self._jobs("failed")
                 self._failed = failed
             stalled = (progress.completed, progress.failed, progress.processing) if progress.stalled else None
             if stalled != self._stalled:
                 self.hanging = ()
                 if stalled and (progress.processing or not progress.summary):
-                    self.hanging = tuple(sorted(self._api.jobs("processing"), key=_age_order)[:_NAMED])
+                    self.hanging = tuple(sorted(self._jobs("processing"), key=_age_order)[:_NAMED])
                 self._stalled = stalled
-        except NoAnswer:
+        except Unavailable:
             return False
         return True
+
+    def _jobs(self, status: str) -> list[Job]:
+        """Return the first 1,000 jobs with a status: one page, asked for once."""
+        with contextlib.closing(self._connection.run(listing(self._batch_id, status, Job, retry_for=0))) as run:
+            return next(page for page in run if not isinstance(page, Pause)).jobs
 
 
 class View(Protocol):
@@ -142,58 +150,57 @@ class View(Protocol):
         """Wait until the next poll."""
 
 
-def follow(api: Api, view: View, patience: Patience) -> int:
+def follow(connection: Connection, batch_id: str, view: View, patience: Patience) -> int:
     """Follow a batch to its end; return the exit status: 0 when every job completed, 1 otherwise.
 
     Raises:
         Failed: A failure is not retryable, or retrying took longer than `patience` allows.
         GaveUpStalled: The batch was stalled for longer than `patience` allows.
     """
-    progress, age, rate, lists = None, 0.0, Rate(), _Lists(api)
-    stalled_since: float | None = None
-    answered, failures = time.monotonic(), 0
-    while True:
-        try:
-            reply = api.ask()
-        except NoAnswer as reason:
-            silent = time.monotonic() - answered
-            wait = _backoff(failures, reason.wait)
-            if silent + wait > patience.silence:
-                raise Failed(f"gave up after {silent:.0f} seconds: {reason}") from reason
-            failures += 1
-            view.trouble(str(reason), wait)
-            view.wait(wait)
-            continue
-        if failures:
-            view.trouble(None, 0)
-        answered, failures = time.monotonic(), 0
-        if reply.progress:
-            progress, age = reply.progress, reply.age
-        if progress is None:
-            raise RuntimeError("the first answer was 304")
-        # A 304 after an old count does not make that count newer.
-        if reply.progress or not age:
-            rate.add(answered - age, progress.completed + progress.failed)
-        _update(lists, progress, view)
-        state = State(progress, reply.now, rate.per_minute, age, lists.failures, lists.hanging)
-        view.show(state)
-        if progress.finished:
-            return NO if progress.failed else 0
-        stalled_since = (stalled_since or answered) if progress.stalled else None
-        stalled = answered - stalled_since if stalled_since else -math.inf
-        if stalled >= patience.stall:
-            raise GaveUpStalled(
-                f"gave up: stalled for {span(stalled)}, {progress.pending:,} of {progress.total_urls:,} pending; "
-                f"{state.stall(reply.now)}"
-            )
-        view.wait(min(reply.wait, patience.stall - stalled))
+    rate, lists, state, troubled = Rate(), _Lists(connection, batch_id), None, False
+    try:
+        for step in connection.run(polls(batch_id, retry_for=patience.silence, stall=patience.stall)):
+            if isinstance(step, Pause):
+                if step.trouble:
+                    troubled = True
+                    view.trouble(_line(step.trouble), step.seconds)
+                view.wait(step.seconds)
+                continue
+            if troubled:
+                troubled = False
+                view.trouble(None, 0)
+            # A 304 after an old count does not make that count newer.
+            if step.fresh or not step.age:
+                rate.add(time.monotonic() - step.age, step.progress.ended)
+            _update(lists, step.progress, view)
+            state = State(step.progress, step.now, rate.per_minute, step.age, lists.failures, lists.hanging)
+            view.show(state)
+    except Stalled as error:
+        raise GaveUpStalled(_gave_up(error, state)) from error
+    except ProgressError as error:
+        raise Failed(_line(error)) from error
+    return NO if state and state.progress.failed else 0
+
+
+def _line(error: ProgressError) -> str:
+    return visible(str(error), 400)
+
+
+def _gave_up(error: Stalled, state: State | None) -> str:
+    if state is None:
+        raise RuntimeError("stalled before the first answer") from error
+    progress = state.progress
+    return (
+        f"gave up: stalled for {span(error.seconds)}, {progress.pending:,} of {progress.total_urls:,} pending; "
+        f"{state.stall(state.now)}"
+    )
 
 
 def _update(lists: _Lists, progress: Progress, view: View) -> None:
     """List jobs. If that fails the next poll tries again, but after the last answer there is none."""
     tries = 0
     while not lists.update(progress) and progress.finished and tries < _LAST_TRIES:
-        view.wait(_backoff(tries, None))
+        view.wait(backoff(tries, None))
         tries += 1
 
 
@@ -215,12 +222,6 @@ def _started(job: Job) -> datetime | None:
     except ValueError:
         return None
     return started if started.tzinfo else None
-
-
-def _backoff(failures: int, asked: float | None) -> float:
-    """Return the seconds to wait after a failure: exponential backoff with jitter, at least `Retry-After`."""
-    longest = min(2.0**failures, _LONGEST_BACKOFF)
-    return max(longest * random.uniform(0.5, 1.0), asked or 0.0)  # noqa: S311  # jitter, not a secret
 
 
 @contextlib.contextmanager

@@ -168,15 +168,15 @@ def watch(
 
     Exit status: 0 if every job completed, 1 if some did not, 2 on an error, 3 if it gave up on a stalled batch.
     """
-    from batch_progress_cli.api import Api
+    from batch_progress_cli.api import connected
     from batch_progress_cli.duration import duration
     from batch_progress_cli.follow import Patience, follow, terminable
     from batch_progress_cli.views import view
 
     given = None if give_up_after is None else duration(give_up_after).total_seconds()
     patience = Patience() if given is None else Patience(given, given)
-    with terminable(), Api(url, batch_id, token) as api, view(as_json=as_json) as shown:
-        return follow(api, shown, patience)
+    with terminable(), connected(url, token) as connection, view(as_json=as_json) as shown:
+        return follow(connection, batch_id, shown, patience)
 
 
 @app.command()

@@ -15,7 +15,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from batch_progress_cli.api import Job, Progress, Reason
+from batch_progress.client.results import Progress, Reason
+from batch_progress_cli.api import Job
 from batch_progress_cli.duration import span
 from batch_progress_cli.follow import State, View
 from batch_progress_cli.terminal import visible

@@ -11,7 +11,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from batch_progress_cli.api import Estimate, Job, Progress, Reason, Statuses, Summary
+from batch_progress.client.results import Estimate, Progress, Reason, Statuses, Summary
+from batch_progress_cli.api import Job
 from batch_progress_cli.follow import State
 from batch_progress_cli.views import picture
 

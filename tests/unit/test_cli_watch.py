@@ -12,9 +12,12 @@ import msgspec
 import pytest
 from rich.console import Console
 
-from batch_progress_cli.api import Api, Estimate, Job, NoAnswer, Progress, Reason, Reply, Statuses, Summary
+from batch_progress.client.connection import Connection
+from batch_progress.client.protocol import age, backoff
+from batch_progress.client.results import Estimate, Progress, Reason, Statuses, Summary
+from batch_progress_cli.api import Job
 from batch_progress_cli.failure import Failed, GaveUpStalled
-from batch_progress_cli.follow import Patience, Rate, State, _backoff, follow
+from batch_progress_cli.follow import Patience, Rate, State, View, follow
 from batch_progress_cli.views import Json, Lines, Screen, picture
 
 NOW = datetime(2026, 11, 24, 10, 0, tzinfo=UTC)
@@ -72,11 +75,10 @@ class Notes:
 type Answers = Callable[[httpx.Request], httpx.Response]
 
 
-def api(answers: Answers) -> Api:
-    """Return an API client whose responses come from a function."""
-    made = Api("http://api.example.com/prod/", "batch_a", "demo-token")
-    made._client = httpx.Client(headers=made._client.headers, transport=httpx.MockTransport(answers))
-    return made
+def watch(answers: Answers, view: View, patience: Patience = PATIENCE) -> int:
+    """Follow a batch at an API whose responses come from a function; return the exit status."""
+    http = httpx.Client(transport=httpx.MockTransport(answers))
+    return follow(Connection("http://api.example.com/prod/", "demo-token", http), "batch_a", view, patience)
 
 
 def told(
@@ -97,7 +99,7 @@ def told(
             raise given
         return given
 
-    return follow(api(answer), notes, patience), notes, asked
+    return watch(answer, notes, patience), notes, asked
 
 
 def listing(jobs: Sequence[Job]) -> httpx.Response:
@@ -172,9 +174,9 @@ def test_a_throttled_client_waits_for_retry_after() -> None:
 
 def test_the_pauses_grow_and_differ() -> None:
     """So clients do not all return at once after an outage."""
-    assert all(0.5 * 2**n <= _backoff(n, None) <= 2**n for n in range(5))
-    assert 15 <= _backoff(40, None) <= 30
-    assert 1 < len({_backoff(3, None) for _ in range(20)})
+    assert all(0.5 * 2**n <= backoff(n, None) <= 2**n for n in range(5))
+    assert 15 <= backoff(40, None) <= 30
+    assert 1 < len({backoff(3, None) for _ in range(20)})
 
 
 def test_it_gives_up_in_the_end() -> None:
@@ -234,7 +236,7 @@ def test_a_list_that_does_not_come_after_the_end_is_tried_again() -> None:
         lists = [error(503, "SERVICE_UNAVAILABLE")] * broken + [listing([job(1)])]
         notes = Notes()
         end = ok(progress(3, 1))
-        status = follow(api(lambda request: lists.pop(0) if "status" in request.url.params else end), notes, PATIENCE)  # noqa: B023  # called at once
+        status = watch(lambda request: lists.pop(0) if "status" in request.url.params else end, notes)  # noqa: B023  # called at once
         assert 1 == status
         assert [failures] == [state.failures for state in notes.shown]
         assert min(broken, 4) == len(notes.waits)
@@ -245,7 +247,7 @@ def test_a_list_that_did_not_come_is_asked_for_again() -> None:
     lists = [error(503, "SERVICE_UNAVAILABLE"), listing([job(1)])]
     polls = [ok(progress(1, 1), ETag='W/"1"'), httpx.Response(304), ok(progress(3, 1))]
     notes = Notes()
-    follow(api(lambda request: (lists if "status" in request.url.params else polls).pop(0)), notes, PATIENCE)
+    watch(lambda request: (lists if "status" in request.url.params else polls).pop(0), notes)
     assert [[], [job(1)], [job(1)]] == [state.failures for state in notes.shown]
     assert ([], []) == (lists, polls)
 
@@ -311,7 +313,7 @@ def test_it_gives_up_on_a_stall(monkeypatch: pytest.MonkeyPatch) -> None:
         return listing([hanging]) if "status" in request.url.params else polls.pop(0)
 
     with pytest.raises(GaveUpStalled) as caught:
-        follow(api(answer), notes, Patience(stall=70))
+        watch(answer, notes, Patience(stall=70))
     assert [30, 30, 10] == notes.waits
     assert (
         "gave up: stalled for 1m 10s, 3 of 4 pending; hanging: job_7 for 14m 05s https://example.com, and 1 more"
@@ -325,7 +327,7 @@ def test_a_stall_that_ended_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> Non
     notes = Seconds(monkeypatch).view()
     stalled, moving = progress(1, basis="stalled"), progress(2)
     polls = [ok(one, **{"Retry-After": "30"}) for one in (stalled, moving, stalled, stalled, progress(4))]
-    assert 0 == follow(api(lambda _: polls.pop(0)), notes, Patience(stall=50))
+    assert 0 == watch(lambda _: polls.pop(0), notes, Patience(stall=50))
     assert [30, 30, 30, 20] == notes.waits
 
 
@@ -333,7 +335,7 @@ def test_unless_told_it_does_not_give_up_on_a_stall(monkeypatch: pytest.MonkeyPa
     """Workers may come back: a stall is no error."""
     notes = Seconds(monkeypatch).view()
     polls = [ok(progress(1, basis="stalled"), **{"Retry-After": "60"}) for _ in range(1_000)] + [ok(progress(4))]
-    assert 0 == follow(api(lambda _: polls.pop(0)), notes, PATIENCE)
+    assert 0 == watch(lambda _: polls.pop(0), notes)
 
 
 def test_an_old_count_does_not_spoil_the_rate(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -350,7 +352,7 @@ def test_an_old_count_does_not_spoil_the_rate(monkeypatch: pytest.MonkeyPatch) -
         for at, age, ended in counts
     ]
     polls += [httpx.Response(304), ok(progress(2_000, total=2_000))]
-    follow(api(lambda _: polls.pop(0)), notes, PATIENCE)
+    watch(lambda _: polls.pop(0), notes)
     assert [None, 300, 300, 300] == [state.per_minute for state in notes.shown[:-1]]
 
 
@@ -410,7 +412,7 @@ def test_an_old_count_is_said_to_be_old(capsys: pytest.CaptureFixture[str]) -> N
     """A count of a few seconds ago is as good as new: the API's times are whole seconds."""
     for seconds in (5, 6):
         counted = progress(1, as_of=NOW - timedelta(seconds=seconds))
-        Lines().show(State(counted, NOW, age=Reply(counted, 1, NOW).age))
+        Lines().show(State(counted, NOW, age=age(counted, NOW)))
     new, old = capsys.readouterr().out.splitlines()
     assert new.endswith("(80%: 40s to 2m 10s)")
     assert old.endswith("(80%: 40s to 2m 10s); counted 6s ago")
@@ -476,6 +478,6 @@ def test_a_screen_tells_of_trouble_and_of_its_end() -> None:
 
 
 def test_a_fault_keeps_what_the_service_asks_for() -> None:
-    with pytest.raises(NoAnswer) as caught:
-        api(lambda _: error(503, "SERVICE_UNAVAILABLE", **{"Retry-After": "9"})).ask()
-    assert 9 == caught.value.wait
+    """And some jitter: clients that were refused together then do not come back together."""
+    _, notes, _ = told(error(503, "SERVICE_UNAVAILABLE", **{"Retry-After": "9"}), ok(progress(4)))
+    assert 9.5 <= notes.waits[0] <= 10

@@ -1,0 +1,630 @@
+"""The Python client without a network: what it sends, what it returns and raises, how long it waits."""
+
+import asyncio
+import inspect
+import json
+import pickle
+import random
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from types import MappingProxyType, SimpleNamespace
+from typing import Any
+
+import httpx
+import msgspec
+import pytest
+
+from batch_progress import client
+from batch_progress.client import (
+    AsyncProgressClient,
+    AuthenticationError,
+    InvalidRequest,
+    Job,
+    NotFound,
+    Progress,
+    ProgressClient,
+    ProgressError,
+    Stalled,
+    Throttled,
+    TimedOut,
+    Unavailable,
+    UnexpectedAnswer,
+    errors,
+)
+
+NOW = datetime(2026, 11, 24, 10, 0, tzinfo=UTC)
+URL = "http://api.example.com/prod/"
+TOKEN = "a-secret-token"
+PROXY = "the API, or a proxy in front of it,"
+
+type Answers = Callable[[httpx.Request], httpx.Response]
+
+
+class Clock:
+    """Virtual time: pauses take none.
+
+    Attributes:
+        now: The time.
+        pauses: How long each pause was.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 1_000.0
+        self.pauses: list[float] = []
+        monkeypatch.setattr("batch_progress.client.protocol.time", SimpleNamespace(monotonic=lambda: self.now))
+        monkeypatch.setattr("batch_progress.client.clients.time", SimpleNamespace(sleep=self._sleep))
+        monkeypatch.setattr("batch_progress.client.clients.asyncio", SimpleNamespace(sleep=self._sleep_async))
+
+    def _sleep(self, seconds: float) -> None:
+        assert seconds >= 0
+        self.pauses.append(seconds)
+        self.now += seconds
+
+    async def _sleep_async(self, seconds: float) -> None:
+        self._sleep(seconds)
+
+
+@pytest.fixture(autouse=True)
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return Clock(monkeypatch)
+
+
+class Sync:
+    """Calls `ProgressClient`."""
+
+    def __init__(self, answers: Answers) -> None:
+        self._client = ProgressClient(URL, TOKEN, http=httpx.Client(transport=httpx.MockTransport(answers)))
+
+    def call(self, name: str, *arguments: Any, **options: Any) -> Any:  # noqa: ANN401  # those of the client
+        """Call a method; return its result, or the list of what it yields."""
+        result = getattr(self._client, name)(*arguments, **options)
+        return list(result) if isinstance(result, Iterator) else result
+
+
+class Async:
+    """Calls `AsyncProgressClient`."""
+
+    def __init__(self, answers: Answers) -> None:
+        self._http = httpx.AsyncClient(transport=httpx.MockTransport(answers))
+
+    def call(self, name: str, *arguments: Any, **options: Any) -> Any:  # noqa: ANN401  # those of the client
+        """Call a method; return its result, or the list of what it yields."""
+
+        async def called() -> object:
+            async with AsyncProgressClient(URL, TOKEN, http=self._http) as used:
+                result = getattr(used, name)(*arguments, **options)
+                return [one async for one in result] if isinstance(result, AsyncIterator) else await result
+
+        return asyncio.run(called())
+
+
+type Kind = type[Sync | Async]
+
+
+@pytest.fixture(params=[Sync, Async], ids=["threads", "asyncio"])
+def kind(request: pytest.FixtureRequest) -> Kind:
+    found: Kind = request.param
+    return found
+
+
+class Series:
+    """An API that answers with a series, and notes the requests. A callable is called for its answer."""
+
+    def __init__(self, *answers: httpx.Response | Exception) -> None:
+        self._left = list(answers)
+        self.asked: list[httpx.Request] = []
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        self.asked.append(request)
+        given = self._left.pop(0)
+        if isinstance(given, Exception):
+            raise given
+        return given
+
+
+def data(completed: int, failed: int = 0, total: int = 4, basis: str = "observed", **more: object) -> dict[str, Any]:
+    """Return a batch as the API writes it."""
+    pending = total - completed - failed
+    times = {name: f"2026-11-24T10:0{minute}:00Z" for minute, name in enumerate(("earliest", "latest"), 1)}
+    return {
+        "batch_id": "batch_a",
+        "total_urls": total,
+        "completed": completed,
+        "failed": failed,
+        "pending": pending,
+        "total_items_extracted": 9,
+        "estimated_completion": "2026-11-24T10:01:30Z",
+        "jobs": [],
+        "estimate": {"basis": basis, **times, "confidence": 0.8},
+        "summary": {
+            "statuses": {"pending": pending, "processing": 0, "completed": completed, "failed": failed, "cancelled": 0},
+            "failures": [{"error_code": None, "jobs": failed}] if failed else [],
+            "as_of": "2026-11-24T10:00:00Z",
+        },
+        "next_cursor": None,
+    } | more
+
+
+def ok(given: dict[str, Any], **headers: str) -> httpx.Response:
+    return httpx.Response(200, json={"success": True, "data": given}, headers=headers)
+
+
+def error(
+    status: int, code: str, details: Mapping[str, str] = MappingProxyType({}), retry_after: str = ""
+) -> httpx.Response:
+    body = {"code": code, "message": "No.", "details": dict(details), "trace_id": "1-abc"}
+    headers = {"Retry-After": retry_after} if retry_after else {}
+    return httpx.Response(status, json={"success": False, "error": body}, headers=headers)
+
+
+# Results
+
+
+def test_get_returns_the_state_typed(kind: Kind) -> None:
+    """It asks for counts only, once."""
+    series = Series(ok(data(1, 1)))
+    progress = kind(series).call("get", "batch_a")
+    assert isinstance(progress, Progress)
+    assert (4, 1, 1, 2, 9) == (
+        progress.total_urls,
+        progress.completed,
+        progress.failed,
+        progress.pending,
+        progress.total_items_extracted,
+    )
+    assert NOW + timedelta(seconds=90) == progress.estimated_completion
+    assert (NOW + timedelta(minutes=1), NOW + timedelta(minutes=2), 0.8) == (
+        progress.estimate.earliest,
+        progress.estimate.latest,
+        progress.estimate.confidence,
+    )
+    assert progress.summary
+    assert (NOW, [(None, 1)]) == (
+        progress.summary.as_of,
+        [(reason.error_code, reason.jobs) for reason in progress.reasons],
+    )
+    assert (2, False, False, 0) == (progress.ended, progress.finished, progress.stalled, progress.processing)
+    (request,) = series.asked
+    assert "/prod/api/v1/scrape/batch/batch_a/progress" == request.url.path
+    assert {"limit": "0", "include": "summary,estimate"} == dict(request.url.params)
+    assert f"Bearer {TOKEN}" == request.headers["Authorization"]
+
+
+def test_wait_returns_the_end_and_calls_back_on_each_change(kind: Kind, clock: Clock) -> None:
+    """At the pace of the API, with its tag. An unchanged batch is not reported, nor a new time of the count only."""
+    recounted = data(1) | {"summary": data(1)["summary"] | {"as_of": "2026-11-24T10:01:00Z"}}
+    series = Series(
+        ok(data(1), **{"Retry-After": "2", "ETag": 'W/"1"'}),
+        httpx.Response(304, headers={"Retry-After": "3"}),
+        ok(recounted, **{"Retry-After": "4", "ETag": 'W/"2"'}),
+        ok(data(3, 1)),
+    )
+    seen: list[Progress] = []
+    last = kind(series).call("wait", "batch_a", on_change=seen.append)
+    assert [1, 4] == [progress.ended for progress in seen]
+    assert last is seen[-1]
+    assert [2, 3, 4] == clock.pauses
+    assert [None, 'W/"1"', 'W/"1"', 'W/"2"'] == [request.headers.get("If-None-Match") for request in series.asked]
+
+
+def test_on_change_may_be_a_coroutine_function() -> None:
+    seen = []
+
+    async def on_change(progress: Progress) -> None:
+        seen.append(progress.ended)
+
+    Async(Series(ok(data(1)), ok(data(4)))).call("wait", "batch_a", on_change=on_change)
+    assert [1, 4] == seen
+
+
+def test_watch_yields_each_change_until_the_end(kind: Kind) -> None:
+    series = Series(ok(data(1), ETag='W/"1"'), httpx.Response(304), ok(data(2)), ok(data(4)))
+    assert [1, 2, 4] == [progress.completed for progress in kind(series).call("watch", "batch_a")]
+
+
+def test_a_batch_that_is_finished_already(kind: Kind, clock: Clock) -> None:
+    assert 4 == kind(Series(ok(data(4)))).call("wait", "batch_a").completed
+    assert [] == clock.pauses
+
+
+def job(number: int, **more: object) -> dict[str, Any]:
+    return {"job_id": f"job_{number}", "url": "https://example.com", "status": "failed", "items_extracted": 0} | more
+
+
+def test_jobs_come_from_all_pages(kind: Kind) -> None:
+    """With their times; one that is not valid is as good as none."""
+    times = {"started_at": "2026-11-24T10:00:00.250Z", "finished_at": "soon", "error_code": "TIMEOUT"}
+    series = Series(
+        ok(data(0, jobs=[job(1, **times)], next_cursor="x y")), ok(data(0, jobs=[job(2)], next_cursor=None))
+    )
+    jobs = kind(series).call("jobs", "batch_a", ["failed", "cancelled"])
+    assert [
+        Job("job_1", "https://example.com", "failed", 0, NOW + timedelta(seconds=0.25), None, "TIMEOUT"),
+        Job("job_2", "https://example.com", "failed", 0),
+    ] == jobs
+    asked = {"limit": "1000", "include": "details", "status": "failed,cancelled"}
+    assert [asked, asked | {"cursor": "x y"}] == [dict(request.url.params) for request in series.asked]
+
+
+def test_a_page_is_requested_when_it_is_needed() -> None:
+    """Each page costs reads. Without a status, all jobs are listed."""
+    series = Series(ok(data(0, jobs=[job(1), job(2)], next_cursor="next")), ok(data(0, jobs=[job(3)])))
+    jobs = ProgressClient(URL, TOKEN, http=httpx.Client(transport=httpx.MockTransport(series))).jobs("batch_a")
+    assert [1, 1, 2] == [len(series.asked) for _ in jobs]
+    assert {"limit": "1000", "include": "details"} == dict(series.asked[0].url.params)
+
+
+def test_a_page_that_does_not_come_is_asked_for_again(kind: Kind) -> None:
+    """That page, and not those before it."""
+    first, second = (data(0, jobs=[job(number)], next_cursor=cursor) for number, cursor in ((1, "c"), (2, None)))
+    series = Series(ok(first), httpx.ReadError("reset"), ok(second))
+    assert ["job_1", "job_2"] == [one.job_id for one in kind(series).call("jobs", "batch_a")]
+    assert [None, "c", "c"] == [request.url.params.get("cursor") for request in series.asked]
+
+
+def test_an_old_api_is_asked_without_a_summary(kind: Kind) -> None:
+    """It refuses the value of `include`."""
+    old = data(4)
+    del old["summary"]
+    series = Series(error(422, "VALIDATION_ERROR", {"include": "is not known"}), ok(old))
+    progress = kind(series).call("wait", "batch_a")
+    assert (None, 0, []) == (progress.summary, progress.processing, progress.reasons)
+    assert ["summary,estimate", "estimate"] == [request.url.params["include"] for request in series.asked]
+
+
+# Errors
+
+
+@pytest.mark.parametrize(
+    ("answered", "expected", "said"),
+    [
+        (lambda: error(401, "TOKEN_EXPIRED"), AuthenticationError, "401 TOKEN_EXPIRED: No."),
+        (lambda: error(403, "ACCESS_DENIED"), AuthenticationError, "403 ACCESS_DENIED: No."),
+        (
+            lambda: error(404, "BATCH_NOT_FOUND", {"batch_id": "batch_a"}),
+            NotFound,
+            "404 BATCH_NOT_FOUND: No. (batch_id: batch_a)",
+        ),
+        (lambda: error(405, "METHOD_NOT_ALLOWED"), InvalidRequest, "405 METHOD_NOT_ALLOWED: No."),
+        (
+            lambda: error(422, "VALIDATION_ERROR", {"limit": "bad"}),
+            InvalidRequest,
+            "422 VALIDATION_ERROR: No. (limit: bad)",
+        ),
+        (lambda: error(404, "A_NEW_CODE"), NotFound, "404 A_NEW_CODE: No."),
+        (
+            lambda: httpx.Response(403, text="<html>"),
+            UnexpectedAnswer,
+            f"{PROXY} answered 403",
+        ),
+        (lambda: httpx.Response(304), UnexpectedAnswer, f"{PROXY} answered 304"),
+        (
+            lambda: httpx.Response(302, headers={"Location": "http://elsewhere"}),
+            UnexpectedAnswer,
+            f"{PROXY} answered 302",
+        ),
+    ],
+)
+@pytest.mark.parametrize("name", ["get", "jobs", "watch", "wait"])
+def test_what_another_try_does_not_help_is_raised_at_once(
+    kind: Kind,
+    name: str,
+    answered: Callable[[], httpx.Response],
+    expected: type[ProgressError],
+    said: str,
+    clock: Clock,
+) -> None:
+    """By the API's code, or by the status if the code is not known. The token follows no redirect."""
+    answer = answered()
+    series = Series(answer)
+    with pytest.raises(ProgressError) as caught:
+        kind(series).call(name, "batch_a")
+    assert (expected, said) == (type(caught.value), str(caught.value))
+    assert answer.status_code == caught.value.status
+    if "error" in answer.text:
+        body = answer.json()["error"]
+        assert (body["code"], body["details"], "1-abc") == (
+            caught.value.code,
+            caught.value.details,
+            caught.value.trace_id,
+        )
+    assert ([], 1) == (clock.pauses, len(series.asked))
+
+
+FAULTS: list[tuple[Callable[[], httpx.Response | Exception], type[Unavailable], str]] = [
+    (lambda: httpx.ConnectError("refused"), Unavailable, "no answer (ConnectError: refused)"),
+    (lambda: httpx.ReadTimeout(""), Unavailable, "no answer (ReadTimeout: the time is over)"),
+    (lambda: httpx.RemoteProtocolError("cut"), Unavailable, "no answer (RemoteProtocolError: cut)"),
+    (lambda: error(503, "SERVICE_UNAVAILABLE"), Unavailable, "503 SERVICE_UNAVAILABLE: No."),
+    (lambda: error(500, "INTERNAL_ERROR"), Unavailable, "500 INTERNAL_ERROR: No."),
+    (lambda: error(429, "RATE_LIMIT_EXCEEDED"), Throttled, "429 RATE_LIMIT_EXCEEDED: No."),
+    (lambda: httpx.Response(408), Unavailable, "answered 408"),
+    (lambda: httpx.Response(502, text="<html>"), Unavailable, "answered 502"),
+    (lambda: httpx.Response(200, text="<html>log in</html>"), Unavailable, "its answer was damaged"),
+    (lambda: httpx.Response(200, content=ok(data(1)).content[:-40]), Unavailable, "its answer was damaged"),
+    (lambda: httpx.Response(200, content=b'"\xff'), Unavailable, "its answer was damaged"),
+    (lambda: httpx.DecodingError("incorrect header check"), Unavailable, "no answer (DecodingError: "),
+]
+
+
+@pytest.mark.parametrize(("fault", "expected", "said"), FAULTS)
+@pytest.mark.parametrize(("name", "result"), [("get", 4), ("jobs", []), ("watch", [4]), ("wait", 4)])
+def test_what_another_try_may_help_is_tried_again(  # a fixture and a table's columns
+    kind: Kind,
+    name: str,
+    result: object,
+    fault: Callable[[], httpx.Response | Exception],
+    expected: type[Unavailable],
+    said: str,
+) -> None:
+    """And raised if no other try is wanted."""
+    answer = kind(Series(fault(), fault(), ok(data(4)))).call(name, "batch_a")
+    assert result == ([one.completed for one in answer] if isinstance(answer, list) else answer.completed)
+    with pytest.raises(Unavailable) as caught:
+        kind(Series(fault())).call(name, "batch_a", retry_for=0)
+    assert expected is type(caught.value)
+    assert said in str(caught.value)
+
+
+def test_counts_that_do_not_sum_are_damaged(kind: Kind) -> None:
+    """A digit can change on the way, and the answer is still JSON."""
+    series = Series(ok(data(1) | {"completed": 7}), ok(data(4)))
+    assert [4] == [progress.completed for progress in kind(series).call("watch", "batch_a")]
+
+
+def test_pauses_grow_and_differ_and_keep_to_retry_after(kind: Kind, clock: Clock) -> None:
+    """Up to half a minute: clients do not all come back at once after an outage."""
+    faults = [error(503, "SERVICE_UNAVAILABLE", retry_after=asked) for asked in ("", "", "20")]
+    kind(Series(*faults, *[httpx.ReadError("")] * 6, ok(data(4)))).call("wait", "batch_a")
+    for pause, (least, most) in zip(
+        clock.pauses, [(0.5, 1), (1, 2), (22, 24), (4, 8), (8, 16), *[(15, 30)] * 4], strict=True
+    ):
+        assert least <= pause <= most
+    assert len(set(clock.pauses)) == len(clock.pauses)
+
+
+def test_it_gives_up_without_an_answer(kind: Kind, clock: Clock) -> None:
+    """Within the time that it may take. The error is that of the last try."""
+    series = Series(*[httpx.ConnectError("refused")] * 20, error(429, "RATE_LIMIT_EXCEEDED", retry_after="60"))
+    with pytest.raises(Unavailable, match=r"gave up after \d+ seconds: no answer \(ConnectError: refused\)"):
+        kind(series).call("wait", "batch_a")
+    assert 200 < sum(clock.pauses) <= 300
+    with pytest.raises(Throttled) as caught:
+        kind(lambda _: error(429, "RATE_LIMIT_EXCEEDED", retry_after="60")).call("get", "batch_a")
+    assert ("RATE_LIMIT_EXCEEDED", 429, 60) == (caught.value.code, caught.value.status, caught.value.retry_after)
+
+
+def test_the_time_without_an_answer_counts_from_the_last_one(kind: Kind, clock: Clock) -> None:
+    """A service that goes away and comes back is no error, as often as it does."""
+    outage: list[httpx.Response | Exception] = [httpx.ConnectError("refused")] * 5
+    series = Series(*[one for ended in range(4) for one in (*outage, ok(data(ended)))], *outage, ok(data(4)))
+    assert 4 == kind(series).call("wait", "batch_a", retry_for=40).completed
+    assert sum(clock.pauses) > 80
+
+
+def test_it_gives_up_when_the_time_is_over(kind: Kind, clock: Clock) -> None:
+    """After a last look at its end. The error has the last state."""
+    series = Series(*[ok(data(ended, total=2_000), **{"Retry-After": "30"}) for ended in range(4)])
+    with pytest.raises(TimedOut, match="batch_a: 1,997 of 2,000 pending after 70 seconds") as caught:
+        kind(series).call("wait", "batch_a", timeout=70)
+    assert [30, 30, 10] == clock.pauses
+    assert caught.value.progress
+    assert 3 == caught.value.progress.completed
+
+
+def test_it_gives_up_in_time_without_an_answer(kind: Kind, clock: Clock) -> None:
+    """It does not come back before `Retry-After`, and says why there was no answer."""
+    series = Series(error(503, "SERVICE_UNAVAILABLE", retry_after="30"))
+    with pytest.raises(TimedOut, match="batch_a: no answer after 10 seconds: 503 SERVICE_UNAVAILABLE") as caught:
+        kind(series).call("wait", "batch_a", timeout=10)
+    assert ([10], None) == (clock.pauses, caught.value.progress)
+
+
+def test_a_time_that_is_over_already_allows_one_look(kind: Kind, clock: Clock) -> None:
+    assert 4 == kind(Series(ok(data(4)))).call("wait", "batch_a", timeout=0).completed
+    with pytest.raises(TimedOut):
+        kind(Series(ok(data(1)))).call("wait", "batch_a", timeout=0)
+    assert 0 == sum(clock.pauses)
+
+
+def test_no_request_lasts_longer_than_the_time_that_is_left(kind: Kind) -> None:
+    """But at least a second."""
+    series = Series(ok(data(1), **{"Retry-After": "7"}), ok(data(2)), ok(data(2)))
+    with pytest.raises(TimedOut):
+        kind(series).call("wait", "batch_a", timeout=10)
+    assert [10, 3, 1] == [request.extensions["timeout"]["read"] for request in series.asked]
+    series = Series(ok(data(4)))
+    kind(series).call("wait", "batch_a")
+    assert {"read": 20, "connect": 5} == {
+        name: series.asked[0].extensions["timeout"][name] for name in ("read", "connect")
+    }
+
+
+@pytest.mark.parametrize(("after", "pauses"), [(True, []), (0, []), (70, [30, 30, 10])])
+def test_it_gives_up_on_a_stall(kind: Kind, after: float, pauses: list[float], clock: Clock) -> None:
+    """At once, or after a number of seconds; a stall that ended does not count."""
+    stalled, moving = (ok(data(1, basis=basis), **{"Retry-After": "30"}) for basis in ("stalled", "observed"))
+    series = Series(moving, *[stalled] * 4)
+    with pytest.raises(Stalled) as caught:
+        kind(series).call("wait", "batch_a", give_up_when_stalled=after)
+    assert [30, *pauses] == clock.pauses
+    assert caught.value.progress
+    assert (3, sum(pauses)) == (caught.value.progress.pending, caught.value.seconds)
+
+
+def test_a_stall_is_no_error_unless_asked_for(kind: Kind, clock: Clock) -> None:
+    """Workers may come back."""
+    stalled = ok(data(1, basis="stalled"), **{"Retry-After": "60"})
+    assert 4 == kind(Series(*[stalled] * 100, ok(data(4)))).call("wait", "batch_a").completed
+    assert 6_000 == sum(clock.pauses)
+
+
+# Arguments
+
+
+@pytest.mark.parametrize("batch_id", ["", "a/b", "../batch_a", "batch a", "batch_a?x=1", "é", "a" * 129, "batch_a\n"])
+@pytest.mark.parametrize("name", ["get", "jobs", "watch", "wait"])
+def test_a_bad_batch_id_is_not_sent(kind: Kind, name: str, batch_id: str) -> None:
+    series = Series()
+    with pytest.raises(InvalidRequest, match="is not a batch id: 1 to 128 of A-Z, a-z, 0-9, '_' and '-'") as caught:
+        kind(series).call(name, batch_id)
+    assert ("VALIDATION_ERROR", ["batch_id"], []) == (caught.value.code, list(caught.value.details), series.asked)
+
+
+@pytest.mark.parametrize("name", ["jobs", "watch"])
+def test_a_bad_batch_id_is_refused_before_the_first_result_is_asked_for(name: str) -> None:
+    with pytest.raises(InvalidRequest):
+        getattr(ProgressClient(URL, TOKEN), name)("a/b")
+
+
+@pytest.mark.parametrize("made", [ProgressClient, AsyncProgressClient])
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("", "'' is not the address of an API; give one that begins with http:// or https://"),
+        ("api.example.com", "is not the address"),
+        ("ftp://api.example.com", "is not the address"),
+        ("http://", "is not the address"),
+        ("http://a:b", "is not the address"),
+        ("http://a\n", "is not the address"),
+        ("https://user:password@api.example.com", "has a user name, a query or a fragment"),
+        ("https://api.example.com/?a=b", "has a user name, a query or a fragment"),
+        ("https://api.example.com/#a", "has a user name, a query or a fragment"),
+    ],
+)
+def test_a_bad_address_is_refused(made: type[ProgressClient], url: str, said: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        made(url, TOKEN)
+    assert said in str(caught.value)
+    assert "password" not in str(caught.value)
+
+
+@pytest.mark.parametrize("host", ["a..b", "a" * 70 + ".example.com"])
+def test_a_host_that_cannot_be_looked_up_is_refused(host: str) -> None:
+    with pytest.raises(InvalidRequest, match="the address of the API is not valid"):
+        ProgressClient(f"http://{host}", TOKEN).get("batch_a")
+
+
+@pytest.mark.parametrize("made", [ProgressClient, AsyncProgressClient])
+@pytest.mark.parametrize(
+    ("token", "said"),
+    [
+        ("", "no token"),
+        ("secret token", "the token has characters that are not allowed in a token"),
+        ("secret\n", "the token has characters that are not allowed in a token"),
+        ("sécret", "the token has characters that are not allowed in a token"),
+    ],
+)
+def test_a_bad_token_is_refused(made: type[ProgressClient], token: str, said: str) -> None:
+    with pytest.raises(AuthenticationError) as caught:
+        made(URL, token)
+    assert said == str(caught.value)
+
+
+def test_a_given_client_stays_open_and_an_own_one_is_closed() -> None:
+    """The API may be behind a proxy, or have a certificate of an authority of one's own."""
+    given = httpx.Client(transport=httpx.MockTransport(Series(ok(data(4)))), follow_redirects=True)
+    with ProgressClient(URL, TOKEN, http=given) as used:
+        used.get("batch_a")
+    assert not given.is_closed
+    with ProgressClient(URL, TOKEN) as own:
+        http = own._connection._http
+    assert http.is_closed
+
+
+def test_both_clients_have_the_same_calls() -> None:
+    for name in ("get", "jobs", "watch", "wait"):
+        threads, asynchronous = (
+            inspect.signature(getattr(made, name)).parameters for made in (ProgressClient, AsyncProgressClient)
+        )
+        assert [(one.name, one.kind, one.default) for one in threads.values()] == [
+            (one.name, one.kind, one.default) for one in asynchronous.values()
+        ]
+
+
+# The tree
+
+
+def test_the_tree_at_the_top_of_the_module_is_the_tree() -> None:
+    """Each class is public, and can be pickled with what it carries: process pools do that."""
+    lines = [line for line in (errors.__doc__ or "").splitlines() if line.lstrip().startswith("*")]
+    drawn = [(line.index("*") // 2, line.split()[1]) for line in lines]
+
+    def tree(kind: type[ProgressError], depth: int = 0) -> Iterator[tuple[int, str]]:
+        yield depth, kind.__name__
+        for child in kind.__subclasses__():
+            yield from tree(child, depth + 1)
+
+    assert list(tree(ProgressError)) == drawn
+    assert {name for _, name in drawn} <= set(client.__all__)
+    for name in {name for _, name in drawn}:
+        made = getattr(client, name)("No.")
+        made.code = "A"
+        again = pickle.loads(pickle.dumps(made))  # noqa: S301  # our own
+        assert (type(made), str(made), vars(made)) == (type(again), str(again), vars(again))
+
+
+# A bad line
+
+
+class Simulated:
+    """An API in virtual time whose batch takes ten minutes; a share of its answers is broken, late or cut."""
+
+    def __init__(self, clock: Clock, share: float, seed: int) -> None:
+        self._clock = clock
+        self._began = clock.now
+        self._share = share
+        self._chance = random.Random(seed)  # noqa: S311  # no secret
+        self.requests = 0
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        self.requests += 1
+        ended = min(int((self._clock.now - self._began) / 6), 100)
+        tag = f'W/"{ended}"'
+        headers = {"ETag": tag} | ({"Retry-After": "5"} if ended < 100 else {})
+        if request.headers.get("If-None-Match") == tag:
+            answer = httpx.Response(304, headers=headers)
+        else:
+            answer = ok(data(ended - ended // 10, ended // 10, total=100), **headers)
+        if self._chance.random() >= self._share:
+            return answer
+        return self._chance.choice((self._broken, self._late, self._cut))(answer)
+
+    def _broken(self, _: httpx.Response) -> httpx.Response:
+        damage = self._chance.choice((httpx.ReadError("reset"), error(503, "SERVICE_UNAVAILABLE"), httpx.Response(502)))
+        if isinstance(damage, Exception):
+            raise damage
+        return damage
+
+    def _late(self, answer: httpx.Response) -> httpx.Response:
+        self._clock.now += self._chance.choice((3, 20))
+        if self._chance.random() < 1 / 2:
+            raise httpx.ReadTimeout("timed out")
+        return answer
+
+    def _cut(self, answer: httpx.Response) -> httpx.Response:
+        if answer.status_code == 304 or self._chance.random() < 1 / 2:
+            raise httpx.RemoteProtocolError("peer closed connection without sending complete message body")
+        content = answer.content[: self._chance.randrange(len(answer.content))]
+        headers = {name: answer.headers[name] for name in ("ETag", "Retry-After") if name in answer.headers}
+        return httpx.Response(200, content=content, headers=headers)
+
+
+def test_over_a_bad_line_the_end_is_the_same_at_less_than_twice_the_requests(kind: Kind, clock: Clock) -> None:
+    """With 30% of the answers broken, late or cut, whichever they are."""
+    good = Simulated(clock, 0, 0)
+    end = kind(good).call("wait", "batch_a")
+    assert (90, 10, 0) == (end.completed, end.failed, end.pending)
+    requests = []
+    for seed in range(30):
+        bad = Simulated(clock, 0.3, seed)
+        assert end == kind(bad).call("wait", "batch_a")
+        requests.append(bad.requests)
+    assert max(requests) <= 2 * good.requests, (good.requests, requests)
+
+
+def test_an_unknown_field_changes_nothing(kind: Kind) -> None:
+    """The API may add fields."""
+    more = data(4) | {"new": {"a": 1}}
+    more["estimate"] |= {"new": 1}
+    assert msgspec.json.decode(json.dumps(data(4)), type=Progress) == kind(Series(ok(more))).call("get", "batch_a")
