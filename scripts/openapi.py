@@ -28,6 +28,7 @@ PATHS = (
     ("/v1/scrape/batch/{batch_id}/progress", "ByShortPath"),
 )
 _TRACE = "1-67891233-abcdef012345678912345678"
+_REQUEST_ID = "c6af9ac6-7b61-11e6-9a41-93e8deadbeef"
 _MOMENT = 1_734_345_062  # 2024-12-16T10:31:02Z
 
 _EXAMPLE = {
@@ -135,7 +136,6 @@ _STATUS_TEXTS = {
     403: "Rejected by the gateway.",
     404: "The caller has no such batch, or the path does not exist.",
     405: "The route does not support this method.",
-    413: "The request is too large.",
     415: "The request's media type is not supported.",
     422: "A parameter is not valid; `details` names it and the reason.",
     429: "Too many requests. Wait as long as `Retry-After` says.",
@@ -299,12 +299,17 @@ def _operation(operation_id: str, summary: str, *, body: bool) -> dict[str, Any]
             "headers": _headers(known),
         },
     }
+    # AWS does not let us customize this one, so it is not the envelope.
+    responses["413"] = {
+        "description": "The headers exceed 10,240 bytes, or the body 10 MB. The body is API Gateway's own."
+    }
     for status, examples in sorted(_error_examples().items()):
         responses[str(status)] = {
             "description": _STATUS_TEXTS[status],
             "headers": _headers(("Cache-Control", "X-Request-Id", *_ON_ERRORS.get(status, ()))),
             "content": _content("ErrorAnswer", examples),
         }
+    responses = dict(sorted(responses.items()))
     if not body:
         for response in responses.values():
             response.pop("content", None)
@@ -331,7 +336,7 @@ def _error_examples() -> dict[int, dict[str, Any]]:
         told = envelope.error_answer(error, _TRACE, _MOMENT)
         examples.setdefault(told.error.status, {})[error.code] = msgspec.to_builtins(told)
     for response in read()["Resources"]["Api"]["Properties"]["GatewayResponses"].values():
-        text = response["ResponseTemplates"]["application/json"].replace("$context.xrayTraceId", _TRACE)
+        text = response["ResponseTemplates"]["application/json"].replace("$context.requestId", _REQUEST_ID)
         told = json.loads(text)
         examples.setdefault(told["error"]["status"], {}).setdefault(told["error"]["code"], told)
     return examples

@@ -65,7 +65,7 @@ def test_it_plays_the_gateway_that_the_template_declares() -> None:
     )
     assert failure["StatusCode"] == str(response.status_code)
     assert set(failure["ResponseParameters"]["Headers"]) <= set(response.headers.keys())
-    template = failure["ResponseTemplates"]["application/json"].replace("$context.xrayTraceId", "an id")
+    template = failure["ResponseTemplates"]["application/json"].replace("$context.requestId", "an id")
     assert json.loads(template) == json.loads(response.get_data())
 
 

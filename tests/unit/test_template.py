@@ -37,7 +37,6 @@ REFUSALS = {
     "WAF_FILTERED": (403, "ACCESS_DENIED"),
     "MISSING_AUTHENTICATION_TOKEN": (404, "ROUTE_NOT_FOUND"),
     "RESOURCE_NOT_FOUND": (404, "ROUTE_NOT_FOUND"),
-    "REQUEST_TOO_LARGE": (413, "PAYLOAD_TOO_LARGE"),
     "UNSUPPORTED_MEDIA_TYPE": (415, "UNSUPPORTED_MEDIA_TYPE"),
     "DEFAULT_4XX": (422, "VALIDATION_ERROR"),
     "INTEGRATION_FAILURE": (502, "BAD_GATEWAY"),
@@ -45,15 +44,18 @@ REFUSALS = {
     "API_CONFIGURATION_ERROR": (500, "INTERNAL_ERROR"),
     "DEFAULT_5XX": (500, "INTERNAL_ERROR"),
 }
-TRACE = "1-67891233-abcdef012345678912345678"
+REQUEST = "c6af9ac6-7b61-11e6-9a41-93e8deadbeef"
 
 
 def substituted(template: str) -> Any:  # noqa: ANN401  # any JSON
     """Fill in a gateway template as API Gateway does: variables only, and a dash for a missing value."""
-    return json.loads(re.sub(r"\$context\.[\w.]+", lambda name: TRACE if "xray" in name[0] else "-", template))
+    return json.loads(
+        re.sub(r"\$context\.[\w.]+", lambda name: REQUEST if name[0] == "$context.requestId" else "-", template)
+    )
 
 
 def test_the_gateway_answers_each_refusal_of_the_contract() -> None:
+    """All but 413: AWS does not support customizing REQUEST_TOO_LARGE."""
     assert REFUSALS.keys() == API["GatewayResponses"].keys()
 
 
@@ -65,7 +67,8 @@ def test_a_refusal_of_the_gateway_is_the_error_envelope(kind: str) -> None:
     template = response["ResponseTemplates"]["application/json"]
     body = substituted(template)
     assert str(status) == response["StatusCode"]
-    assert {"$context.xrayTraceId"} == set(re.findall(r"\$[\w.]+", template))
+    # AWS documents this variable for templates, and `$context.xrayTraceId` for access logs only.
+    assert {"$context.requestId"} == set(re.findall(r"\$[\w.]+", template))
     assert {
         "success": False,
         "error": {
@@ -75,7 +78,7 @@ def test_a_refusal_of_the_gateway_is_the_error_envelope(kind: str) -> None:
             "type": "server_error" if status >= 500 else "client_error",
             "status": status,
             "details": {},
-            "trace_id": TRACE,
+            "trace_id": REQUEST,
             "timestamp": None,
         },
     } == body
@@ -87,7 +90,7 @@ def test_a_refusal_of_the_gateway_is_the_error_envelope(kind: str) -> None:
 def test_the_access_log_is_json_without_headers_or_paths() -> None:
     """Headers and paths can hold a token, and a value with a quotation mark would break the line."""
     log = API["AccessLogSetting"]["Format"]
-    assert all(value in {"-", TRACE} for value in substituted(log).values())
+    assert all(value in {"-", REQUEST} for value in substituted(log).values())
     assert set() == set(re.findall(r"\$context\.[\w.]+", log)) & {
         "$context.path",
         "$context.identity.userAgent",
