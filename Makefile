@@ -1,6 +1,6 @@
 # `make help` lists the targets; each one installs what it needs.
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-sam setup-runtime setup-supply setup-browser setup-page run test coverage check check-template build invoke deploy test-package test-engines test-engines-alone test-engines-integration test-sam-local test-browser page pictures terminal-picture bench bench-forecast bench-largest bench-watchers faults fuzz histories interleavings load sbom audit mutation performance openapi lock format format-page clean
+.PHONY: help setup setup-sam setup-runtime setup-supply setup-browser setup-page setup-clients run test coverage check check-template build invoke deploy test-package test-engines test-engines-alone test-engines-integration test-sam-local test-browser test-clients page pictures terminal-picture bench bench-forecast bench-largest bench-watchers faults fuzz histories interleavings load sbom audit mutation performance openapi lock format format-page clean
 SHELL := /bin/sh
 
 PYTHON3 ?= python3
@@ -138,6 +138,21 @@ $(AXE):
 test-browser: setup setup-browser ## test the page in Chromium
 	$(BIN)/pytest tests/browser -n 0
 
+# The generators from the package index, TypeScript from npm, and this machine's JDK.
+TYPESCRIPT_VERSION := 5.9.3
+TSC := .typescript/$(TYPESCRIPT_VERSION)/node_modules/.bin/tsc
+setup-clients: $(TSC)
+	@command -v javac >/dev/null || { echo "clients: no JDK on the path; install one (as root: apt-get install default-jdk-headless)" >&2; exit 1; }
+	@$(PYTHON3) scripts/setup.py clients
+
+$(TSC):
+	@command -v npm >/dev/null || { echo "clients: no npm on the path; install it (as root: apt-get install npm)" >&2; exit 1; }
+	@mkdir -p .typescript/$(TYPESCRIPT_VERSION)
+	@npm install --silent --no-save --no-package-lock --ignore-scripts --prefix .typescript/$(TYPESCRIPT_VERSION) typescript@$(TYPESCRIPT_VERSION)
+
+test-clients: setup setup-clients ## generate clients in four languages from the OpenAPI document and read every field with them
+	TSC=$(TSC) $(BIN)/pytest tests/clients -n 0
+
 pictures: setup setup-browser ## regenerate the README's pictures
 	$(BIN)/python -m tests.browser.pictures
 	@$(MAKE) --no-print-directory terminal-picture
@@ -204,9 +219,9 @@ lock: setup ## update all dependencies in the hash-pinned lock files
 	$$compile pyproject.toml --excludes layers/batch_progress/runtime_provides.txt -o layers/batch_progress/requirements.txt && \
 	$$compile pyproject.toml --group dev -o requirements/dev.txt && \
 	$$compile pyproject.toml --resolution lowest-direct -o requirements/oldest.txt && \
-	for name in sam ministack runtime checkov supply uv; do \
+	for name in sam ministack runtime checkov clients supply uv; do \
 		$$compile requirements/$$name.in -o requirements/$$name.txt || exit 1; \
 	done
 
 clean: ## remove everything that the other targets made
-	rm -rf .venv .venv-* mutants build .engines .browser .biome .aws-sam .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache .schemathesis .import_linter_cache htmlcov
+	rm -rf .venv .venv-* mutants build .engines .browser .biome .typescript .aws-sam .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache .schemathesis .import_linter_cache htmlcov

@@ -20,6 +20,7 @@ ENVIRONMENTS = {
     "ministack": (".venv-ministack", "requirements/ministack.txt"),
     "runtime": (".venv-runtime", "requirements/runtime.txt"),
     "checkov": (".venv-checkov", "requirements/checkov.txt"),
+    "clients": (".venv-clients", "requirements/clients.txt"),
     "supply": (".venv-supply", "requirements/supply.txt"),
     "layer": (".venv-layer", "layers/batch_progress/requirements.txt"),
     "oldest": (".venv-oldest", "requirements/oldest.txt"),

@@ -28,6 +28,7 @@ MACHINE = {"aarch64": "arm64"}.get(platform.machine(), platform.machine())
 #   <!-- test: prints TEXT -->                      it ends with status 0 and prints the text
 #   <!-- test: runs until stopped; prints TEXT -->  it prints the text, and Ctrl-C ends it
 #   <!-- test: calls ... -->                        it is not run; the comment lists its commands, one per line
+#   <!-- test: generates NAME -->                   it generates a client, which tests/clients runs
 BLOCK = re.compile(r"(?:^<!-- test: ([^>]*?)\s*-->\n)?^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -42,7 +43,9 @@ def marked(kind: str) -> dict[str, str]:
     return {block: comment.removeprefix(kind).strip() for comment, block in blocks() if comment.startswith(kind)}
 
 
-ENDS, RUNS, CALLS = (marked(kind) for kind in ("prints ", "runs until stopped; prints ", "calls\n"))
+ENDS, RUNS, CALLS, GENERATES = (
+    marked(kind) for kind in ("prints ", "runs until stopped; prints ", "calls\n", "generates ")
+)
 # Blocks that start the local server themselves.
 SERVES = [block for block in RUNS if re.search(r"make run|batch-progress serve", block)]
 # Blocks that call AWS's command line. Each call is checked against botocore's description of the service.
@@ -89,9 +92,9 @@ def shell(block: str) -> list[str]:
 
 def test_every_command_is_tested() -> None:
     """A new block needs a comment that says how, unless it calls AWS."""
-    tested = {*ENDS, *RUNS, *CALLS, *AWS}
+    tested = {*ENDS, *RUNS, *CALLS, *GENERATES, *AWS}
     assert [] == [block for _, block in blocks() if block not in tested]
-    assert all((ENDS, RUNS, SERVES, CALLS, AWS))
+    assert all((ENDS, RUNS, SERVES, CALLS, GENERATES, AWS))
 
 
 # First, so that the documents' port is still free where there is only this machine's network.
