@@ -86,12 +86,15 @@ class State:
     failures: list[Job] | None = None
     hanging: tuple[Job, ...] = ()
 
+    def named(self, now: datetime) -> list[str]:
+        """Return the jobs that hang, as texts without characters that control a terminal."""
+        more = self.progress.processing - len(self.hanging) if self.hanging else 0
+        return [*(_hanging(job, now) for job in self.hanging), *([f"and {more:,} more"] if more > 0 else [])]
+
     def stall(self, now: datetime) -> str:
-        """Return which jobs hang, as one line without characters that control a terminal."""
+        """Return which jobs hang, as one line."""
         if self.hanging:
-            more = self.progress.processing - len(self.hanging)
-            named = ", ".join(_hanging(job, now) for job in self.hanging)
-            return f"hanging: {named}{f', and {more:,} more' if more > 0 else ''}"
+            return f"hanging: {', '.join(self.named(now))}"
         if self.progress.processing:
             return f"{self.progress.processing:,} processing"
         return "no job is processing"

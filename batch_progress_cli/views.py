@@ -3,7 +3,7 @@
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime, timedelta
 from typing import Any, Self
@@ -21,8 +21,11 @@ from batch_progress_cli.duration import span
 from batch_progress_cli.follow import State, View
 from batch_progress_cli.terminal import visible
 
-# How often the countdown on a terminal is redrawn.
-_REFRESH_SECONDS = 0.5
+# How often per second a terminal is redrawn, for its countdown.
+_REFRESHES = 2
+# An answer is overdue so long after its poll: until then a terminal shows no trouble.
+_LATE_SECONDS = 2.0
+_STALLED = "stalled: no job has moved for longer than the timeout of a job"
 # How many failed jobs are shown, the last ones.
 _LAST = 5
 
@@ -98,7 +101,8 @@ class Lines:
         if progress.reasons != self._reasons and (state.failures is None or progress.finished):
             self._reasons = progress.reasons
             print(f"reasons of failures: {_reasons(progress)}")
-        print(f"{_counts(progress)}; {_rate(state)}{_outlook(state, state.now)}", flush=True)
+        items = f"{progress.total_items_extracted:,} items"
+        print(f"{_counts(progress)}; {items}; {_rate(state)}{_outlook(state, state.now)}", flush=True)
 
     def trouble(self, reason: str | None, wait: float) -> None:
         """Print the failure on stderr."""
@@ -113,10 +117,13 @@ class Screen(AbstractContextManager["Screen"]):
     """Draw bars, in place."""
 
     def __init__(self, console: Console) -> None:
-        self._live = Live(console=console, auto_refresh=False, transient=False, vertical_overflow="crop")
-        self._state: State | None = None
-        self._shown_at = 0.0
+        self._shown: tuple[State, float] | None = None
         self._trouble: str | None = None
+        self._next_poll = time.monotonic()
+        # Rich draws from a thread, so that times go on while a poll waits for its answer.
+        self._live = Live(
+            get_renderable=self._picture, console=console, refresh_per_second=_REFRESHES, vertical_overflow="crop"
+        )
 
     def __enter__(self) -> Self:
         """Start drawing below the cursor."""
@@ -129,54 +136,72 @@ class Screen(AbstractContextManager["Screen"]):
 
     def show(self, state: State) -> None:
         """Draw the state."""
-        self._state, self._shown_at = state, time.monotonic()
-        self._draw(0)
+        self._shown, self._trouble = (state, time.monotonic()), None
+        self._next_poll = time.monotonic()
+        self._live.refresh()
 
     def trouble(self, reason: str | None, wait: float) -> None:
-        """Show the failure in the last line."""
+        """Say why the last poll failed."""
         self._trouble = reason
-        self._draw(wait)
+        self._next_poll = time.monotonic() + wait
+        self._live.refresh()
 
     def wait(self, seconds: float) -> None:
-        """Sleep and redraw the countdown."""
-        until = time.monotonic() + seconds
-        while (left := until - time.monotonic()) > 0:
-            self._draw(left)
-            time.sleep(min(left, _REFRESH_SECONDS))
+        """Sleep."""
+        self._next_poll = time.monotonic() + seconds
+        time.sleep(seconds)
 
-    def _draw(self, wait: float) -> None:
-        since = timedelta(seconds=time.monotonic() - self._shown_at)
-        now = self._state.now + since if self._state else None
-        self._live.update(picture(self._state, now, self._trouble, wait), refresh=True)
+    def _picture(self) -> RenderableType:
+        moment = time.monotonic()
+        wait = self._next_poll - moment
+        trouble = self._trouble or ("waiting for an answer" if wait < -_LATE_SECONDS else None)
+        if not self._shown:
+            return picture(None, None, trouble, wait)
+        state, shown_at = self._shown
+        return picture(state, state.now + timedelta(seconds=moment - shown_at), trouble, wait)
 
 
 def picture(state: State | None, now: datetime | None, trouble: str | None = None, wait: float = 0) -> RenderableType:
-    """Return what a terminal shows.
+    """Return what a terminal shows. Of a small terminal the first lines remain, and the beginning of each.
 
     Args:
         state: The last state; `None` before the first answer.
         now: The server's time now.
-        trouble: Why the last poll failed; `None` if it succeeded.
+        trouble: Why there is no newer state; `None` if there is none because no poll is due.
         wait: Seconds until the next poll.
     """
     parts: list[RenderableType] = []
     if state and now:
-        progress = state.progress
+        parts.append(_heading(state.progress))
+    if trouble:
+        since = [f"last answer {span((now - state.now).total_seconds())} ago"] if state and now else []
+        again = [f"next try in {span(wait)}"] if wait > 0 else []
+        parts.append(_line(("; ".join([*since, *again, trouble]), "yellow")))
+    if state and now:
+        progress, offline = state.progress, trouble is not None
         processing = f"{progress.processing:,} processing; " if progress.processing else ""
         parts += [
-            _line((visible(progress.batch_id), "bold"), (f"  {progress.total_urls:,} URLs", "")),
+            Text(_STALLED if state.hanging else _outlook(state, now, offline=offline)),
+            *_paragraph("hanging", state.named(state.now if offline else now), "yellow"),
             _bars(progress),
-            _line((f"{processing}{_rate(state)}{_outlook(state, now)}", "")),
+            Text(f"{_rate(state)}{processing}{progress.total_items_extracted:,} items"),
         ]
         if progress.reasons:
-            parts.append(_line(("reasons of failures: ", "bold"), (_reasons(progress), "red")))
-        if failures := _last_failures(state):
-            parts += [_line(("last failures", "bold")), *(_line((f"  {_failure(job)}", "red")) for job in failures)]
-    if trouble:
-        parts.append(_line((f"{trouble}; next try in {span(wait)}", "yellow")))
-    elif not state:
+            parts.append(Text.assemble(("reasons of failures: ", "bold"), (_reasons(progress), "red")))
+        parts += _paragraph("last failures", map(_failure, _last_failures(state)), "red")
+    elif not trouble:
         parts.append(_line(("polling …", "dim")))
     return Group(*parts)
+
+
+def _paragraph(title: str, texts: Iterable[str], style: str) -> list[Text]:
+    lines = [_line((f"  {text}", style)) for text in texts]
+    return [_line((title, "bold")), *lines] if lines else []
+
+
+def _heading(progress: Progress) -> Text:
+    share = f"{percentage(progress)} of {progress.total_urls:,} URLs" if progress.total_urls else "no URLs"
+    return _line((share, "bold"), ("  ", ""), (visible(progress.batch_id), "bold"))
 
 
 def _line(*pieces: tuple[str, str]) -> Text:
@@ -189,15 +214,25 @@ def _bars(progress: Progress) -> Table:
     table.add_column(ratio=1)
     table.add_column(justify="right")
     table.add_column(justify="right")
-    total = max(progress.total_urls, 1)
     for name, count, style in (
         ("completed", progress.completed, "green"),
         ("failed", progress.failed, "red"),
         ("pending", progress.pending, "blue"),
     ):
+        total = max(progress.total_urls, 1)
         bar = ProgressBar(total=total, completed=count, complete_style=style, finished_style=style)
-        table.add_row(Text(name), bar, Text(f"{count:,}", style=style), Text(f"{count / total:.0%}"))
+        table.add_row(Text(name), bar, Text(f"{count:,}", style=style), Text(_percent(count, total)))
     return table
+
+
+def percentage(progress: Progress) -> str:
+    """Return how much of a batch has ended."""
+    return _percent(progress.completed + progress.failed, max(progress.total_urls, 1))
+
+
+def _percent(count: int, total: int) -> str:
+    """Return a share, rounded down: 100% is all, and 0% is none."""
+    return f"{100 * count // total}%" if count == 0 or 100 * count >= total else "<1%"
 
 
 def _last_failures(state: State) -> list[Job]:
@@ -231,33 +266,52 @@ def _changes(state: State) -> object:
 
 
 def _counts(progress: Progress) -> str:
+    share = f"{percentage(progress)}: " if progress.total_urls else ""
     processing = f" ({progress.processing:,} processing)" if progress.processing else ""
     return (
-        f"{progress.completed:,} of {progress.total_urls:,} completed, {progress.failed:,} failed, "
+        f"{share}{progress.completed:,} of {progress.total_urls:,} completed, {progress.failed:,} failed, "
         f"{progress.pending:,} pending{processing}"
     )
 
 
 def _rate(state: State) -> str:
-    rate = "" if state.per_minute is None or state.progress.finished else f"{state.per_minute:,.0f} jobs a minute; "
-    return f"{state.progress.total_items_extracted:,} items; {rate}"
+    return "" if state.per_minute is None or state.progress.finished else f"{state.per_minute:,.0f} jobs a minute; "
 
 
-def _outlook(state: State, now: datetime) -> str:
-    """Return when the batch ends, when it ended, or that it is stalled; and how old an old count is."""
+def _outlook(state: State, now: datetime, *, offline: bool = False) -> str:
+    """Return when the batch ends, when it ended, or that it is stalled; and how old an old count is.
+
+    Args:
+        state: The last state.
+        now: The server's time now.
+        offline: Whether a newer state is overdue: the last one then supports no statement about the present.
+    """
     progress, estimate = state.progress, state.progress.estimate
-    at = progress.estimated_completion.astimezone().strftime("%H:%M:%S")
+    at = _clock(progress.estimated_completion, now)
     if progress.finished:
         return f"finished at {at}"
     if progress.stalled:
-        return f"stalled: no job has moved for longer than the timeout of a job; {state.stall(now)}"
+        return f"{_STALLED}; {state.stall(now)}"
     left, earliest, latest = (
-        span((moment - now).total_seconds())
+        round((moment - now).total_seconds())
         for moment in (progress.estimated_completion, estimate.earliest, estimate.latest)
     )
+    if offline and left > 0:
+        return f"expected to end at {at} (likely {_clock(estimate.earliest, now)} to {_clock(estimate.latest, now)})"
+    if offline:
+        return f"was expected to end at {at}"
     summary = progress.summary
     counted = f"; counted {span((now - summary.as_of).total_seconds())} ago" if summary and state.age else ""
-    return f"ends in {left} at {at} ({estimate.confidence:.0%}: {earliest} to {latest}){counted}"
+    likely = f"{span(earliest)} to {span(latest)}" if earliest > 0 else f"within {span(latest)}"
+    if left > 0:
+        return f"ends in {span(left)} at {at} (likely {likely}){counted}"
+    return f"was expected to end at {at}{f' (likely {likely})' if latest > 0 else ''}{counted}"
+
+
+def _clock(moment: datetime, now: datetime) -> str:
+    """Return the time of day, after the date if that is another one."""
+    local = moment.astimezone()
+    return f"{local:%H:%M:%S}" if local.date() == now.astimezone().date() else f"{local:%Y-%m-%d %H:%M:%S}"
 
 
 def _trouble_line(reason: str | None, wait: float) -> None:

@@ -210,9 +210,9 @@ def test_in_a_pipe_over_a_bad_line_it_tells_each_change_once(local_api: LocalApi
         done = watched(address, batch(local_api), until=lambda: len(connections) > 3)
     assert 0 == done.status, done.errors
     lines = done.out.splitlines()
-    assert lines[0].startswith("2 of 8 completed, 0 failed, 6 pending; 10 items; ends in ")
-    assert lines[-1].startswith("8 of 8 completed, 0 failed, 0 pending; 40 items; finished at ")
-    counts = [int(line.split(" of ")[0]) for line in lines]
+    assert lines[0].startswith("25%: 2 of 8 completed, 0 failed, 6 pending; 10 items; ends in ")
+    assert lines[-1].startswith("100%: 8 of 8 completed, 0 failed, 0 pending; 40 items; finished at ")
+    counts = [int(line.split(": ")[1].split(" of ")[0]) for line in lines]
     assert sorted(set(counts)) == counts
     assert all(line.isprintable() for line in lines)
     faults = [line for line in done.errors.splitlines() if "no answer" in line]
@@ -250,7 +250,7 @@ def test_a_dumb_terminal_gets_lines(local_api: LocalApi) -> None:
     made = finished(local_api)
     status, seen = Terminal.run("watch", made.batch_id, "--url", local_api.address, TERM="dumb").end()
     assert 0 == status
-    assert seen.startswith(b"1 of 1 completed")
+    assert seen.startswith(b"100%: 1 of 1 completed")
     assert b"\x1b" not in seen
 
 
@@ -292,6 +292,38 @@ def test_json_for_scripts(local_api: LocalApi) -> None:
     }.items() <= records[-1].items()
     assert {"HTTP_404"} == {failure["error_code"] for failure in records[-1]["failures"]}
     assert {"basis", "earliest", "latest", "confidence"} == set(records[-1]["estimate"])
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        *({"PYTHONIOENCODING": encoding} for encoding in ("cp1252", "latin-1", "ascii")),
+        {"PYTHONUTF8": "0", "LC_ALL": "C"},
+    ],
+    ids=" ".join,
+)
+def test_no_encoding_ends_it(local_api: LocalApi, variables: dict[str, str]) -> None:
+    """A character that the encoding lacks is shown as `?`, in a terminal and in a pipe. JSON is ASCII."""
+    made = _batch(local_api, 1)
+    made.recorder.start(made.batch_id, made.job_ids[0])
+    made.recorder.fail(made.batch_id, made.job_ids[0], "☠", "صفحه 🚀" + "long " * 9)
+    for options, ended in (([], "100%: 0 of 1 completed"), (["--json"], '"final": true')):
+        done = subprocess.run(  # noqa: S603  # the project's own command
+            [COMMAND, "watch", made.batch_id, "--url", local_api.address, *options],
+            env=environment(**variables),
+            capture_output=True,
+            text=True,
+            encoding="ascii",
+            check=False,
+            timeout=CEILING,
+        )
+        assert (1, "") == (done.returncode, done.stderr)
+        assert ended in done.stdout
+        assert "?: ???? ?long long" in done.stdout or options
+    status, seen = Terminal.run("watch", made.batch_id, "--url", local_api.address, **variables).end()
+    assert 1 == status
+    assert b"100% of 1 URLs" in seen
+    assert b"?: ???? ?long long" in seen
 
 
 @pytest.mark.parametrize("options", [(), ("--json",)])
