@@ -157,7 +157,9 @@ def test_a_generated_client_reads_every_field(
 
 def test_the_example_of_the_documents_prints_what_they_say(filled_api: LocalApi, tmp_path: Path) -> None:
     text = (ROOT / "docs" / "openapi.md").read_text(encoding="utf-8")
-    found = re.search(r"<!-- test: openapi-python-client -->\n```python\n(.*?)```\n\n```\n(.*?)```", text, re.DOTALL)
+    found = re.search(
+        r"<!-- test: openapi-python-client -->\n```python\n(.*?)```\n\n```text\n(.*?)```", text, re.DOTALL
+    )
     assert found
     generated("openapi-python-client", tmp_path)
     example = found[1].replace("http://127.0.0.1:3000", filled_api.address)

@@ -15,7 +15,9 @@ from typing import Any
 import pytest
 
 from batch_progress.errors import IllegalTransition
-from batch_progress.recorder import BatchRecorder
+from batch_progress.recorder import LEAST_LOST_AFTER, LOST_AFTER_TIMEOUTS, BatchRecorder
+from batch_progress.table import DEFAULT_TIMEOUT_SECONDS, DEFAULT_WORKERS
+from tests.integration.server import CEILING, COMMAND, LocalApi, unmeasured
 from tests.integration.world import Context, World, unique
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -86,6 +88,32 @@ def handler(heading: str, world: World) -> Callable[..., Any]:
     exec(example(heading, world), names)  # noqa: S102  # the page's own
     made: Callable[..., Any] = names["handler"]
     return made
+
+
+# First steps
+
+
+def test_first_steps(local_api: LocalApi) -> None:
+    """The lines record a batch. Run again, and with other URLs, they end in the errors that the page shows."""
+    (lines,) = blocks("First steps", "sh")
+    again, other = blocks("First steps", "text")
+    assert (0, "2 jobs: ['job_000001', 'job_000002']\n", "") == run(lines, local_api)
+    assert again == run(lines, local_api)[2].splitlines(keepends=True)[-1]
+    assert other == run(lines.replace(', "https://example.com/page2"', ""), local_api)[2].splitlines(keepends=True)[-1]
+
+
+def test_what_create_assumes() -> None:
+    lost_after = max(LEAST_LOST_AFTER, LOST_AFTER_TIMEOUTS * DEFAULT_TIMEOUT_SECONDS)
+    numbers = re.findall(r"\d+", PAGE.partition("`create` assumes ")[2].partition("\n")[0])
+    assert [DEFAULT_WORKERS, DEFAULT_TIMEOUT_SECONDS, lost_after] == [int(number) for number in numbers]
+
+
+def run(lines: str, api: LocalApi) -> tuple[int, str, str]:
+    """Run a shell block against a local API; return the exit status and both outputs."""
+    block = lines.replace("http://127.0.0.1:3000", api.address).replace(".venv/bin", str(COMMAND.parent))
+    command = ["/bin/sh", "-c", block]
+    done = subprocess.run(command, env=unmeasured(), capture_output=True, text=True, check=False, timeout=CEILING)  # noqa: S603
+    return done.returncode, done.stdout, done.stderr
 
 
 # On SQS

@@ -147,6 +147,16 @@ class BatchConflict(BatchProgressError):
     def __init__(self, batch_id: str, **more: str) -> None:
         super().__init__(batch_id=batch_id, **more)
 
+    def __str__(self) -> str:
+        """Name the batch and say what is in the way, but not whose it is."""
+        batch = f"Batch {self.details['batch_id']}"
+        if cancelled_at := self.details.get("cancelled_at"):
+            return f"{batch} was cancelled at {cancelled_at}: it gets no more jobs"
+        return (
+            f"{batch} has another owner or other URLs, job ids, parallel_jobs or timeout_per_url, or it has expired: "
+            "use a new id"
+        )
+
 
 class IllegalTransition(BatchProgressError):
     """A job cannot change to the requested status, or already has it with other values. The job is unchanged.
