@@ -1,6 +1,6 @@
 # `make help` lists the targets; each one installs what it needs.
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-sam setup-runtime setup-supply setup-browser setup-page setup-clients run test coverage check check-template build invoke deploy test-package test-engines test-engines-alone test-engines-integration test-sam-local test-browser test-clients page pictures terminal-picture bench bench-forecast bench-largest bench-watchers faults fuzz histories interleavings load sbom audit mutation performance openapi lock format format-page clean
+.PHONY: help setup setup-sam setup-runtime setup-supply setup-browser setup-page setup-clients run test coverage check check-template build invoke deploy test-package test-engines test-engines-alone test-engines-integration test-sam-local test-browser test-clients page pictures terminal-picture bench bench-forecast bench-largest bench-watchers faults fuzz histories interleavings load sbom audit mutation performance cost openapi lock format format-page clean
 SHELL := /bin/sh
 
 PYTHON3 ?= python3
@@ -55,7 +55,7 @@ check: setup check-template setup-supply setup-page ## format, lint, types, impo
 	cmp build/watch-terminal.svg docs/watch-terminal.svg
 	$(SUPPLY)/python scripts/sbom.py --check
 	$(BIN)/python -m benchmarks.report --check
-	$(BIN)/python -m benchmarks.cost --check
+	$(BIN)/python -m benchmarks.cost_tables --check
 
 # Checks the template as written and as SAM expands it: only the latter has stages, aliases and deployment groups. Runs offline.
 TEMPLATE ?= template.yaml
@@ -193,7 +193,10 @@ load: setup ## poll 1,000 batches while workers write, and check every answer (C
 performance: setup ## write the measured figures into README.md, docs/security.md and docs/operations.md
 	@$(BIN)/python -m benchmarks.report
 	@$(BIN)/python -m tests.hostile.figures
-	@$(BIN)/python -m benchmarks.cost
+	@$(BIN)/python -m benchmarks.cost_tables
+
+cost: setup ## print what the stack costs, with the arithmetic of each bill
+	@$(BIN)/python -m benchmarks.cost_tables --print
 
 openapi: setup ## write docs/openapi.json from the code
 	$(BIN)/batch-progress openapi --write docs/openapi.json

@@ -1,12 +1,13 @@
-"""What supervising a batch costs, compared with what its workers' own writes cost: the table in docs/operations.md.
+"""What supervising a batch costs, compared with what its workers' own writes cost: `supervision.json`.
 
-`python -m benchmarks.supervision` writes it (two minutes). The functions' own code runs on an in-memory DynamoDB that
-counts capacity units, in simulated time, so the result is the same on every machine.
+`python -m benchmarks.supervision` writes it (two minutes), and `benchmarks.cost_tables` makes a table of it.
+The functions' own code runs on an in-memory DynamoDB that counts capacity units, in simulated time, so the result is
+the same on every machine.
 """
 
 import heapq
+import json
 import random
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -23,25 +24,18 @@ from batch_progress.revision import Revisions
 from batch_progress.supervision import Check, Event
 from batch_progress.supervisor import Supervisor
 from batch_progress.table import BATCH_KEY, JOB_PREFIX, Item, JobStatus, timestamp
-from benchmarks.cost import LAMBDA_GB_SECOND, LAMBDA_REQUEST, OPERATIONS, READ_UNIT
-from local_cloud.template import read, stream_mapping
+from benchmarks.cost import SUPERVISION
+from local_cloud.template import stream_mapping
 from tests.hostile.histories.engine import Engine, Key, Refused, Served
 
-BEGIN: Final = "<!-- supervision:begin -->"
-END: Final = "<!-- supervision:end -->"
-# List prices of us-east-1 in US dollars. A message is sent, received and deleted.
-WRITE_UNIT: Final = 0.625e-6
-MESSAGE: Final = 3 * 0.40e-6
-EVENT: Final = 1.00e-6
 WRITE_UNIT_BYTES: Final = 1_024
 # Assumed: time of a call of DynamoDB, SQS or EventBridge, and CPU time for each 1,000 jobs at the function's memory.
 CALL_SECONDS: Final = 0.006
 SECONDS_PER_THOUSAND_JOBS: Final = 0.010
 DELIVERED_AT_ONCE: Final = stream_mapping().batch_size
-MEMORY_GB: Final[float] = read()["Resources"]["SupervisorFunction"]["Properties"]["MemorySize"] / 1_024
 
 # Jobs and workers of each batch. A job takes about ten seconds.
-BATCHES: Final = {10: 3, 1_000: 20, 50_000: 100}
+BATCHES: Final = {10: 3, 50: 2, 1_000: 20, 50_000: 100}
 _BATCH: Final = "batch_xyz789"
 _TABLE: Final = "jobs"
 _START: Final = 1_734_345_000.0
@@ -62,18 +56,6 @@ class Bill:
     events: int = 0
     invocations: int = 0
     jobs_read: int = 0
-
-    def dollars(self) -> float:
-        """Return the cost at the list prices."""
-        seconds = self.calls * CALL_SECONDS + self.jobs_read / 1_000 * SECONDS_PER_THOUSAND_JOBS
-        return (
-            self.read_units * READ_UNIT
-            + self.write_units * WRITE_UNIT
-            + self.messages * MESSAGE
-            + self.events * EVENT
-            + self.invocations * LAMBDA_REQUEST
-            + seconds * MEMORY_GB * LAMBDA_GB_SECOND
-        )
 
 
 class Meter(Client):
@@ -148,6 +130,11 @@ class Simulation:
         self._revisions = Revisions(Meter(self._engine, self.changes), _TABLE)
         self._chains = Chains(checks, _TABLE, self)
         self._supervisor = Supervisor(checks, _TABLE, self, self, lambda: self._now)
+
+    @property
+    def seconds(self) -> float:
+        """The seconds that have passed."""
+        return self._now - _START
 
     def run(self) -> None:
         """Create the batch, and let time pass until nothing is left to do."""
@@ -251,41 +238,31 @@ def simulated(jobs: int) -> Simulation:
     return simulation
 
 
-def row(simulation: Simulation) -> str:
-    """Return a row of the table."""
-    workers, bill = simulation.workers, simulation.supervision
-    cells = [
-        f"{simulation.jobs:,} jobs, {simulation.crew} workers",
-        f"{workers.write_units:,}",
-        f"${workers.dollars():.6f}",
-        f"{bill.read_units:,.0f}",
-        f"{bill.write_units:,}",
-        f"{bill.messages:,}",
-        f"{bill.invocations:,}",
-        f"${bill.dollars():.6f}",
-        f"{100 * bill.dollars() / workers.dollars():.1f}%",
-    ]
-    return f"| {' | '.join(cells)} |"
-
-
-def markdown(rows: list[str]) -> str:
-    """Return the table."""
-    heads = ["workers' write units", "cost", "read units", "write units", "messages", "invocations", "cost", "share"]
-    return "\n".join([f"| | {' | '.join(heads)} |", f"| --- |{' ---: |' * len(heads)}", *rows])
+def row(simulation: Simulation) -> dict[str, int | float]:
+    """Return what a batch used, as `supervision.json` has it."""
+    bill = simulation.supervision
+    return {
+        "workers": simulation.crew,
+        "seconds": simulation.seconds,
+        "worker_write_units": simulation.workers.write_units,
+        "deliveries": simulation.changes.invocations,
+        "delivery_write_units": simulation.changes.write_units,
+        "read_units": bill.read_units,
+        "write_units": bill.write_units,
+        "messages": bill.messages,
+        "events": bill.events,
+        "invocations": bill.invocations,
+        "milliseconds": round(1_000 * (bill.calls * CALL_SECONDS + bill.jobs_read / 1_000 * SECONDS_PER_THOUSAND_JOBS)),
+    }
 
 
 def main() -> None:
-    """Write the table."""
-    before, _, rest = OPERATIONS.read_text(encoding="utf-8").partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not end:
-        sys.exit(f"supervision: docs/operations.md has no {BEGIN} and {END}")
-    rows = []
+    """Write the results."""
+    batches = {}
     for jobs in BATCHES:
-        simulation = simulated(jobs)
-        rows.append(row(simulation))
-        print(rows[-1], f"revision: {simulation.changes.write_units} write units, {simulation.changes.invocations}")
-    OPERATIONS.write_text(f"{before}{BEGIN}\n{markdown(rows)}\n{END}{after}", encoding="utf-8")
+        batches[jobs] = row(simulated(jobs))
+        print(f"{jobs:,} jobs: {batches[jobs]}")
+    SUPERVISION.write_text(json.dumps({"batches": batches}, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
