@@ -1,30 +1,29 @@
-"""The queue of checks and the bus of events, both of the embedded engine, and the supervisor behind them.
+"""The queue of checks, the bus of events, and the supervisor between them."""
 
-The engine is moto, which serves every AWS service at the address of its DynamoDB.
-"""
-
+import heapq
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from typing import Any
+from uuid import uuid4
 
-import msgspec
-
-from batch_progress.supervision import SOURCE
 from batch_progress_cli.local_server import REGION
 from local_cloud.background import in_background
 
 type Handler = Callable[[dict[str, Any]], Any]
-type Message = dict[str, Any]
 
 CHECKS = "ChecksQueue"
-EVENTS = "Events"
-_RULE = "every-event"
-_ACCOUNT = "123456789012"
-# How often the queues are asked for messages.
+ACCOUNT = "123456789012"
+# How often the queue is asked for messages.
 _POLL_SECONDS = 0.3
+# The most messages in a delivery.
+_DELIVERY = 10
+# A message that was not handled comes again after this many seconds.
+_VISIBILITY_SECONDS = 30.0
 # A stream of events that a client reads slowly loses the oldest ones.
 _MOST_EVENTS = 1_000
 _PAUSE_SECONDS = 15.0
@@ -32,66 +31,100 @@ _PAUSE_SECONDS = 15.0
 logger = logging.getLogger(__name__)
 
 
-def queue_url(engine: str, name: str) -> str:
-    """Return the URL of a queue of the engine at an address."""
-    return f"{engine}/{_ACCOUNT}/{name}"
+def queue_url(address: str) -> str:
+    """Return the URL of the queue at an address."""
+    return f"{address}/{ACCOUNT}/{CHECKS}"
 
 
-def create_queues() -> None:
-    """Create the queue of checks, and a queue that receives every event by a rule of the bus."""
-    import botocore.session  # noqa: PLC0415  # slow
+@dataclass(frozen=True, order=True)
+class Message:
+    """A message of the queue.
 
-    session = botocore.session.Session()
-    sqs, events = (session.create_client(name) for name in ("sqs", "events"))
-    for name in (CHECKS, EVENTS):
-        sqs.create_queue(QueueName=name)
-    events.put_rule(Name=_RULE, EventPattern=msgspec.json.encode({"source": [SOURCE]}).decode())
-    target = {"Id": EVENTS, "Arn": f"arn:aws:sqs:{REGION}:{_ACCOUNT}:{EVENTS}"}
-    events.put_targets(Rule=_RULE, Targets=[target])
+    Attributes:
+        visible: From when it can be received, in seconds of `time.monotonic`.
+        message_id: Its id.
+        body: A check.
+    """
+
+    visible: float
+    message_id: str
+    body: str = field(compare=False)
 
 
-class Poller:
-    """A thread that receives the messages of a queue and deletes those that were handled."""
+class Queue:
+    """The queue of checks. Its messages come in the order in which they become visible."""
 
-    def __init__(self, engine: str, queue: str, handled: Callable[[list[Message]], set[str]]) -> None:
-        """Take the queue, and a function that returns the ids of the messages that must come again."""
-        import botocore.session  # noqa: PLC0415  # slow
+    def __init__(self) -> None:
+        self._messages: list[Message] = []
+        self._lock = threading.Lock()
 
-        self._sqs = botocore.session.Session().create_client("sqs")
-        self._url = queue_url(engine, queue)
-        self._handled = handled
-        self._name = queue
-        self._stop = threading.Event()
+    def send(self, body: str, delay: float) -> str:
+        """Add a message that can be received after `delay` seconds; return its id."""
+        message = Message(time.monotonic() + delay, str(uuid4()), body)
+        self._add(message)
+        return message.message_id
 
-    def polling(self) -> AbstractContextManager[None]:
-        """Receive messages while the block runs."""
-        return in_background(self._run, self._stop, self._name)
-
-    def _run(self) -> None:
-        while not self._stop.wait(_POLL_SECONDS):
-            try:
-                self._receive()
-            except Exception:
-                logger.exception("The messages of %s were not handled", self._name)
-
-    def _receive(self) -> None:
-        answer = self._sqs.receive_message(QueueUrl=self._url, MaxNumberOfMessages=10, VisibilityTimeout=30)
-        messages = answer.get("Messages", [])
-        failed = self._handled(messages) if messages else set()
+    def deliver(self, handler: Handler) -> None:
+        """Call the supervisor with the messages that are due, as its event source mapping does."""
+        messages = self._due()
+        if not messages:
+            return
+        failed = {message.message_id for message in messages}
+        try:
+            records = [{"messageId": message.message_id, "body": message.body} for message in messages]
+            failed = {failure["itemIdentifier"] for failure in handler({"Records": records})["batchItemFailures"]}
+        except Exception:
+            logger.exception("The checks were not done")
         for message in messages:
-            if message["MessageId"] not in failed:
-                self._sqs.delete_message(QueueUrl=self._url, ReceiptHandle=message["ReceiptHandle"])
+            if message.message_id in failed:
+                self._add(Message(time.monotonic() + _VISIBILITY_SECONDS, message.message_id, message.body))
+
+    def _add(self, message: Message) -> None:
+        with self._lock:
+            heapq.heappush(self._messages, message)
+
+    def _due(self) -> list[Message]:
+        now = time.monotonic()
+        due: list[Message] = []
+        with self._lock:
+            while self._messages and self._messages[0].visible <= now and len(due) < _DELIVERY:
+                due.append(heapq.heappop(self._messages))
+        return due
+
+    def delivered(self, handler: Handler) -> AbstractContextManager[None]:
+        """Deliver messages to the supervisor while the block runs."""
+        stop = threading.Event()
+
+        def run() -> None:
+            while not stop.wait(_POLL_SECONDS):
+                self.deliver(handler)
+
+        return in_background(run, stop, CHECKS)
 
 
-def delivered(handler: Handler) -> Callable[[list[Message]], set[str]]:
-    """Return what calls the supervisor with messages as its event source mapping does."""
+class EventBus:
+    """The bus: it hands each event to one function, as EventBridge delivers it."""
 
-    def handled(messages: list[Message]) -> set[str]:
-        records = [{"messageId": message["MessageId"], "body": message["Body"]} for message in messages]
-        answer = handler({"Records": records})
-        return {failure["itemIdentifier"] for failure in answer["batchItemFailures"]}
+    def __init__(self, target: Callable[[dict[str, Any]], None]) -> None:
+        self._target = target
 
-    return handled
+    def put(self, entry: dict[str, Any], detail: dict[str, Any]) -> str:
+        """Deliver an entry of `PutEvents`, whose detail is decoded; return the event's id."""
+        event_id = str(uuid4())
+        self._target(
+            {
+                "version": "0",
+                "id": event_id,
+                "detail-type": entry["DetailType"],
+                "source": entry["Source"],
+                "account": ACCOUNT,
+                "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+                "region": REGION,
+                "resources": entry.get("Resources", []),
+                "detail": detail,
+            }
+        )
+        return event_id
 
 
 class EventLog:

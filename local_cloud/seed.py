@@ -2,7 +2,6 @@
 
 import hashlib
 from datetime import datetime, timedelta
-from typing import Any
 
 from batch_progress import table
 from batch_progress.table import BATCH_KEY, JOB_PREFIX, Item, JobStatus, timestamp
@@ -32,20 +31,6 @@ _JOBS: tuple[tuple[str, JobStatus, int, int | None, int | None], ...] = (
     ("job_ijk901", JobStatus.PROCESSING, 0, 60, None),
     ("job_jkl012", JobStatus.PENDING, 0, None, None),
 )
-
-
-def seed(client: Any, jobs_table: str, tokens_table: str, now: datetime) -> None:  # noqa: ANN401  # boto has no types
-    """Write the example into empty tables, with times relative to `now`."""
-    writes = {jobs_table: batch_items(now), tokens_table: token_items(now)}
-    client.batch_write_item(
-        RequestItems={table: [{"PutRequest": {"Item": item}} for item in items] for table, items in writes.items()}
-    )
-
-
-def seed_session(client: Any, jobs_table: str, owner: str, now: datetime) -> None:  # noqa: ANN401  # boto has no types
-    """Write the example batch for an owner with session tokens."""
-    items = batch_items(now, SESSION_BATCH, owner)
-    client.batch_write_item(RequestItems={jobs_table: [{"PutRequest": {"Item": item}} for item in items]})
 
 
 def batch_items(now: datetime, batch_id: str = BATCH, owner: str = OWNER) -> list[Item]:

@@ -7,23 +7,30 @@ import signal
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TextIO
 
 from batch_progress_cli.events import event_line
-from batch_progress_cli.local_server import HOST, JOBS_TABLE, REGION
+from batch_progress_cli.local_server import HOST, JOBS_TABLE, TOKENS_TABLE
 from local_cloud import seed
-from local_cloud.checks import CHECKS, EVENTS, EventLog, Message, Poller, delivered
-from local_cloud.dynamodb import embedded_dynamodb
-from local_cloud.http_server import http_server, listening, say, tables_at
+from local_cloud.aws import Services, use_only
+from local_cloud.background import in_background
+from local_cloud.checks import EventBus, EventLog, Queue
+from local_cloud.dynamodb import DynamoDB, Item
+from local_cloud.http_server import http_server, listening, say, serving, tables_at
 from local_cloud.lambda_context import LambdaContext
 from local_cloud.proxy_event import Event
 
 if TYPE_CHECKING:
     from local_cloud.issuer import LocalIssuer
+
+# How often expired items are deleted.
+_EXPIRY_SECONDS = 60.0
 
 
 def serve(port: int, bridge: str | None = None) -> None:
@@ -44,36 +51,57 @@ def serve(port: int, bridge: str | None = None) -> None:
         _log_file() as (log, log_name),
         # As in Lambda, the functions log to stdout. Keep that off the screen.
         contextlib.redirect_stdout(log),
-        embedded_dynamodb() as endpoint,
-        tables_at(bridge, listener.getsockname()[1]),
     ):
         port = listener.getsockname()[1]
-        issuer = _trusted_issuer(port)
-        events = EventLog()
-        server = http_server(listener, _load_handler(endpoint), screen, issuer, events)
-        with _background(endpoint, events, screen):
+        address = f"http://{HOST}:{port}"
+        use_only(address)
+        services, events = _services(screen)
+        issuer = _trusted_issuer(address, services.tables)
+        server = http_server(listener, _load_handler(address), screen, services, issuer, events)
+        # The server ends last: what runs in the background needs it.
+        with tables_at(bridge, port, services), serving(server), _background(services):
             say(screen, _welcome(port, log_name))
-            server.serve_forever()
+            threading.Event().wait()
     say(screen, "\nStopped.")
 
 
-def _trusted_issuer(port: int) -> "LocalIssuer":
-    """Return an issuer of session tokens that the function trusts, and create a batch for its users."""
-    import botocore.session  # noqa: PLC0415  # slow
+def _services(screen: TextIO) -> tuple[Services, EventLog]:
+    """Return the tables, with the example in them, the queue and the bus, and what has been on the bus."""
+    from local_cloud.template import expiry_attributes, tables  # noqa: PLC0415  # reads YAML
 
+    events = EventLog()
+
+    def told(event: dict[str, Any]) -> None:
+        events.add(json.dumps(event).encode())
+        say(screen, event_line(event))
+
+    dynamodb = DynamoDB(tables(), expiry_attributes())
+    now = datetime.now(UTC)
+    _put(dynamodb, JOBS_TABLE, seed.batch_items(now))
+    _put(dynamodb, TOKENS_TABLE, seed.token_items(now))
+    return Services(dynamodb, Queue(), EventBus(told)), events
+
+
+def _put(dynamodb: DynamoDB, table: str, items: list[Item]) -> None:
+    for item in items:
+        dynamodb.call("PutItem", {"TableName": table, "Item": item})
+
+
+def _trusted_issuer(address: str, dynamodb: DynamoDB) -> "LocalIssuer":
+    """Return an issuer of session tokens that the function trusts, and create a batch for its users."""
     from batch_progress.tokens import session_owner  # noqa: PLC0415  # slow
     from local_cloud.issuer import LocalIssuer  # noqa: PLC0415  # imports cryptography
 
-    issuer = LocalIssuer(f"http://{HOST}:{port}")
+    issuer = LocalIssuer(address)
     os.environ |= issuer.environment()
     owner = session_owner(issuer.address, seed.OWNER)
-    seed.seed_session(botocore.session.Session().create_client("dynamodb"), JOBS_TABLE, owner, datetime.now(UTC))
+    _put(dynamodb, JOBS_TABLE, seed.batch_items(datetime.now(UTC), seed.SESSION_BATCH, owner))
     return issuer
 
 
-def _load_handler(endpoint: str) -> Callable[[Event], object]:
+def _load_handler(address: str) -> Callable[[Event], object]:
     """Return a function that calls the handler as an execution environment does: one event at a time."""
-    if os.environ.get("AWS_ENDPOINT_URL_DYNAMODB") != endpoint:
+    if os.environ.get("AWS_ENDPOINT_URL_DYNAMODB") != address:
         raise RuntimeError("the function would use another DynamoDB")
     from functions.progress.app import handler  # noqa: PLC0415  # only once the environment is set
     from local_cloud.template import timeout_seconds  # noqa: PLC0415  # reads YAML
@@ -92,14 +120,14 @@ _one_at_a_time = threading.Lock()
 
 
 @contextlib.contextmanager
-def _background(endpoint: str, events: EventLog, screen: TextIO) -> Iterator[None]:
-    """Process the live batch, and deliver the table's stream, the checks and the events, while the block runs."""
+def _background(services: Services) -> Iterator[None]:
+    """Process the live batch, deliver the table's stream and the checks, and delete what has expired."""
     import botocore.session  # noqa: PLC0415  # slow
 
     from functions.revision import app as revision  # noqa: PLC0415
     from functions.supervisor import app as supervisor  # noqa: PLC0415
     from local_cloud.live_batch import LiveBatch  # noqa: PLC0415  # only once the environment is set
-    from local_cloud.stream import Stream, embedded  # noqa: PLC0415
+    from local_cloud.stream import Stream  # noqa: PLC0415
     from local_cloud.template import stream_mapping, timeout_seconds  # noqa: PLC0415  # reads YAML
 
     def called(handler: Callable[..., Any], function: str) -> Callable[[Event], Any]:
@@ -111,17 +139,17 @@ def _background(endpoint: str, events: EventLog, screen: TextIO) -> Iterator[Non
 
         return call
 
-    def told(messages: list[Message]) -> set[str]:
-        for message in messages:
-            events.add(message["Body"].encode())
-            say(screen, event_line(json.loads(message["Body"])))
-        return set()
+    stop = threading.Event()
 
-    client = botocore.session.Session().create_client("dynamodb")
-    stream = Stream(embedded(JOBS_TABLE, REGION), called(revision.handler, "RevisionFunction"), stream_mapping())
-    checks = Poller(endpoint, CHECKS, delivered(called(supervisor.handler, "SupervisorFunction")))
-    live = LiveBatch(client, JOBS_TABLE)
-    with stream.delivered(), checks.polling(), Poller(endpoint, EVENTS, told).polling(), live.at_work():
+    def expire() -> None:
+        while not stop.wait(_EXPIRY_SECONDS):
+            services.tables.delete_expired(time.time())
+
+    changes = partial(services.tables.take_changes, JOBS_TABLE)
+    stream = Stream(changes, called(revision.handler, "RevisionFunction"), stream_mapping())
+    checks = services.checks.delivered(called(supervisor.handler, "SupervisorFunction"))
+    live = LiveBatch(botocore.session.Session().create_client("dynamodb"), JOBS_TABLE)
+    with in_background(expire, stop, "expiry"), stream.delivered(), checks, live.at_work():
         yield
 
 

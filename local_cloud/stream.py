@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from itertools import batched
 from typing import Any
 
-from batch_progress.table import JOB_PREFIX
+from batch_progress.table import BATCH_KEY, JOB_PREFIX
 from local_cloud.background import in_background
 from local_cloud.template import StreamMapping
 
@@ -40,8 +40,7 @@ class Stream:
 
 def deliver(records: list[Record], function: Function, mapping: StreamMapping) -> None:
     """Deliver the records that pass the template's filter; deliver again those that the function reports as failed."""
-    jobs = [record for record in records if record["dynamodb"]["Keys"]["sk"]["S"].startswith(JOB_PREFIX)]
-    for batch in batched(jobs, mapping.batch_size, strict=False):
+    for batch in batched(filter(_passes, records), mapping.batch_size, strict=False):
         left = list(batch)
         for _ in range(1 + mapping.retries):
             try:
@@ -55,32 +54,17 @@ def deliver(records: list[Record], function: Function, mapping: StreamMapping) -
             logger.error("%d changes were not counted", len(left))
 
 
+def _passes(record: Record) -> bool:
+    """Return whether a record is of a job, or of a new batch."""
+    sort_key = record["dynamodb"]["Keys"]["sk"]["S"]
+    return sort_key.startswith(JOB_PREFIX) or (sort_key == BATCH_KEY and record.get("eventName") == "INSERT")
+
+
 def failed_from(records: list[Record], answer: dict[str, Any]) -> list[Record]:
     """Return the records that Lambda delivers again: the first one that failed, and all after it."""
     failed = {failure["itemIdentifier"] for failure in answer["batchItemFailures"]}
     numbers = [record["dynamodb"]["SequenceNumber"] for record in records]
     return records[min(map(numbers.index, failed)) :] if failed else []
-
-
-def embedded(table: str, region: str) -> Source:
-    """Return the stream of a table of the engine in this process.
-
-    It is read from the engine's memory. Over HTTP, the engine would keep every record and every request.
-    """
-    from moto.core.models import DEFAULT_ACCOUNT_ID  # noqa: PLC0415  # slow
-    from moto.dynamodb.models import dynamodb_backends  # noqa: PLC0415  # the same
-
-    tables = dynamodb_backends[DEFAULT_ACCOUNT_ID][region].tables
-
-    def take() -> list[Record]:
-        shard = tables[table].stream_shard
-        records = shard.items if shard else []
-        taken = records[:]
-        # Not `clear`, because a record may have arrived meanwhile.
-        del records[: len(taken)]
-        return [record.to_json() for record in taken]
-
-    return take
 
 
 def remote(streams: Any, arn: str) -> Source:  # noqa: ANN401  # botocore ships no types

@@ -86,6 +86,15 @@ def tables(template: Path = TEMPLATE) -> list[dict[str, Any]]:
     ]
 
 
+def expiry_attributes(template: Path = TEMPLATE) -> dict[str, str]:
+    """Return for every table whose items expire the attribute that says when."""
+    return {
+        name: resource["Properties"]["TimeToLiveSpecification"]["AttributeName"]
+        for name, resource in read(template)["Resources"].items()
+        if "TimeToLiveSpecification" in resource.get("Properties", {})
+    }
+
+
 def _creation(properties: dict[str, Any]) -> dict[str, Any]:
     wanted = {key: properties[key] for key in ("KeySchema", "AttributeDefinitions", "BillingMode")}
     stream = properties.get("StreamSpecification")

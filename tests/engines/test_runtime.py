@@ -18,10 +18,10 @@ from typing import Any
 import boto3
 import pytest
 
-from local_cloud.dynamodb import dynamodb_engine
 from tests.engines.lambda_runtime import RUNTIME, Emulator, emulator
 from tests.hostile.misbehaving import Reply
 from tests.integration.faulty import serving
+from tests.integration.moto_engine import moto_engine
 from tests.integration.test_events import EVENTS
 from tests.integration.test_revision import number, record, revision
 from tests.integration.world import Context, World, event, progress_path, unique
@@ -227,7 +227,7 @@ def test_the_revision_function_counts(build: Path, world: World, dynamodb_endpoi
     """It counts each changed job of a delivery once, reports nothing as failed, and asks for a check of each batch."""
     batch_ids = [world.put_batch() for _ in range(2)]
     records = [record(batch_id, sk) for sk in ("JOB#a", "JOB#b") for batch_id in batch_ids]
-    with dynamodb_engine() as address:
+    with moto_engine() as address:
         sqs = boto3.client("sqs", endpoint_url=address)
         queue = sqs.create_queue(QueueName=unique("checks"))["QueueUrl"]
         names = {"JobsTable": world.jobs_table, "ChecksQueue": queue}

@@ -15,9 +15,9 @@ import pytest
 from batch_progress.settings import settings
 from functions.progress import app
 from functions.revision import app as revision
-from local_cloud.dynamodb import dynamodb_app, dynamodb_engine
 from local_cloud.template import tables
 from tests.integration import server
+from tests.integration.moto_engine import moto_app, moto_engine
 from tests.integration.supervision import Unheard
 from tests.integration.world import World
 
@@ -51,13 +51,13 @@ def dynamodb_endpoint() -> Iterator[str]:
     if given := os.environ.get("DYNAMODB_ENDPOINT"):
         yield given
         return
-    moto = dynamodb_app()
+    moto = moto_app()
 
     def untraced(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         sys.settrace(None)  # coverage would trace moto, which takes most of the time
         return moto(environ, start_response)
 
-    with dynamodb_engine(untraced) as address:
+    with moto_engine(untraced) as address:
         yield address
 
 

@@ -1,16 +1,19 @@
-"""The in-memory DynamoDB of the histories behaves as DynamoDB does."""
+"""Our in-memory engines, that of `make run` and that of the histories, behave as DynamoDB does."""
 
 import itertools
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import pytest
+from botocore import xform_name
 from botocore.exceptions import ClientError
 
 from batch_progress.table import BATCH_KEY, JOB_PREFIX
-from tests.hostile.histories.engine import Engine, Refused
+from local_cloud import dynamodb
+from local_cloud.template import tables
+from tests.hostile.histories import engine
 from tests.integration.world import World, unique
 
 type Arguments = dict[str, Any]
@@ -63,32 +66,47 @@ def answer(call: Any, arguments: Arguments) -> dict[str, Any]:  # noqa: ANN401  
     """Return what an operation answers, or the code of its error."""
     try:
         response: dict[str, Any] = call(arguments)
-    except (ClientError, Refused) as error:
-        code = error.code if isinstance(error, Refused) else error.response["Error"]["Code"]
-        item = error.item if isinstance(error, Refused) else error.response.get("Item")
-        return {"error": code} | ({"Item": item} if item else {})
-    return {name: value for name, value in response.items() if name not in ("ResponseMetadata", "ConsumedCapacity")}
+    except engine.Refused as error:
+        return {"error": error.code} | ({"Item": error.item} if error.item else {})
+    except dynamodb.Refused as error:
+        return {"error": error.code} | error.details
+    except ClientError as error:
+        details = {name: error.response[name] for name in ("Item", "CancellationReasons") if name in error.response}
+        return {"error": error.response["Error"]["Code"]} | details
+    others = ("ResponseMetadata", "ConsumedCapacity", "ItemCollectionMetrics")
+    return {name: value for name, value in response.items() if name not in others}
+
+
+type Call = Callable[[str, Arguments], dict[str, Any]]
+
+
+def histories(table: str) -> Call:
+    """Return the operations of the histories' engine."""
+    memory = engine.Engine(time.time, random.Random(0))  # noqa: S311  # a repeatable test
+    memory.create_table(table, "batch_id", "sk")
+    return lambda operation, arguments: memory.call(operation, arguments)[0]
+
+
+def local(table: str) -> Call:
+    """Return the operations of the engine of `make run`."""
+    jobs = next(one for one in tables() if one["TableName"] == "JobsTable")
+    return dynamodb.DynamoDB([jobs | {"TableName": table}]).call
 
 
 class Both:
     """The engine under test, and the one that it must behave as."""
 
-    def __init__(self, world: World) -> None:
-        self.memory = Engine(time.time, random.Random(0))  # noqa: S311  # a repeatable test
-        self.memory.create_table(world.jobs_table, "batch_id", "sk")
-        self._table = world.jobs_table
+    def __init__(self, world: World, memory: Call) -> None:
+        self.memory = memory
+        self.table = world.jobs_table
         self._dynamodb = world.dynamodb
 
-    def answers(self, operation: str, arguments: Arguments) -> list[dict[str, Any]]:
-        """Return the answers of both."""
-        method = {"Query": "query", "GetItem": "get_item", "UpdateItem": "update_item"} | {
-            "PutItem": "put_item",
-            "DeleteItem": "delete_item",
-        }
-        given = arguments | {"TableName": self._table}
+    def answers(self, operation: str, arguments: Arguments, *, named: bool = True) -> list[dict[str, Any]]:
+        """Return the answers of both; a request that is `named` is about the table."""
+        given = arguments | {"TableName": self.table} if named else arguments
         return [
-            answer(lambda given: getattr(self._dynamodb, method[operation])(**given), given),
-            answer(lambda given: self.memory.call(operation, given)[0], given),
+            answer(lambda given: getattr(self._dynamodb, xform_name(operation))(**given), given),
+            answer(lambda given: self.memory(operation, given), given),
         ]
 
     def call(self, operation: str, **arguments: Any) -> None:  # noqa: ANN401  # DynamoDB's
@@ -96,16 +114,16 @@ class Both:
         expected, actual = self.answers(operation, arguments)
         assert expected == actual, (operation, arguments)
 
-    def pages(self, **arguments: Any) -> list[list[Any]]:  # noqa: ANN401  # DynamoDB's
+    def pages(self, operation: str, **arguments: Any) -> list[list[Any]]:  # noqa: ANN401  # DynamoDB's
         """Return the items of all pages of both.
 
         Whether there is an empty page after the last item is left open: engines differ.
         """
         walks: list[list[Any]] = [[], []]
-        for engine, walk in enumerate(walks):
+        for number, walk in enumerate(walks):
             given = dict(arguments)
             while True:
-                page = self.answers("Query", given)[engine]
+                page = self.answers(operation, given)[number]
                 if page["Items"]:
                     walk.append(page["Items"])
                 if "LastEvaluatedKey" not in page:
@@ -114,9 +132,14 @@ class Both:
         return walks
 
 
+@pytest.fixture(params=[histories, local])
+def both(world: World, request: pytest.FixtureRequest) -> Both:
+    return Both(world, request.param(world.jobs_table))
+
+
 @pytest.fixture
-def both(world: World) -> Both:
-    return Both(world)
+def both_local(world: World) -> Both:
+    return Both(world, local(world.jobs_table))
 
 
 def test_conditions_and_updates(both: Both) -> None:
@@ -172,7 +195,7 @@ def test_pages(both: Both) -> None:
             }
             if limit is not None:
                 arguments["Limit"] = limit
-            expected, actual = both.pages(**arguments)
+            expected, actual = both.pages("Query", **arguments)
             assert expected == actual
             assert actual
 
@@ -205,11 +228,11 @@ def test_read_units(world: World, both: Both) -> None:
             "ConsistentRead": consistent,
             "ReturnConsumedCapacity": "TOTAL",
         }
-        response, served = both.memory.call("Query", arguments)
-        assert (6.0 if consistent else 3.0) == served.units == response["ConsumedCapacity"]["CapacityUnits"]
+        response = both.memory("Query", arguments)
+        assert (6.0 if consistent else 3.0) == response["ConsumedCapacity"]["CapacityUnits"]
         # moto reports one unit for everything.
         reported = world.dynamodb.query(**arguments)["ConsumedCapacity"]["CapacityUnits"]
-        assert reported in (served.units, 1.0)
+        assert reported in (6.0 if consistent else 3.0, 1.0)
 
 
 def test_pages_end_at_their_size(world: World, both: Both) -> None:
@@ -224,8 +247,111 @@ def test_pages_end_at_their_size(world: World, both: Both) -> None:
         "ExpressionAttributeValues": {":b": {"S": batch_id}},
         "ProjectionExpression": "sk",
     }
-    first, _ = both.memory.call("Query", arguments)
-    second, _ = both.memory.call("Query", arguments | {"ExclusiveStartKey": first["LastEvaluatedKey"]})
+    first = both.memory("Query", arguments)
+    second = both.memory("Query", arguments | {"ExclusiveStartKey": first["LastEvaluatedKey"]})
     assert ["JOB#0", "JOB#1"] == [item["sk"]["S"] for item in first["Items"]]
     assert ["JOB#2", "JOB#3"] == [item["sk"]["S"] for item in second["Items"]]
     assert "LastEvaluatedKey" not in second
+
+
+def jobs(both: Both, *statuses: str) -> str:
+    """Put a batch of jobs with these statuses; return its id."""
+    batch_id = unique("b")
+    for number, status in enumerate(statuses):
+        key = {"batch_id": {"S": batch_id}, "sk": {"S": f"{JOB_PREFIX}{number}"}}
+        both.call("PutItem", Item=key | {"status": {"S": status}, "items_extracted": {"N": str(number)}})
+    return batch_id
+
+
+def test_filters_and_directions(both_local: Both) -> None:
+    """A filter leaves out items of a page, and a query can go backward."""
+    batch_id = jobs(both_local, "completed", "failed", "pending", "failed", "completed")
+    for forward in (True, False):
+        for limit in (None, 2):
+            expected, actual = both_local.pages(
+                "Query",
+                KeyConditionExpression="batch_id = :b AND begins_with(sk, :jobs)",
+                FilterExpression="#status = :failed OR items_extracted > :two",
+                ExpressionAttributeNames={"#status": "status"},
+                ExpressionAttributeValues={
+                    ":b": {"S": batch_id},
+                    ":jobs": {"S": JOB_PREFIX},
+                    ":failed": {"S": "failed"},
+                    ":two": {"N": "2"},
+                },
+                ScanIndexForward=forward,
+                **({"Limit": limit} if limit else {}),
+            )
+            assert expected == actual
+            assert 3 == sum(len(page) for page in actual)
+
+
+def test_counts(both_local: Both) -> None:
+    batch_id = jobs(both_local, "completed", "failed")
+    arguments = {"KeyConditionExpression": "batch_id = :b", "ExpressionAttributeValues": {":b": {"S": batch_id}}}
+    both_local.call("Query", Select="COUNT", **arguments)
+
+
+def test_scans_give_every_item_once(both_local: Both) -> None:
+    """In any order of the partitions, and page after page."""
+    batch_ids = {jobs(both_local, "completed", "failed", "pending") for _ in range(3)}
+    for limit in ({}, {"Limit": 1}, {"Limit": 2}):
+        walk = both_local.pages("Scan", **limit)[1]
+        items = [(item["batch_id"]["S"], item["sk"]["S"]) for page in walk for item in page]
+        assert len(items) == len(set(items)) == 9
+        assert batch_ids == {batch_id for batch_id, _ in items}
+
+
+def test_batches_of_writes(both_local: Both) -> None:
+    """Items are put and deleted; a batch that writes one item twice is refused."""
+    batch_id = jobs(both_local, "completed", "failed")
+    keys = [{"batch_id": {"S": batch_id}, "sk": {"S": f"{JOB_PREFIX}{number}"}} for number in range(3)]
+    writes = [
+        {"DeleteRequest": {"Key": keys[0]}},
+        {"PutRequest": {"Item": keys[1] | {"status": {"S": "pending"}}}},
+        {"PutRequest": {"Item": keys[2]}},
+    ]
+    for requests in (writes, [writes[0], writes[0]]):
+        expected, actual = both_local.answers(
+            "BatchWriteItem", {"RequestItems": {both_local.table: requests}}, named=False
+        )
+        assert expected == actual
+    for key in keys:
+        both_local.call("GetItem", Key=key, ConsistentRead=True)
+
+
+@pytest.mark.parametrize("holds", [True, False])
+def test_a_transaction_writes_all_or_nothing(both_local: Both, holds: bool) -> None:  # noqa: FBT001
+    """The reasons of a cancelled one are in the order of its actions."""
+    batch_id = jobs(both_local, "completed", "failed", "pending")
+    keys = [{"batch_id": {"S": batch_id}, "sk": {"S": f"{JOB_PREFIX}{number}"}} for number in range(4)]
+    table = {"TableName": both_local.table}
+    status = {"ExpressionAttributeNames": {"#status": "status"}}
+    actions: list[Arguments] = [
+        {
+            "Update": table
+            | status
+            | {
+                "Key": keys[0],
+                "UpdateExpression": "SET #status = :new",
+                "ExpressionAttributeValues": {":new": {"S": "cancelled"}},
+            }
+        },
+        {"Delete": table | {"Key": keys[1]}},
+        {
+            "ConditionCheck": table
+            | status
+            | {
+                "Key": keys[2],
+                "ConditionExpression": "#status = :wanted",
+                "ExpressionAttributeValues": {":wanted": {"S": "pending" if holds else "completed"}},
+                "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
+            }
+        },
+        {"Put": table | {"Item": keys[3], "ConditionExpression": "attribute_not_exists(sk)"}},
+    ]
+    expected, actual = both_local.answers("TransactWriteItems", {"TransactItems": actions}, named=False)
+    assert expected == actual
+    assert holds == ("error" not in actual)
+    for key in keys:
+        both_local.call("GetItem", Key=key, ConsistentRead=True)

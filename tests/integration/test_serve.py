@@ -138,7 +138,7 @@ def test_many_at_once_are_all_answered(local_api: LocalApi) -> None:
     """Requests may come concurrently; a Lambda function handles one at a time."""
     count = 20
     listener = local_api.address.removeprefix("http://").split(":")
-    ask = f"GET {PATH} HTTP/1.1\r\nHost: a\r\nX-API-Key: demo-token\r\n\r\n".encode()
+    ask = f"GET {PATH} HTTP/1.1\r\nHost: localhost\r\nX-API-Key: demo-token\r\n\r\n".encode()
     connections = [socket.create_connection((listener[0], int(listener[1])), timeout=CEILING) for _ in range(count)]
     for connection in connections:
         connection.sendall(ask)
@@ -167,6 +167,83 @@ def test_a_taken_port_is_one_line() -> None:
     assert re.fullmatch(rf"batch-progress: port {port} on 127\.0\.0\.1: .+; give another with .+\n", done)
 
 
+def listening(process: int) -> set[tuple[str, int]]:
+    """Return the addresses and ports at which a process listens."""
+    if not Path("/proc/net/tcp").exists():
+        command = ["lsof", "-nPa", "-p", str(process), "-iTCP", "-sTCP:LISTEN", "-Fn"]
+        printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout  # noqa: S603  # the above
+        return {(host, int(port)) for host, port in re.findall(r"^n(.*):(\d+)$", printed, re.MULTILINE)}
+    sockets = {str(file.readlink()) for file in Path(f"/proc/{process}/fd").iterdir()}
+    found = set()
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            _, local, _, state, *_, inode = line.split()[:10]
+            if state == "0A" and f"socket:[{inode}]" in sockets:
+                address, port = local.split(":")
+                packed = bytes.fromhex(address)[::-1]
+                found.add((socket.inet_ntoa(packed) if table == "tcp" else address, int(port, 16)))
+    return found
+
+
+def test_it_listens_nowhere_else(local_api: LocalApi) -> None:
+    """Everything is on the port that it prints, on loopback."""
+    port = int(local_api.address.rpartition(":")[2])
+    assert {("127.0.0.1", port)} == listening(local_api.process.pid)
+
+
+SCAN = {"X-Amz-Target": "DynamoDB_20120810.Scan", "Content-Type": "application/x-amz-json-1.0"}
+
+
+def scan(address: str, **more: str) -> httpx.Response:
+    """Read a table as a client without credentials does; `_` in a header's name stands for `-`."""
+    headers = {name.replace("_", "-"): value for name, value in more.items()}
+    return httpx.post(address, headers=SCAN | headers, content=b'{"TableName": "JobsTable", "Limit": 1}')
+
+
+@pytest.mark.parametrize("path", ["/", PATH, "/watch/batch_live", "/events", "/issuer/jwks.json"])
+@pytest.mark.parametrize(
+    "host", ["rebound.example.com", "127.0.0.1.example.com", "localhost.example.com:3000", "192.0.2.1", ""]
+)
+def test_a_name_that_is_not_this_machine_s_is_refused(local_api: LocalApi, path: str, host: str) -> None:
+    """A page could make a name of its own resolve to this machine, and then read everything here."""
+    assert 421 == httpx.get(local_api.address + path, headers=KEY | {"Host": host}).status_code
+    refused = scan(local_api.address + path, Host=host)
+    assert (421, False) == (refused.status_code, "batch" in refused.text)
+
+
+@pytest.mark.parametrize("host", ["localhost:3000", "LOCALHOST", "127.0.0.1:8080", "host.docker.internal:3000"])
+def test_this_machine_s_names_are_answered(local_api: LocalApi, host: str) -> None:
+    """With any port, because tunnels and containers have other ones."""
+    assert 200 == httpx.get(local_api.address + PATH, headers=KEY | {"Host": host}).status_code
+    assert 200 == scan(local_api.address, Host=host).status_code
+
+
+@pytest.mark.parametrize(
+    "page", [{"Origin": "https://example.com"}, {"Origin": "null"}, {"Sec_Fetch_Site": "same-site"}], ids=str
+)
+def test_web_pages_read_neither_tables_nor_events_nor_tokens(local_api: LocalApi, page: dict[str, str]) -> None:
+    headers = {name.replace("_", "-"): value for name, value in page.items()}
+    answers = [
+        scan(local_api.address, **page),
+        httpx.get(f"{local_api.address}/events", headers=headers),
+        httpx.post(f"{local_api.address}/issuer/token", headers=headers, json={"owner": "demo", "seconds": 60}),
+    ]
+    assert [403] * 3 == [answer.status_code for answer in answers]
+    assert not any("access-control-allow-origin" in answer.headers for answer in answers)
+
+
+def test_no_page_is_allowed_to_ask(local_api: LocalApi) -> None:
+    """A browser asks first whether it may send a header such as `X-Amz-Target` or `X-API-Key`."""
+    asked = {
+        "Origin": "https://example.com",
+        "Access-Control-Request-Method": "POST",
+        "Access-Control-Request-Headers": "x-amz-target",
+    }
+    for path in ("/", PATH, "/events", "/issuer/token"):
+        answer = httpx.options(local_api.address + path, headers=asked)
+        assert not [name for name in answer.headers if name.startswith("access-control-")]
+
+
 def test_containers_have_the_tables_at_their_bridge_and_nothing_else() -> None:
     """The bridge address serves the tables on the API's port; the API itself stays on loopback.
 
@@ -191,7 +268,17 @@ def test_containers_have_the_tables_at_their_bridge_and_nothing_else() -> None:
         key = {"batch_id": {"S": "batch_xyz789"}, "sk": {"S": "BATCH"}}
         assert "demo" == dynamodb.get_item(TableName="JobsTable", Key=key)["Item"]["owner_id"]["S"]
         assert 200 == httpx.get(api.address + PATH, headers=KEY).status_code
-        assert 404 == httpx.get(bridge + PATH, headers=KEY).status_code
+        port = int(api.address.rpartition(":")[2])
+        assert {("127.0.0.1", port), ("127.0.0.2", port)} == listening(api.process.pid)
+        assert 200 == scan(bridge, Host="host.docker.internal:3000").status_code
+        for path in (PATH, "/", "/watch/batch_live", "/events", "/issuer/token", "/moto-api/reset", "/bucket/key"):
+            assert 404 == httpx.get(bridge + path, headers=KEY).status_code
+            assert 404 == httpx.post(bridge + path, headers=KEY).status_code
+        for service in ("AmazonSSM.GetParameters", "AmazonSQS.ReceiveMessage", "DynamoDBStreams_20120810.ListStreams"):
+            assert 400 == scan(bridge, X_Amz_Target=service).status_code
+        assert 421 == scan(bridge, Host="rebound.example.com").status_code
+        assert 421 == scan(bridge, Host="127.0.0.1").status_code
+        assert 403 == scan(bridge, Origin="https://example.com").status_code
         log_of(api).unlink()
         assert 0 == api.stop(signal.SIGINT)
         assert "" == api.errors.read_text()

@@ -19,7 +19,7 @@ from batch_progress.supervision import Check, Event
 from batch_progress.supervisor import Done, Interrupted, Outcome
 from functions.revision import app as revision
 from functions.supervisor import app
-from local_cloud.dynamodb import dynamodb_engine
+from tests.integration.moto_engine import moto_engine
 from tests.integration.test_revision import deliver, record
 from tests.integration.world import Context, World, now, unique
 
@@ -41,7 +41,7 @@ class Wires:
 @pytest.fixture
 def wires(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[Wires]:
     del world  # its environment comes first
-    with dynamodb_engine() as address:
+    with moto_engine() as address:
         for service in ("SQS", "EVENTBRIDGE"):
             monkeypatch.setenv(f"AWS_ENDPOINT_URL_{service}", address)
         sqs, events = boto3.client("sqs"), boto3.client("events")

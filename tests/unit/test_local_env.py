@@ -10,7 +10,7 @@ from botocore.session import Session
 
 from batch_progress_cli.local_server import REGION
 from batch_progress_cli.main import serve
-from local_cloud.checks import CHECKS, queue_url
+from local_cloud.checks import queue_url
 from local_cloud.template import TEMPLATE, read
 
 ROOT = TEMPLATE.parent
@@ -29,7 +29,7 @@ def test_each_variable_is_declared_and_empty_where_deployed(function: str) -> No
     address = VARIABLES["AWS_ENDPOINT_URL_DYNAMODB"]
     assert {address} == set(given.values())
     assert (queue is not None) == ("BATCH_PROGRESS_CHECKS_QUEUE_URL" in declared)
-    assert queue in {None, queue_url(address, CHECKS)}
+    assert queue in {None, queue_url(address)}
 
 
 def test_an_empty_endpoint_is_the_region_s_own(monkeypatch: pytest.MonkeyPatch) -> None:

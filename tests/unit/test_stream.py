@@ -11,10 +11,10 @@ from local_cloud.template import StreamMapping
 MAPPING = StreamMapping(batch_size=3, window_seconds=0, retries=2)
 
 
-def record(number: int, *, of_batch: bool = False) -> Record:
+def record(number: int, *, of_batch: bool = False, event: str = "MODIFY") -> Record:
     """Return a stream record of a job, or of the batch's own item."""
     key = batch_key("batch_a") if of_batch else job_key("batch_a", f"job_{number}")
-    return {"dynamodb": {"Keys": key, "SequenceNumber": str(number)}}
+    return {"eventName": event, "dynamodb": {"Keys": key, "SequenceNumber": str(number)}}
 
 
 class Function:
@@ -33,14 +33,15 @@ class Function:
         return {"batchItemFailures": [{"itemIdentifier": number} for number in failed]}
 
 
-def test_only_jobs_are_delivered() -> None:
-    """The template filters the batch's own item: the function itself writes it."""
+def test_jobs_and_new_batches_are_delivered() -> None:
+    """The template filters changes of the batch's own item: the function itself makes them."""
     function = Function()
-    deliver([record(1), record(2, of_batch=True), record(3)], function, MAPPING)
-    assert [["1", "3"]] == function.batches
+    new = record(4, of_batch=True, event="INSERT")
+    deliver([record(1), record(2, of_batch=True), record(3), new], function, MAPPING)
+    assert [["1", "3", "4"]] == function.batches
 
 
-def test_without_jobs_the_function_is_not_called() -> None:
+def test_without_records_that_pass_the_function_is_not_called() -> None:
     function = Function()
     deliver([record(1, of_batch=True)], function, MAPPING)
     assert [] == function.batches

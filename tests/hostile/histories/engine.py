@@ -9,16 +9,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from math import ceil
-from typing import Any, Final
+from typing import Any
 
-from tests.hostile.histories import expressions
-from tests.hostile.histories.expressions import Invalid, Value
+from local_cloud import expressions
+from local_cloud.dynamodb import PAGE_BYTES, UNIT_BYTES, Item, item_size, normalized, returned
+from local_cloud.expressions import Invalid, Value
 
-type Item = dict[str, Value]
 type Arguments = dict[str, Any]
-
-UNIT_BYTES: Final = 4_096
-PAGE_BYTES: Final = 1_048_576
 
 
 class Refused(Exception):
@@ -252,8 +249,8 @@ class Engine:
         if comparisons:
             raise Invalid("Query condition missed key schema element")
         start = table.key(arguments["ExclusiveStartKey"]).sort if "ExclusiveStartKey" in arguments else None
-        admitted = expressions.between(sort, values)
-        keys = [key for key in sorted(partition, key=str.encode) if (start is None or key > start) and admitted(key)]
+        keys = sorted(partition)
+        keys = [key for key in keys[slice(*expressions.between(sort, values, keys))] if start is None or key > start]
         page, size, cut = self._page([partition[key] for key in keys], arguments.get("Limit"))
         items = [version.item or {} for version in page]
         if projection:
@@ -319,23 +316,7 @@ class Engine:
                 raise Invalid("Cannot update attribute. This attribute is part of the key")
         version = table.write(key, new)
         served = Served(operation, arguments, self._clock(), table.name, [version], before=before)
-        return _returned(arguments.get("ReturnValues", "NONE"), old, new), served
-
-
-def _returned(wanted: str, old: Item | None, new: Item | None) -> dict[str, Any]:
-    old, new = old or {}, new or {}
-    match wanted:
-        case "ALL_OLD":
-            values = old
-        case "ALL_NEW":
-            values = new
-        case "UPDATED_OLD":
-            values = {name: value for name, value in old.items() if new.get(name) != value}
-        case "UPDATED_NEW":
-            values = {name: value for name, value in new.items() if old.get(name) != value}
-        case _:
-            values = {}
-    return {"Attributes": values} if values else {}
+        return returned(arguments.get("ReturnValues", "NONE"), old, new), served
 
 
 def _lowest(sort: expressions.Node | None, values: expressions.Values) -> str:
@@ -352,34 +333,3 @@ def _with_capacity(response: dict[str, Any], arguments: Arguments, units: float)
     if arguments.get("ReturnConsumedCapacity", "NONE") != "NONE":
         response["ConsumedCapacity"] = {"TableName": arguments["TableName"], "CapacityUnits": units}
     return response
-
-
-def normalized(item: Mapping[str, Value]) -> Item:
-    """Return an item as DynamoDB stores it: numbers in their normal form."""
-    return {
-        name: {"N": expressions.number(value["N"])} if "N" in value else dict(value) for name, value in item.items()
-    }
-
-
-def item_size(item: Mapping[str, Value]) -> int:
-    """Return the bytes that DynamoDB charges for an item."""
-    return sum(len(name.encode()) + _value_size(value) for name, value in item.items())
-
-
-def _value_size(value: Value) -> int:
-    kind: str
-    content: Any
-    kind, content = next(iter(value.items()))
-    match kind:
-        case "S":
-            return len(str(content).encode())
-        case "N":
-            digits = content.lstrip("-").replace(".", "").strip("0")
-            return (len(digits) + 1) // 2 + 1 + int(content.startswith("-"))
-        case "L":
-            return 3 + sum(1 + _value_size(element) for element in content)
-        case "M":
-            return 3 + sum(len(name.encode()) + 1 + _value_size(element) for name, element in content.items())
-        case "SS" | "NS":
-            return sum(len(str(element).encode()) for element in content)
-    return 1

@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Final
 from batch_progress import table
 from functions.revision import app as revision_app
 from functions.supervisor import app as supervisor_app
+from local_cloud.dynamodb import PAGE_BYTES, UNIT_BYTES, Item, normalized
 from local_cloud.proxy_event import proxy_event
 from tests.hostile.histories.cloud import (
     JOBS_TABLE,
@@ -31,7 +32,7 @@ from tests.hostile.histories.cloud import (
     environments,
     forget,
 )
-from tests.hostile.histories.engine import PAGE_BYTES, UNIT_BYTES, Change, Item, Key, Served, normalized
+from tests.hostile.histories.engine import Change, Key, Served
 from tests.hostile.histories.oracle import Oracle, Poll, Truth
 from tests.hostile.histories.supervision import Supervision
 

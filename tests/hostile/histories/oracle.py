@@ -11,8 +11,9 @@ from datetime import datetime
 from math import floor, inf
 from typing import Any, Final
 
+from local_cloud.dynamodb import Item
 from tests.hostile.histories.cloud import JOBS_TABLE, Call, Task
-from tests.hostile.histories.engine import Item, Served, Version
+from tests.hostile.histories.engine import Served, Version
 
 STATUSES: Final = ("pending", "processing", "completed", "failed", "cancelled")
 # The answer about a batch that costs more than this may be an earlier count.

@@ -3,8 +3,9 @@
 from math import floor, inf
 from typing import Final
 
+from local_cloud.dynamodb import Item
 from tests.hostile.histories.cloud import Cloud, Task, Told
-from tests.hostile.histories.engine import Item, Served
+from tests.hostile.histories.engine import Served
 from tests.hostile.histories.oracle import Oracle, Truth, epoch, moment, text, walks
 
 FINISHED: Final = "Batch Finished"

@@ -2,7 +2,8 @@
 
 import operator
 import re
-from collections.abc import Callable, Iterator, Mapping
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from decimal import Context, Decimal, InvalidOperation
 from functools import lru_cache
 from typing import Any, Final
@@ -15,6 +16,7 @@ type Values = Mapping[str, Value]
 type Node = tuple[Any, ...]
 
 _TOKEN: Final = re.compile(r"\s*(?:([#:]?[A-Za-z_][A-Za-z0-9_]*)|(<>|<=|>=|[=<>(),+-]))")
+_PATH: Final = re.compile(r"#?[A-Za-z_][A-Za-z0-9_]*")
 _COMPARISONS: Final[Mapping[str, Callable[[Any, Any], bool]]] = {
     "=": operator.eq,
     "<>": operator.ne,
@@ -132,20 +134,20 @@ class _Parser:
         return ("compare", self.take(*_COMPARISONS), left, self.operand())
 
     def operand(self) -> Node:
-        token = self.take()
-        if token.startswith(":"):
-            return ("value", token)
+        name = self.take()
+        if name.startswith(":"):
+            return ("value", name)
         if self.comes("("):
             arguments = [self.operand()]
             while self.comes(","):
                 arguments.append(self.operand())
             self.take(")")
-            if token != "if_not_exists" and _FUNCTIONS.get(token) != len(arguments):
-                raise Invalid(f"Invalid function name or number of arguments; function: {token}")
-            return ("call", token, arguments)
-        if not token[0].isalpha() and token[0] not in "#_":
-            raise Invalid(f"Syntax error; token: {token!r}")
-        return ("path", token)
+            if name != "if_not_exists" and _FUNCTIONS.get(name) != len(arguments):
+                raise Invalid(f"Invalid function name or number of arguments; function: {name}")
+            return ("call", name, arguments)
+        if not name[0].isalpha() and name[0] not in "#_":
+            raise Invalid(f"Syntax error; token: {name!r}")
+        return ("path", name)
 
     # Updates
 
@@ -307,6 +309,18 @@ def holds(text: str, item: Item | None, names: Names, values: Values) -> bool:
     return _Evaluation(item or {}, names, values).holds(_condition(text))
 
 
+def check(condition: str | None, projection: str | None) -> None:
+    """Refuse a filter or a projection that is malformed, even if no item meets it.
+
+    Raises:
+        Invalid: It is.
+    """
+    if condition:
+        _condition(condition)
+    if projection:
+        _projection(projection)
+
+
 def key_condition(text: str, names: Names, values: Values) -> dict[str, Node]:
     """Return the one comparison with each key attribute.
 
@@ -336,20 +350,32 @@ def key_condition(text: str, names: Names, values: Values) -> dict[str, Node]:
     return comparisons
 
 
-def between(node: Node | None, values: Values) -> Callable[[str], bool]:
-    """Return whether a comparison of `key_condition` holds, as a function of a string key."""
+def between(node: Node | None, values: Values, keys: Sequence[str]) -> tuple[int, int]:
+    """Return the slice of sorted keys for which a comparison of `key_condition` holds.
+
+    Strings sort by code point, which is also the order of their UTF-8 bytes.
+
+    Raises:
+        Invalid: The comparison is with a value that is not a string.
+    """
+
+    def text(token: str) -> str:
+        if "S" not in values[token]:
+            raise Invalid("The provided key element does not match the schema")
+        return str(values[token]["S"])
+
     match node:
         case None:
-            return lambda _key: True
+            return 0, len(keys)
         case ("between", _, (_, low), (_, high)):
-            first, last = values[low]["S"].encode(), values[high]["S"].encode()
-            return lambda key: first <= key.encode() <= last
+            return bisect_left(keys, text(low)), bisect_right(keys, text(high))
         case ("call", "begins_with", [_, (_, start)]):
-            prefix = values[start]["S"]
-            return lambda key: key.startswith(prefix)
+            prefix = text(start)
+            return bisect_left(keys, prefix), bisect_right(keys, prefix, key=lambda key: key[: len(prefix)])
         case ("compare", sign, _, (_, token)):
-            compare, limit = _COMPARISONS[sign], values[token]["S"].encode()
-            return lambda key: compare(key.encode(), limit)
+            left, right = bisect_left(keys, text(token)), bisect_right(keys, text(token))
+            slices = {"=": (left, right), "<": (0, left), "<=": (0, right), ">": (right, len(keys))}
+            return slices.get(sign, (left, len(keys)))
     raise Invalid(f"Not a comparison: {node}")
 
 
@@ -392,4 +418,7 @@ def projected(text: str, item: Item, names: Names) -> dict[str, Value]:
 
 @lru_cache(512)
 def _projection(text: str) -> tuple[str, ...]:
-    return tuple(token.strip() for token in text.split(","))
+    paths = tuple(path.strip() for path in text.split(","))
+    if not all(_PATH.fullmatch(path) for path in paths):
+        raise Invalid(f"Syntax error in {text!r}: not a list of attributes")
+    return paths
