@@ -306,7 +306,7 @@ def test_an_invalid_bridge_is_one_line(address: str) -> None:
 @pytest.mark.parametrize("port", ["http", "-1", "65536", "3000.5", "", "٣"])
 def test_an_invalid_port_is_one_line(port: str) -> None:
     done = CliRunner().invoke(app, ["serve", f"--port={port}"])
-    said = f"batch-progress: {port!r} is not a port; give a number from 0 (any free one) to 65535\n"
+    said = f"batch-progress: {port!r} is not a port; give a number up to 65535\n"
     assert (2, "", said) == (done.exit_code, done.stdout, done.stderr)
 
 
