@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 # How often expired items are deleted.
 _EXPIRY_SECONDS = 60.0
+# A signal ends the server within this time.
+_SIGNAL_SECONDS = 0.5
 
 
 def serve(port: int, bridge: str | None = None) -> None:
@@ -61,7 +63,9 @@ def serve(port: int, bridge: str | None = None) -> None:
         # The server ends last: what runs in the background needs it.
         with tables_at(bridge, port, services), serving(server), _background(services):
             say(screen, _welcome(port, log_name))
-            threading.Event().wait()
+            # Not one endless wait: a signal that arrives just before it would not end it.
+            while True:
+                time.sleep(_SIGNAL_SECONDS)
     say(screen, "\nStopped.")
 
 
