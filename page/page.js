@@ -8,6 +8,9 @@ const ANSWER_SIZE = 1000;
 // Polls that the chart remembers.
 const POLLS_SIZE = 2000;
 
+const SVG = "http://www.w3.org/2000/svg";
+const icon = document.createElement("link");
+
 const { floor, max, min, round } = Math;
 const $ = (id) => document.getElementById(id);
 
@@ -29,7 +32,11 @@ const segment = decoded(path?.[1] ?? "");
 const batchId = /^[A-Za-z0-9_-]{1,128}$/.test(segment) ? segment : null;
 // Relative, so that a stage's prefix in the address does not matter.
 const api = `${path?.[2] ? "../../" : "../"}v1/scrape/batch/${batchId}/progress`;
-let token = loadToken();
+// The token of a link to this batch has a key of its own: it must not replace a token that somebody has entered.
+const TYPED = "batch-progress";
+const LINKED = `${TYPED}/${batchId}`;
+let linked = Boolean(load(LINKED));
+let token = load(LINKED) || load(TYPED);
 
 function decoded(text) {
   try {
@@ -39,22 +46,37 @@ function decoded(text) {
   }
 }
 
-function loadToken() {
+function load(key) {
   try {
-    return sessionStorage.getItem("batch-progress") ?? "";
+    return sessionStorage.getItem(key) ?? "";
   } catch {
     // The browser blocks storage: the token is lost on reload.
     return "";
   }
 }
 
-function setToken(value) {
+function setToken(value, isLinked) {
   token = value;
+  linked = isLinked;
   try {
-    sessionStorage.setItem("batch-progress", value);
+    sessionStorage.setItem(linked ? LINKED : TYPED, value);
   } catch {
     // As above.
   }
+}
+
+const isToken = (text) => /^[\w.~+/-]{8,8192}=*$/.test(text);
+
+// Takes the token out of `#token=…`, the address of a link to share, and out of the address bar and the history.
+function openLink() {
+  const match = /^#token=(.*)/.exec(location.hash);
+  if (!match) return false;
+  history.replaceState(null, "", location.pathname + location.search);
+  if (!batchId) return false;
+  setToken(decoded(match[1]), true);
+  if (isToken(token)) start();
+  else askForToken("TOKEN_INVALID");
+  return true;
 }
 
 // State
@@ -255,12 +277,14 @@ function refreshJobs() {
   if (stale && inView && Date.now() >= listAt && !document.hidden) loadJobs();
 }
 
-// States: loading, signin, running, stalled, finished, offline, unknown (batch), misnamed (batch)
+// States: loading, signin, running, stalled, offline, unknown (batch), misnamed (batch); and of a batch that has ended:
+// finished, partial (some jobs failed), failed (all did), cancelled (all were), empty
 
 function setState(name, status) {
   const before = state;
   state = name;
   const [title, text] = {
+    loading: ["Loading this batch…", ""],
     stalled: [
       "This batch has stalled",
       "Jobs are pending, but none has changed for longer than one job may take. This page checks twice a minute.",
@@ -269,7 +293,12 @@ function setState(name, status) {
       navigator.onLine ? `The service cannot ${status ? "answer just now" : "be reached"}` : "You are offline",
       "",
     ],
-    unknown: ["No such batch", `The owner of this token has no batch ${batchId}. It may have been deleted.`],
+    unknown: [
+      "No such batch",
+      linked
+        ? `This link does not open batch ${batchId}. The batch may have been deleted.`
+        : `The owner of this token has no batch ${batchId}. It may have been deleted.`,
+    ],
     misnamed: [
       "No batch at this address",
       "The address must end with /watch/ and a batch id: 1 to 128 letters, digits, underscores and hyphens.",
@@ -279,26 +308,72 @@ function setState(name, status) {
   $("notice").className = name;
   setText("notice-title", title);
   setText("notice-text", text ?? "");
-  $("again").hidden = name === "misnamed";
+  $("again").hidden = /loading|misnamed/.test(name);
   $("state").hidden = /loading|signin|misnamed/.test(name);
   $("state").className = `pill ${name}`;
-  setText("state", name[0].toUpperCase() + name.slice(1));
+  setText("state", { partial: "Part failed", empty: "No jobs" }[name] ?? name[0].toUpperCase() + name.slice(1));
   $("view").hidden = !data;
   $("signin").hidden = name !== "signin";
   $("forget").hidden = !token || name === "signin";
-  document.title = data ? `${percent()}% · ${batchId}` : (batchId ?? "Batch progress");
+  document.title = [headline(), batchId].filter(Boolean).join(" · ") || "Batch progress";
+  drawIcon();
   if (title && name !== before) announce(`${title}. ${text}`);
+  drawChart();
   renderTimes();
+}
+
+// The state of a batch whose jobs have all ended.
+function verdict() {
+  if (!data.total_urls) return "empty";
+  if (!data.failed) return "finished";
+  if (data.completed) return "partial";
+  return data.summary?.statuses.failed === 0 ? "cancelled" : "failed";
+}
+
+const isOver = () => data?.estimate.basis === "finished";
+
+function headline() {
+  const done = data && `${percent()}%`;
+  return {
+    loading: "Loading",
+    running: data?.failed ? `${done}, ${losses()}` : done,
+    stalled: `Stalled at ${done}`,
+    offline: data ? `Offline at ${done}` : "Offline",
+    unknown: "No such batch",
+    finished: "Done",
+    partial: data && `Done, ${losses()}`,
+    failed: "All failed",
+    cancelled: "Cancelled",
+    empty: "No jobs",
+  }[state];
+}
+
+// The icon is a pie: green for completed, red for failed, and the colour of the state for the rest.
+function drawIcon() {
+  const part = (jobs) => (data?.total_urls ? (100 * jobs) / data.total_urls : 0);
+  const rest = { stalled: "#d9980d", failed: "#b53a22", unknown: "#b53a22", misnamed: "#b53a22" }[state] ?? "#a9afb5";
+  const slice = (colour, from, size) =>
+    `<circle r="4" fill="none" stroke="${colour}" stroke-width="8" pathLength="100" ` +
+    `stroke-dasharray="${size} 100" stroke-dashoffset="${-from}" transform="rotate(-90)"/>`;
+  const slices = data && state !== "offline" ? [data.completed, data.failed].map(part) : [0, 0];
+  const image =
+    `<svg xmlns="${SVG}" viewBox="-8 -8 16 16"><circle r="8" fill="${rest}"/>` +
+    `${slice("#23966f", 0, slices[0])}${slice("#b53a22", slices[0], slices[1])}` +
+    `${state === "offline" ? '<circle r="5" fill="#fff"/>' : ""}</svg>`;
+  icon.href = `data:image/svg+xml,${encodeURIComponent(image)}`;
 }
 
 // `code` is that of the 401; "" after "Forget token", undefined when the page opens.
 function askForToken(code) {
-  setToken("");
+  const what = linked ? "link" : "token";
+  const advice = linked ? " Ask for a new link, or enter a token." : "";
+  if (linked) setToken("", true);
+  if (!linked || !code) setToken("", false);
   reset();
   if (!code) showTokenError("");
-  else if (code.endsWith("EXPIRED")) showTokenError("This token has expired.");
-  else if (code.endsWith("DEACTIVATED")) showTokenError("This token has been deactivated.");
-  else showTokenError("This token is not valid.");
+  else if (code.endsWith("EXPIRED")) showTokenError(`This ${what} has expired.${advice}`);
+  else if (code.endsWith("DEACTIVATED")) showTokenError(`This ${what} has been deactivated.${advice}`);
+  else showTokenError(`This ${what} is not valid.${advice}`);
   setState("signin");
   $("token").value = "";
   if (code !== undefined) $("token").focus();
@@ -316,7 +391,7 @@ const announce = (text) => setText("say", text);
 function announceProgress() {
   const tenth = floor(percent() / 10);
   const same = state === announced.state;
-  if (same && (state === "finished" || (tenth === announced.tenth && now() - announced.at < 60_000))) return;
+  if (same && (isOver() || (tenth === announced.tenth && now() - announced.at < 60_000))) return;
   announced = { state, tenth, at: now() };
   announce(`${percent()}% done, ${$("left").textContent}. ${summary()}`);
 }
@@ -326,11 +401,11 @@ function announceProgress() {
 const formatCount = new Intl.NumberFormat("en").format;
 const parseTime = (text) => Date.parse(text ?? "");
 const endedCount = (progress = data) => progress.completed + progress.failed;
-const percent = () => (data.total_urls ? floor((100 * endedCount()) / data.total_urls) : 100);
-// Untrusted text: replaces control characters, invisible ones, and those that change the direction of text.
+const percent = () => (data.total_urls ? floor((100 * endedCount()) / data.total_urls) : 0);
+// Untrusted text: replaces control characters, invisible ones, and those that change the direction of text. The joiners
+// U+200C and U+200D stay: Persian words and many emoji are wrong without them.
 const plain = (text) =>
-  // biome-ignore lint/suspicious/noControlCharactersInRegex: these are the characters to replace
-  String(text).replace(/[\u0000-\u001f\u007f-\u009f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]/g, "\ufffd");
+  String(text).replace(/[\p{Cc}\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff]/gu, "\ufffd");
 
 function formatTime(time, withSeconds = true) {
   const sameDay = new Date(time).toDateString() === new Date(now()).toDateString();
@@ -364,6 +439,18 @@ function summary() {
   );
 }
 
+// "13 failed, 4 cancelled", without those that are 0.
+function losses() {
+  const cancelled = data.summary?.statuses.cancelled ?? 0;
+  return [
+    [data.failed - cancelled, "failed"],
+    [cancelled, "cancelled"],
+  ]
+    .filter(([jobs]) => jobs)
+    .map(([jobs, status]) => `${formatCount(jobs)} ${status}`)
+    .join(", ");
+}
+
 function estimate() {
   const { basis, earliest, latest } = data.estimate;
   return {
@@ -394,9 +481,10 @@ function render() {
     ariaValueNow: endedCount(),
     ariaValueText: summary(),
   });
-  setState(/finished|stalled/.test(basis) ? basis : "running");
+  $("percent").className = data.failed && !data.completed ? "bad" : "";
+  if (isOver()) setState(verdict());
+  else setState(basis === "stalled" ? basis : "running");
   renderReasons();
-  drawChart();
   announceProgress();
 }
 
@@ -415,10 +503,21 @@ function renderTimes() {
 
 function renderEstimate() {
   const { completion, basis, earliest, latest } = estimate();
-  if (basis === "finished") {
+  const withSeconds = latest - now() < 1_200_000;
+  const range =
+    latest < now() ? "" : `between ${formatTime(earliest, withSeconds)} and ${formatTime(latest, withSeconds)}`;
+  $("left").className = /failed|partial/.test(state) ? "bad" : "";
+  if (state === "empty") {
+    setText("left", "No jobs yet");
+    setText("range", "This batch has no jobs.");
+  } else if (isOver()) {
     const took = jobHistory ? completion - chartPoints()[0][0] : 0;
-    setText("left", data.failed ? `Done, with ${formatCount(data.failed)} failed` : "All done");
+    const all = data.completed || losses().includes(",") ? "" : "All ";
+    setText("left", { finished: "All done", partial: `Done, with ${losses()}` }[verdict()] ?? all + losses());
     setText("range", `Ended ${formatTime(completion)}${took > 0 ? ` after ${formatDuration(took / 1000)}` : ""}`);
+  } else if (state === "offline") {
+    setText("left", `No news since ${formatTime(countedAt ?? updatedAt)}`);
+    setText("range", range && basis !== "stalled" ? `The forecast then: ${range}` : "");
   } else if (basis === "stalled") {
     const times = jobHistory?.flatMap((job) => [parseTime(job.started_at), parseTime(job.finished_at)]) ?? [];
     const changedAt = max(movedAt, ...times.filter(Number.isFinite));
@@ -426,10 +525,8 @@ function renderEstimate() {
     setText("range", changedAt ? `No job has changed since ${formatTime(changedAt)}` : "");
   } else {
     const left = (completion - now()) / 1000;
-    const withSeconds = latest - now() < 1_200_000;
-    const range = `between ${formatTime(earliest, withSeconds)} and ${formatTime(latest, withSeconds)}`;
     setText("left", left < 3 ? "Any moment now" : `About ${formatDuration(left)} left`);
-    setText("range", range + (basis === "declared" ? ", a first estimate" : ""));
+    setText("range", range && basis === "declared" ? `${range}, a first estimate` : range);
   }
 }
 
@@ -575,7 +672,7 @@ function drawChart() {
   const total = data.total_urls;
   const points = chartPoints();
   const { completion, basis, earliest, latest } = estimate();
-  const forecast = /declared|observed/.test(basis);
+  const forecast = /declared|observed/.test(basis) && state !== "offline";
   // A single point shows nothing but where a forecast begins.
   $("figure").hidden = !total || (points.length < 2 && !forecast);
   if ($("figure").hidden || !width) return;
@@ -593,7 +690,7 @@ function drawChart() {
   const line = (...list) => list.map(([time, jobs]) => `${x(time).toFixed(1)},${y(jobs).toFixed(1)}`).join(" ");
   const elements = [];
   const add = (tagName, attributes, text = "") => {
-    const element = document.createElementNS("http://www.w3.org/2000/svg", tagName);
+    const element = document.createElementNS(SVG, tagName);
     for (const name in attributes) element.setAttribute(name, attributes[name]);
     element.textContent = text;
     elements.push(element);
@@ -622,12 +719,13 @@ function drawChart() {
     add("polyline", { class: "path", points: line(origin, [max(completion, current), total]) });
     add("line", { class: "now", x1: x(current), x2: x(current), y1: top, y2: bottom });
   }
-  add("polygon", { class: "done", points: line([first, 0], ...points, [current, 0]) });
-  if (data.failed) {
-    const failed = points.map(([time, , count]) => [time, count]);
-    add("polygon", { class: "lost", points: line([first, 0], ...failed, [current, 0]) });
-  }
+  const failed = points.map(([time, , count]) => [time, count]);
+  add("polygon", { class: "done", points: line(...points, ...failed.toReversed()) });
   add("polyline", { class: "edge", points: line(...points) });
+  if (data.failed) {
+    add("polygon", { class: "lost", points: line([first, 0], ...failed, [current, 0]) });
+    add("polyline", { class: "edge lost-edge", points: line(...failed) });
+  }
   svg.replaceChildren(...elements);
 
   const past =
@@ -678,18 +776,19 @@ for (const [id, way] of Object.entries({ previous: -1, next: 1 })) {
 $("signin").addEventListener("submit", (event) => {
   event.preventDefault();
   const value = $("token").value.trim();
-  if (!/^[\w.~+/-]{8,8192}=*$/.test(value)) {
+  if (!isToken(value)) {
     return showTokenError("A token is 8 or more letters, digits and - . _ ~ + /, without spaces.");
   }
   showTokenError("");
-  setToken(value);
+  setToken(value, false);
   start();
   $("name").focus();
 });
 $("forget").addEventListener("click", () => askForToken(""));
 $("again").addEventListener("click", poll);
+addEventListener("hashchange", openLink);
 addEventListener("online", () => state === "offline" && poll());
-addEventListener("offline", () => nextPollAt && setState("offline"));
+addEventListener("offline", () => data && !isOver() && setState("offline"));
 document.addEventListener("visibilitychange", () => !document.hidden && nextPollAt && poll());
 new ResizeObserver(drawChart).observe($("chart"));
 new IntersectionObserver(
@@ -709,6 +808,10 @@ function start() {
 
 reset();
 setText("name", batchId ?? "No batch");
-if (!batchId) setState("misnamed");
-else if (token) start();
-else askForToken();
+icon.rel = "icon";
+document.head.append(icon);
+if (!openLink()) {
+  if (!batchId) setState("misnamed");
+  else if (token) start();
+  else askForToken();
+}

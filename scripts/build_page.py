@@ -1,7 +1,7 @@
 """Build the page of a batch: put page/page.css and page/page.js into page/page.html, and hash both for its policy.
 
-The built page has no comments and no indentation, and its lines are joined where that is safe. The script parses
-nothing: it relies on the format that Biome gives to the sources, and rejects what it would break.
+The built page has no comments and no white space that a browser does not need. The script parses nothing: it relies on
+the format that Biome gives to the sources, such as a semicolon after each statement, and rejects what it would break.
 
 `build_page.py --write` writes the two files that the function carries. `build_page.py --check` fails when they are
 out of date.
@@ -77,8 +77,19 @@ def _squeeze_js(text: str) -> str:
             raise BuildError(f"page.js:{number}: a template literal must end on the line on which it starts")
         if re.search(r"\S\s+//|/\*", line):
             raise BuildError(f"page.js:{number}: a comment must start with // and have its own line")
-    code = _lines("".join(line for line in text.splitlines(keepends=True) if not line.lstrip().startswith("//")))
-    return re.sub(r"(?<=[{;,])\n", "", code)
+        if re.search(r"\+ \+|- -", line):
+            raise BuildError(f"page.js:{number}: two signs must not be separated by white space alone")
+    code = "".join(line for line in text.splitlines(keepends=True) if not line.lstrip().startswith("//"))
+    return _SCRIPT.sub(lambda match: match["literal"] or "", code)
+
+
+# A literal, or white space that does not separate two words. A template literal may contain another one. Biome puts a
+# space after the slash of a division, so that a slash without one starts a regular expression.
+_TEMPLATE: Final = r"`(?:[^`$\\]|\\.|\$(?!\{)|\$\{(?:[^`{}]|`[^`]*`)*\})*`"
+_EXPRESSION: Final = r"/(?! )(?:[^/\\\[\n]|\\.|\[(?:[^\]\\]|\\.)*\])+/"
+_SCRIPT: Final = re.compile(
+    rf"""(?P<literal>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|{_TEMPLATE}|{_EXPRESSION})|(?<![\w$])\s+|\s+(?![\w$])"""
+)
 
 
 def _lines(text: str) -> str:

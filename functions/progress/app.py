@@ -175,7 +175,8 @@ def no_route(_: NotFoundError) -> Response[str]:
     if match is None:
         from functions.progress import page  # noqa: PLC0415  # only requests for the page need it
 
-        return page.serve(request)
+        response, app.context["log"].outcome = page.serve(request)
+        return response
     if request.method not in _METHODS:
         raise MethodNotAllowed
     return batch_progress(match[1])

@@ -70,6 +70,12 @@ class Request:
             weights[coding.strip()] = not re.fullmatch(r"\s*q\s*=\s*0(\.0*)?\s*", parameter)
         return weights.get("gzip", weights.get("x-gzip", weights.get("*", False)))
 
+    def accepts_html(self) -> bool:
+        """Whether the client names HTML as a format that it accepts: a browser that opens an address does."""
+        return bool(
+            re.search(r"\btext/html\b(?!\s*;\s*q\s*=\s*0(\.0*)?\s*(,|$))", (self.header("accept") or "").lower())
+        )
+
     def next_link(self, cursor: str) -> str:
         """Return the relative `Link` to the next page, with the request's other known parameters.
 

@@ -52,6 +52,7 @@ class FakeApi:
         jobs: The batch's jobs.
         basis: The basis of the estimate.
         refusal: Status, code and `Retry-After` of an error to answer with; `None` for no error.
+        token_refusal: The code of the `401` for another token than `TOKEN`.
         listing_refusal: The same, only for requests that list jobs.
         retry_after: `Retry-After` of an answer, in seconds.
         clock: Returns the current time.
@@ -66,6 +67,7 @@ class FakeApi:
     jobs: Sequence[Job] = ()
     basis: str = "observed"
     refusal: tuple[int, str, int | None] | None = None
+    token_refusal: str = "TOKEN_INVALID"
     listing_refusal: tuple[int, str, int | None] | None = None
     retry_after: int = 1
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
@@ -83,7 +85,7 @@ class FakeApi:
         """Answer a request for progress as the real API does."""
         self.asked.append(request.args.to_dict())
         if request.headers.get("Authorization") != f"Bearer {TOKEN}":
-            return _error(401, "TOKEN_INVALID", None)
+            return _error(401, self.token_refusal, None)
         if refusal := self.refusal or (self.listing_refusal if request.args["limit"] != "0" else None):
             return _error(*refusal)
         if not self.summaries and "summary" in request.args.get("include", ""):

@@ -35,7 +35,7 @@ def test_no_state_has_a_serious_problem(tab: Page, api: FakeApi, scheme: Literal
 
     api.jobs = mixed(250)
     sign_in(tab, api.page())
-    for basis, word in (("observed", "Running"), ("stalled", "Stalled"), ("finished", "Finished")):
+    for basis, word in (("observed", "Running"), ("stalled", "Stalled"), ("finished", "Part failed")):
         api.basis = basis
         expect(tab.locator("#state")).to_have_text(word)
         assert [] == problems(tab)

@@ -69,6 +69,43 @@ def test_text_cannot_change_the_direction_of_other_text(tab: Page, api: FakeApi)
     expect(tab.locator("#rows a")).to_have_text("https://example.com/\ufffdgnp.exe")
 
 
+PERSIAN = "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645"
+
+
+@pytest.mark.parametrize("text", [PERSIAN, "👩\u200d👩\u200d👧 🏳\ufe0f\u200d🌈 👍🏽", "क\u094d\u200dष"])
+def test_emoji_and_joined_letters_stay_whole(tab: Page, api: FakeApi, text: str) -> None:
+    """The zero-width joiner and non-joiner are part of words and emoji, in each text that the page shows."""
+    api.jobs = [job(1, "failed", job_id=text, url=f"https://example.com/{text}", error_code=text, error_message=text)]
+    sign_in(tab, api.page())
+    expect(tab.locator("#rows a")).to_have_text(f"https://example.com/{text}")
+    expect(tab.locator("#rows .why")).to_have_text(f"{text}: {text}")
+    expect(tab.locator("#reasons")).to_contain_text(text)
+    expect(tab.locator("#rows th")).to_contain_text(text)
+
+
+SIGNS = (
+    "\u061c",
+    "\u200b",
+    "\u200e",
+    "\u200f",
+    "\u202a",
+    "\u202e",
+    "\u2066",
+    "\u2069",
+    "\ufeff",
+    "\x00",
+    "\x1b",
+    "\x9b",
+)
+
+
+@pytest.mark.parametrize("sign", SIGNS)
+def test_invisible_characters_are_replaced(tab: Page, api: FakeApi, sign: str) -> None:
+    api.jobs = [job(1, "failed", error_code=f"A{sign}B")]
+    sign_in(tab, api.page())
+    expect(tab.locator("#rows .why")).to_have_text("A\ufffdB")
+
+
 def test_the_policy_blocks_injected_content(tab: Page, api: FakeApi) -> None:
     """The policy blocks markup made from text, other scripts and requests to another host."""
     page = tab.context.new_page()  # the `tab` fixture would fail the test for the errors in the console

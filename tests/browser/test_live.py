@@ -48,7 +48,7 @@ def test_a_live_batch_to_its_end(tab: Page) -> None:
                 recorder.complete(BATCH, job, 7)
                 ended = "completed"
             poll_until(status, ended)
-        expect(tab.locator("#state")).to_have_text("Finished")
+        expect(tab.locator("#state")).to_have_text("Part failed")
         expect(tab.locator("#percent")).to_have_text("100%")
         expect(tab.locator("#items")).to_have_text("28")
         expect(tab.locator("#left")).to_have_text("Done, with 1 failed")

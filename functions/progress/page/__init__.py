@@ -16,16 +16,20 @@ from batch_progress.errors import InvalidRequest
 from batch_progress.settings import page_is_served
 from batch_progress.table import ID_PATTERN, ID_RULE
 from functions.progress.coding import Gzip, Identity
-from functions.progress.envelope import MethodNotAllowed, RouteNotFound
+from functions.progress.envelope import STATUS, MethodNotAllowed, RouteNotFound
 from functions.progress.http import Request
 from functions.progress.page.hashes import SCRIPT, STYLE
 
 _ROUTE: Final = re.compile(r"/watch/([^/]+)/?")
+_BELOW: Final = re.compile(r"/watch(/.*)?", re.DOTALL)
+_METHODS: Final = frozenset({"GET", "HEAD"})
 _BATCH_ID: Final = re.compile(ID_PATTERN)
 _POLICY: Final = (
     "default-src 'none'",
     f"script-src {SCRIPT}",
     f"style-src {STYLE}",
+    # The page draws its icon.
+    "img-src data:",
     "connect-src 'self'",
     "base-uri 'none'",
     "form-action 'none'",
@@ -45,8 +49,13 @@ _HEADERS: Final = {
 }
 
 
-def serve(request: Request) -> Response[str]:
+def serve(request: Request) -> tuple[Response[str], str]:
     """Answer with the page, which is the same for every batch.
+
+    A browser gets it for an invalid address too, with the status of the error: the page says what is wrong.
+
+    Returns:
+        The response, and `ok` or the code of the error.
 
     Raises:
         RouteNotFound: The path is not the page's, or this deployment does not serve the page.
@@ -54,16 +63,32 @@ def serve(request: Request) -> Response[str]:
         InvalidRequest: The batch id in the path is not valid.
         ConfigurationError: `BATCH_PROGRESS_WATCH_PAGE` is not valid.
     """
-    match = _ROUTE.fullmatch(request.path)
-    if match is None or not page_is_served():
+    if not _BELOW.fullmatch(request.path) or not page_is_served():
         raise RouteNotFound
-    if request.method not in {"GET", "HEAD"}:
+    try:
+        _check(request)
+    except (RouteNotFound, InvalidRequest) as error:
+        if request.method not in _METHODS or not request.accepts_html():
+            raise
+        headers = {"Cache-Control": "no-store", "Vary": "Accept, Accept-Encoding"}
+        return _page(request, STATUS[error.code], headers), error.code
+    return _page(request, HTTPStatus.OK, {}), "ok"
+
+
+def _check(request: Request) -> None:
+    match = _ROUTE.fullmatch(request.path)
+    if match is None:
+        raise RouteNotFound
+    if request.method not in _METHODS:
         raise MethodNotAllowed
     if not _BATCH_ID.fullmatch(unquote(match[1])):
         raise InvalidRequest(batch_id=ID_RULE)
+
+
+def _page(request: Request, status: int, headers: dict[str, str]) -> Response[str]:
     written = (Gzip() if request.accepts_gzip() else Identity()).write(_content())
     coding = {"Content-Encoding": "gzip"} if written.compressed else {}
-    response = Response(HTTPStatus.OK, "text/html; charset=utf-8", written.text, headers={**_HEADERS, **coding})
+    response = Response(status, "text/html; charset=utf-8", written.text, headers={**_HEADERS, **headers, **coding})
     response.base64_encoded = written.compressed
     return response
 

@@ -2,5 +2,5 @@
 
 from typing import Final
 
-SCRIPT: Final = "'sha256-0UpxWtoTnjblxHB4gPmqS2B1tmfOkuER3AMrC6S2vWY='"
-STYLE: Final = "'sha256-u9CDTjCAOiUL03V6zmLOvavWHY1BYS+zljgVzZM6xk8='"
+SCRIPT: Final = "'sha256-bw6bHXd5Ntq4ia5E9vpbDvV5iATXlXGuS8b7o3+PMk8='"
+STYLE: Final = "'sha256-8lYiIxZL6YqPO3qhQybXYxIlWoFoxmTTpOQ1uSEzwqw='"
