@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from batch_progress.client.connection import Connection
+from batch_progress.client.connection import Bearer, Connection
 from batch_progress.client.errors import ProgressError
 from batch_progress_cli.failure import Failed
 from batch_progress_cli.terminal import visible
@@ -32,7 +32,7 @@ def connected(url: str, token: str) -> Iterator[Connection]:
     if not token:
         raise Failed("no token; give --token or set FREDDY_API_KEY")
     try:
-        connection = Connection(url, token)
+        connection = Connection(url, Bearer(token))
     except ProgressError as error:
         raise Failed(visible(str(error), 400)) from error
     with contextlib.closing(connection):

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 from rich.console import Console
 
-from batch_progress.client.connection import Connection
+from batch_progress.client.connection import Bearer, Connection
 from batch_progress.client.protocol import age, backoff
 from batch_progress.client.results import Estimate, Progress, Reason, Statuses, Summary
 from batch_progress_cli.api import Job
@@ -89,7 +89,7 @@ type Answers = Callable[[httpx.Request], httpx.Response]
 def watch(answers: Answers, view: View, patience: Patience = PATIENCE) -> int:
     """Follow a batch at an API whose responses come from a function; return the exit status."""
     http = httpx.Client(transport=httpx.MockTransport(answers))
-    return follow(Connection("http://api.example.com/prod/", "demo-token", http), "batch_a", view, patience)
+    return follow(Connection("http://api.example.com/prod/", Bearer("demo-token"), http), "batch_a", view, patience)
 
 
 def told(

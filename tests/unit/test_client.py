@@ -5,6 +5,7 @@ import inspect
 import json
 import pickle
 import random
+import traceback
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from types import MappingProxyType, SimpleNamespace
@@ -530,6 +531,78 @@ def test_a_given_client_stays_open_and_an_own_one_is_closed() -> None:
     with ProgressClient(URL, TOKEN) as own:
         http = own._connection._http
     assert http.is_closed
+
+
+class Interrupted(httpx.BaseTransport, httpx.AsyncBaseTransport):
+    """A transport whose frame holds the token, as those of real ones do, when an exception comes."""
+
+    def __init__(self, error: BaseException) -> None:
+        self._error = error
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        headers = request.headers.raw
+        try:
+            return httpx.Response(200, content=str(headers[0][0], "no codec"))
+        except LookupError:
+            raise self._error  # noqa: B904  # its context holds the frame, too
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        return self.handle_request(request)
+
+
+def told(error: BaseException) -> str:
+    """Return all that a tool can show of an exception: its chain, with the local variables of each frame."""
+    shown: list[str] = []
+    seen: set[int] = set()
+    left: list[BaseException | None] = [error]
+    while left:
+        one = left.pop()
+        if one is None or id(one) in seen:
+            continue
+        seen.add(id(one))
+        shown += traceback.TracebackException.from_exception(one, capture_locals=True, compact=False).format()
+        shown.append(repr(vars(one)))
+        left += [one.__cause__, one.__context__]
+    return "".join(shown)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [KeyboardInterrupt(), asyncio.CancelledError(), RuntimeError("a bug"), httpx.ReadError("reset")],
+    ids=lambda error: type(error).__name__,
+)
+def test_no_exception_shows_the_token(error: BaseException, caplog: pytest.LogCaptureFixture) -> None:
+    """Error trackers send local variables too. Neither does a log line show it."""
+    caplog.set_level(0)
+    expected = Unavailable if isinstance(error, httpx.ReadError) else type(error)
+    transport = Interrupted(error)
+    with pytest.raises(expected) as caught:
+        ProgressClient(URL, TOKEN, http=httpx.Client(transport=transport)).get("batch_a", retry_for=0)
+    assert "_retried" in told(caught.value) or "send" in told(caught.value)
+    assert TOKEN not in told(caught.value)
+
+    async def called() -> None:
+        await AsyncProgressClient(URL, TOKEN, http=httpx.AsyncClient(transport=transport)).get("batch_a", retry_for=0)
+
+    with pytest.raises(expected) as caught:
+        asyncio.run(called())
+    assert TOKEN not in told(caught.value) + caplog.text
+
+
+@pytest.mark.parametrize("made", [ProgressClient, AsyncProgressClient])
+@pytest.mark.parametrize(("url", "token"), [("no-address", TOKEN), (URL, f"{TOKEN} ")])
+def test_an_error_of_an_argument_does_not_show_the_token(made: type[ProgressClient], url: str, token: str) -> None:
+    with pytest.raises(ProgressError) as caught:
+        made(url, token)
+    error = caught.value
+    # The first frame is this one.
+    assert error.__traceback__
+    assert TOKEN not in told(error.with_traceback(error.__traceback__.tb_next))
+
+
+def test_no_client_shows_the_token() -> None:
+    used = ProgressClient(URL, TOKEN)
+    assert TOKEN not in repr(used) + repr(vars(used)) + repr(vars(used._connection))
 
 
 def test_both_clients_have_the_same_calls() -> None:

@@ -10,7 +10,7 @@ from typing import Final, Self
 
 import httpx
 
-from batch_progress.client.connection import AsyncConnection, Connection
+from batch_progress.client.connection import AsyncConnection, Bearer, Connection
 from batch_progress.client.protocol import Pause, Steps, WireJob, follow, listing
 from batch_progress.client.results import Job, Progress
 
@@ -34,7 +34,9 @@ class ProgressClient:
     """
 
     def __init__(self, url: str, token: str, *, http: httpx.Client | None = None) -> None:
-        self._connection = Connection(url, token, http)
+        bearer = Bearer(token)
+        del token  # a traceback may show local variables
+        self._connection = Connection(url, bearer, http)
 
     def get(self, batch_id: str, *, retry_for: float = RETRY_FOR) -> Progress:
         """Return the state of a batch.
@@ -143,7 +145,9 @@ class AsyncProgressClient:
     """
 
     def __init__(self, url: str, token: str, *, http: httpx.AsyncClient | None = None) -> None:
-        self._connection = AsyncConnection(url, token, http)
+        bearer = Bearer(token)
+        del token  # a traceback may show local variables
+        self._connection = AsyncConnection(url, bearer, http)
 
     async def get(self, batch_id: str, *, retry_for: float = RETRY_FOR) -> Progress:
         """Return the state of a batch."""

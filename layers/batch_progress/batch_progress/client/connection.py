@@ -19,35 +19,40 @@ _CONNECT_SECONDS: Final = 5.0
 _USER_AGENT: Final = "batch-progress-client"
 
 
-class _Bearer(httpx.Auth):
-    """Sets the token when a request is sent, so that neither a client nor an argument holds it."""
+class Bearer(httpx.Auth):
+    """A token. It is set when a request is sent, so that no request, client or local variable shows it before."""
 
     def __init__(self, token: str) -> None:
         self._token = token
 
     def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response]:
+        """Set the header."""
         request.headers["Authorization"] = f"Bearer {self._token}"
         yield request
 
-
-class _Peer:
-    """The API's address and the token."""
-
-    def __init__(self, url: str, token: str) -> None:
-        """Check both; nothing is sent yet.
+    def check(self) -> None:
+        """Check the token.
 
         Raises:
-            InvalidRequest: The address is not one.
-            AuthenticationError: The token is empty, or has characters that no token has.
+            AuthenticationError: It is empty, or has characters that no token has.
         """
-        usable, given = bool(_TOKEN.fullmatch(token)), bool(token)
-        self.auth = _Bearer(token)
-        # A traceback may show local variables.
-        del token
-        if not given:
+        if not self._token:
             raise AuthenticationError("no token", code="AUTHENTICATION_REQUIRED")
-        if not usable:
+        if not _TOKEN.fullmatch(self._token):
             raise AuthenticationError("the token has characters that are not allowed in a token", code="TOKEN_INVALID")
+
+
+class _Peer:
+    """The API's address and the token.
+
+    Raises:
+        InvalidRequest: The address is not one.
+        AuthenticationError: The token is not one.
+    """
+
+    def __init__(self, url: str, bearer: Bearer) -> None:
+        bearer.check()
+        self.auth = bearer
         self.url = _checked(url)
         # A proxy cannot reach loopback on this machine.
         self.trust_env = urlsplit(url).hostname not in _LOOPBACK
@@ -70,8 +75,8 @@ class _Peer:
 class Connection:
     """The API over `httpx.Client`. One that is given is not closed."""
 
-    def __init__(self, url: str, token: str, http: httpx.Client | None = None) -> None:
-        self._peer = _Peer(url, token)
+    def __init__(self, url: str, bearer: Bearer, http: httpx.Client | None = None) -> None:
+        self._peer = _Peer(url, bearer)
         self._own = http is None
         self._http = http or httpx.Client(trust_env=self._peer.trust_env)
 
@@ -110,8 +115,8 @@ class Connection:
 class AsyncConnection:
     """The API over `httpx.AsyncClient`. One that is given is not closed."""
 
-    def __init__(self, url: str, token: str, http: httpx.AsyncClient | None = None) -> None:
-        self._peer = _Peer(url, token)
+    def __init__(self, url: str, bearer: Bearer, http: httpx.AsyncClient | None = None) -> None:
+        self._peer = _Peer(url, bearer)
         self._own = http is None
         self._http = http or httpx.AsyncClient(trust_env=self._peer.trust_env)
 
