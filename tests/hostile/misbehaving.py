@@ -48,7 +48,7 @@ class Reply:
     hang_up: bool = False
 
 
-# Operation, headers and body of a request.
+# Operation (of a GET request its target), headers and body of a request.
 type Answer = Callable[[str, dict[str, str], bytes], Reply]
 
 
@@ -99,6 +99,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         """Keep the terminal clean."""
+
+    def do_GET(self) -> None:
+        self._send(type(self).answer(self.path, dict(self.headers.items()), b""))
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
