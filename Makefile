@@ -219,9 +219,9 @@ mutation: setup ## mutation-test the tests (MODULE=forecast; AGAIN=1 for survivo
 lock: setup ## update all dependencies in the hash-pinned lock files
 	@UV=$$(command -v uv || echo .venv-uv/bin/uv); \
 	compile="$$UV pip compile -q --upgrade --universal --python-version 3.13 --generate-hashes --no-header"; \
-	$$compile pyproject.toml --excludes layers/batch_progress/runtime_provides.txt -o layers/batch_progress/requirements.txt && \
-	$$compile pyproject.toml --group dev -o requirements/dev.txt && \
-	$$compile pyproject.toml --resolution lowest-direct -o requirements/oldest.txt && \
+	$$compile pyproject.toml --extra functions --excludes layers/batch_progress/runtime_provides.txt -o layers/batch_progress/requirements.txt && \
+	$$compile pyproject.toml --extra functions --group dev -o requirements/dev.txt && \
+	$$compile pyproject.toml --extra functions --resolution lowest-direct -o requirements/oldest.txt && \
 	for name in sam ministack runtime checkov clients supply uv; do \
 		$$compile requirements/$$name.in -o requirements/$$name.txt || exit 1; \
 	done

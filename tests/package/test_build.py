@@ -310,6 +310,12 @@ def test_a_cold_start_imports_nothing_heavy(builds: dict[str, Path], engine: str
     assert [] == [file for file in files if {*Path(file).with_suffix("").parts} & {*heavy}]
 
 
+def test_the_layer_has_no_client(layer: Path) -> None:
+    """Nothing in Lambda polls (docs/decisions/0017-client.md)."""
+    assert (layer / "batch_progress/recorder.py").exists()
+    assert [] == [*layer.glob("httpx*"), *layer.rglob("batch_progress/client*")]
+
+
 def test_the_layer_hides_nothing_of_the_runtime(layer: Path) -> None:
     """A worker uses the runtime's boto3. Only urllib3 is from the layer (docs/decisions/0007-dependencies.md)."""
     ours, theirs = ({file.name.partition(".")[0] for file in folder.iterdir()} for folder in (layer, RUNTIME))

@@ -1,4 +1,4 @@
-"""The wheel: what `pip install .` installs, with and without the extra `cli`."""
+"""The wheel: what `pip install .` installs, without an extra and with `client` or `cli`."""
 
 import shutil
 import subprocess
@@ -8,6 +8,12 @@ import zipfile
 from pathlib import Path
 
 import pytest
+
+from tests.integration import server
+from tests.integration.client_examples import python_examples
+from tests.integration.server import LocalApi
+
+local_api = server.local_api  # pytest finds fixtures among the names of this module
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -53,6 +59,37 @@ def test_it_brings_two_packages_and_nothing_else(wheel: Path) -> None:
     """No `functions`, `local_cloud` or `tests`: other packages use such names."""
     names = {name.partition("/")[0] for name in zipfile.ZipFile(wheel).namelist()}
     assert {"batch_progress", "batch_progress_cli", f"batch_progress-{PROJECT['version']}.dist-info"} == names
+
+
+def test_without_the_extra_the_client_says_what_to_install(wheel: Path, tmp_path: Path) -> None:
+    python = installed(wheel, tmp_path / "environment", "--no-deps").with_name("python")
+    status, printed, said = run(python, "-c", "import batch_progress.client")
+    assert (1, "") == (status, printed)
+    error = 'ImportError: batch_progress.client needs httpx: pip install "batch-progress[client]"'
+    assert error == said.splitlines()[-1]
+    assert "ModuleNotFoundError" not in said
+
+
+def test_with_the_extra_the_client_does_what_its_page_shows(wheel: Path, tmp_path: Path, local_api: LocalApi) -> None:
+    """The first example, unchanged, against the local server. It needs no package of the functions or the command."""
+    python = installed(
+        wheel, tmp_path / "environment", "--constraint", str(ROOT / "requirements/dev.txt"), extra="[client]"
+    ).with_name("python")
+    others = [
+        requirement.partition(">=")[0].partition("[")[0].replace("-", "_")
+        for extra in ("functions", "cli")
+        for requirement in PROJECT["optional-dependencies"][extra]
+        if requirement not in PROJECT["optional-dependencies"]["client"]
+    ]
+    assert {"aws_lambda_powertools", "pyjwt", "typer"} <= set(others)
+    # botocore brings urllib3.
+    unwanted = sorted({*others, "jwt", "cryptography"} - {"urllib3"})
+    search = f"import importlib.util as u; print([name for name in {unwanted} if u.find_spec(name)])"
+    assert (0, "[]\n", "") == run(python, "-c", search)
+    example = python_examples()["Python"]
+    status, printed, said = run(python, "-c", example.at(local_api.address))
+    assert (0, "") == (status, said)
+    assert example.printed_like(printed), printed
 
 
 def test_without_the_extra_the_command_says_what_to_install(wheel: Path, tmp_path: Path) -> None:
