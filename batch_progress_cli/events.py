@@ -1,7 +1,7 @@
 """Print the events of the local server as they come."""
 
-import time
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
 
 import httpx
@@ -31,7 +31,7 @@ def events(port: int) -> Iterator[str]:
                 if line.strip():
                     yield line
     except httpx.HTTPError as error:
-        raise Failed(f"no events at {url}; `make run` must run") from error
+        raise Failed(f"no events at {url}; `make run` must run, or give its port with --local") from error
     raise Failed("the local server has stopped")
 
 
@@ -39,9 +39,10 @@ def event_line(event: dict[str, Any]) -> str:
     """Return an event as one line for people."""
     detail = event["detail"]
     counts = f"{detail['completed']} completed, {detail['failed']} failed, {detail['pending']} pending"
-    reasons = ", ".join(f"{each['jobs']} {each['error_code']}" for each in detail["summary"]["failures"])
+    reasons = ", ".join(f"{each['jobs']} {each['error_code'] or 'no code'}" for each in detail["summary"]["failures"])
     shown = visible(f"{detail['batch_id']}  {counts}{f' ({reasons})' if reasons else ''}", 200)
-    return f"{time.strftime('%H:%M:%S')}  event  {event['detail-type']}  {shown}"
+    at = datetime.fromisoformat(event["time"]).astimezone()
+    return f"{at:%H:%M:%S}  event  {event['detail-type']}  {shown}"
 
 
 def decoded(line: str) -> dict[str, Any]:

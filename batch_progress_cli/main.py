@@ -4,6 +4,7 @@
 # ruff: noqa: PLC0415
 
 import ipaddress
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -19,6 +20,8 @@ from batch_progress_cli.streams import drop_unwritten, prepare
 from batch_progress_cli.terminal import visible
 
 LARGEST_PORT = 65535
+# Of a help text, on a wide terminal.
+LONGEST_LINE = 80
 
 
 class Commands(TyperGroup):
@@ -44,8 +47,9 @@ class Commands(TyperGroup):
 
     def make_context(self, *arguments: Any, **options: Any) -> Any:  # noqa: ANN401  # as in the base class
         """Parse the arguments. `--help` prints here."""
+        width = min(shutil.get_terminal_size().columns, LONGEST_LINE)
         with _own_status():
-            return super().make_context(*arguments, **options)
+            return super().make_context(*arguments, **options, terminal_width=width)
 
     def invoke(self, ctx: Any) -> Any:  # noqa: ANN401  # as in the base class
         """Run a command."""
@@ -71,9 +75,12 @@ def _own_status() -> Iterator[None]:
 
 
 app = typer.Typer(
-    cls=Commands, pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]}
+    cls=Commands,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
-token = typer.Typer(help="Issue, list and revoke API tokens.")
+token = typer.Typer(rich_markup_mode=None, help="Issue, list and revoke API tokens.")
 app.add_typer(token, name="token")
 
 
@@ -139,7 +146,10 @@ def serve(
         ),
     ] = None,
 ) -> None:
-    """Run the API on 127.0.0.1 with an embedded DynamoDB, an example batch and a batch that is being processed."""
+    """Run the API on this machine.
+
+    It listens on 127.0.0.1, and has an embedded DynamoDB with an example batch and a batch that is being processed.
+    """
     from batch_progress_cli.checkout import serve
 
     serve(port, bridge)
@@ -187,7 +197,10 @@ def events(
     *,
     as_json: Annotated[bool, typer.Option("--json", help="Print each event as EventBridge delivers it.")] = False,
 ) -> None:
-    """Print the events of the local server: those since its start, then each as it comes."""
+    """Print the events of the local server.
+
+    First those since its start, then each as it comes.
+    """
     from batch_progress_cli import events as local_events
     from batch_progress_cli.follow import terminable
 
@@ -233,7 +246,10 @@ def simulate(  # noqa: PLR0913, PLR0917  # a command's options, given by name
     table: Table = None,
     stack: Stack = None,
 ) -> None:
-    """Create a batch and process it with simulated workers that record their progress."""
+    """Process a batch with simulated workers.
+
+    They create the batch and record their progress as real workers do.
+    """
     import secrets
 
     from batch_progress_cli.simulation import Workload, simulate
@@ -257,7 +273,10 @@ def openapi(
         Path | None, typer.Option(metavar="FILE", help="Exit with status 1 unless this file is current.")
     ] = None,
 ) -> int:
-    """Print the OpenAPI document that is generated from the code, write it, or check a file against it."""
+    """Print the OpenAPI document.
+
+    It is generated from the code. Options write it to a file, or check a file against it.
+    """
     import json
 
     from batch_progress_cli.checkout import openapi_document
@@ -306,7 +325,10 @@ def issue_token(  # noqa: PLR0913, PLR0917  # a command's options, given by name
     table: Table = None,
     stack: Stack = None,
 ) -> None:
-    """Create a token and print it, or a link to share. It cannot be shown again: the table stores only its SHA-256."""
+    """Create a token, or a link to share.
+
+    It is printed once: the table stores only its SHA-256.
+    """
     from datetime import UTC, datetime
 
     from batch_progress_cli.duration import duration
@@ -336,7 +358,10 @@ def session_token(
         int, typer.Option(parser=_port, metavar="PORT", help="The port of the local server (`make run`).")
     ] = 3000,
 ) -> None:
-    """Print a session token (JWT) of the local server's issuer, which stands in for an identity provider."""
+    """Print a session token (JWT).
+
+    It is signed by the local server's issuer, which stands in for an identity provider.
+    """
     from batch_progress_cli.duration import duration
     from batch_progress_cli.local_server import HOST
     from batch_progress_cli.session_token import TokenRequest, ask_for_token
@@ -349,7 +374,10 @@ def session_token(
 
 @token.command("list")
 def list_tokens(local: Local = None, table: Table = None, stack: Stack = None) -> None:
-    """List the tokens: owner, label, times and the beginning of the hash."""
+    """List the tokens.
+
+    Each with its owner, batch, label, times and the beginning of its hash.
+    """
     from batch_progress_cli.target import TOKENS, Where, aws, open_table
     from batch_progress_cli.token_table import TokenTable, listing
 
@@ -368,7 +396,10 @@ def revoke_token(
     table: Table = None,
     stack: Stack = None,
 ) -> None:
-    """Revoke a token, given the token or the beginning of its hash. It stops working within 30 seconds."""
+    """Revoke a token.
+
+    It stops working within 30 seconds.
+    """
     from datetime import UTC, datetime
 
     from batch_progress_cli.target import TOKENS, Where, aws, open_table

@@ -1,5 +1,6 @@
 """The command line's time spans and untrusted text."""
 
+import time
 from datetime import timedelta
 
 import pytest
@@ -7,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batch_progress_cli.duration import duration, span
+from batch_progress_cli.events import event_line
 from batch_progress_cli.failure import Failed
 from batch_progress_cli.terminal import visible
 
@@ -53,6 +55,19 @@ def test_a_text_from_outside_is_one_line_that_a_terminal_does_not_obey(text: str
     shown = visible(text, 100)
     assert shown.isprintable()
     assert len(shown) <= 100
+
+
+def test_an_event_is_a_line_with_its_own_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not with the time at which it is printed: `events` begins with those since the server's start."""
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+    counts = {"completed": 7, "failed": 3, "pending": 0}
+    failures = [{"error_code": "TIME\x1bOUT", "jobs": 2}, {"error_code": None, "jobs": 1}]
+    detail = {"batch_id": "batch_a", **counts, "summary": {"failures": failures}}
+    line = event_line({"time": "2026-11-24T10:00:03Z", "detail-type": "Batch Finished", "detail": detail})
+    monkeypatch.undo()
+    time.tzset()
+    assert "10:00:03  event  Batch Finished  batch_a  7 completed, 3 failed, 0 pending (2 TIME?OUT, 1 no code)" == line
 
 
 def test_a_plain_text_stays_as_it_is() -> None:
