@@ -35,12 +35,13 @@ public class ReadEveryField {
     ApiClient client = new ApiClient();
     client.updateBaseUri(address);
     String token = request.get("token").asText();
-    Map<String, String> credential =
-        request.get("scheme").asText().equals("bearer")
-            ? Map.of("Authorization", "Bearer " + token)
-            : Map.of("X-API-Key", token);
+    if (request.get("scheme").asText().equals("bearer")) {
+      client.setRequestInterceptor(builder -> builder.header("Authorization", "Bearer " + token));
+    } else {
+      client.setRequestInterceptor(builder -> builder.header("X-API-Key", token));
+    }
     try {
-      ApiResponse<?> response = called(new ProgressApi(client), request, credential);
+      ApiResponse<?> response = called(new ProgressApi(client), request);
       Object body = response.getData() instanceof ProgressAnswer answer ? progress(answer) : null;
       return answer(response.getStatusCode(), response.getHeaders(), body);
     } catch (ApiException error) {
@@ -52,8 +53,7 @@ public class ReadEveryField {
     }
   }
 
-  private static ApiResponse<?> called(ProgressApi api, JsonNode request, Map<String, String> headers)
-      throws ApiException {
+  private static ApiResponse<?> called(ProgressApi api, JsonNode request) throws ApiException {
     JsonNode given = request.get("parameters");
     String batchId = given.get("batch_id").asText();
     String status = text(given, "status");
@@ -63,13 +63,13 @@ public class ReadEveryField {
     String ifNoneMatch = text(given, "if_none_match");
     return switch (request.get("operation").asText()) {
       case "getBatchProgress" -> api.getBatchProgressWithHttpInfo(
-          batchId, status, limit, cursor, include, ifNoneMatch, headers);
+          batchId, status, limit, cursor, include, ifNoneMatch);
       case "getBatchProgressByShortPath" -> api.getBatchProgressByShortPathWithHttpInfo(
-          batchId, status, limit, cursor, include, ifNoneMatch, headers);
+          batchId, status, limit, cursor, include, ifNoneMatch);
       case "getBatchProgressHeaders" -> api.getBatchProgressHeadersWithHttpInfo(
-          batchId, status, limit, cursor, include, ifNoneMatch, headers);
+          batchId, status, limit, cursor, include, ifNoneMatch);
       default -> api.getBatchProgressHeadersByShortPathWithHttpInfo(
-          batchId, status, limit, cursor, include, ifNoneMatch, headers);
+          batchId, status, limit, cursor, include, ifNoneMatch);
     };
   }
 
