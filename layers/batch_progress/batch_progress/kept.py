@@ -34,6 +34,8 @@ _CLOCK_SKEW_SECONDS: Final = 5
 LEASE_SECONDS: Final = 10
 # After a count that did not end in time, the batch is not counted again for this time.
 GIVEN_UP_SECONDS: Final = 60
+# A note that a count did not end in time is this much later than its end, so that it is not a lease.
+_NOTE_SECONDS: Final = 1_000_000_000
 # A lease that ends later than this was not set by this service, and does not hold.
 _FAR_SECONDS: Final = 90
 
@@ -193,19 +195,12 @@ class KeptCounts:
         )
 
     def give_up(self, batch_id: str, now: float) -> bool:
-        """Note that a batch cannot be counted in time, so that `gave_up` holds for a minute; raises as `claim` does."""
-        return self._update(
-            batch_id,
-            "SET #counting = :until",
-            "attribute_not_exists(#counting) OR NOT attribute_type(#counting, :n)"
-            " OR #counting <= :until OR #counting > :far",
-            ("counting",),
-            {
-                ":until": _number(now + GIVEN_UP_SECONDS),
-                ":far": _number(now + _FAR_SECONDS),
-                ":n": {"S": "N"},
-            },
-        )
+        """Note that a batch cannot be counted in time, so that `gave_up` holds for a minute; raises as `claim` does.
+
+        The note takes the place of this request's lease.
+        """
+        values = {":until": _number(now + GIVEN_UP_SECONDS + _NOTE_SECONDS)}
+        return self._update(batch_id, "SET #counting = :until", "", ("counting",), values)
 
     def _update(
         self, batch_id: str, update: str, condition: str, names: tuple[str, ...], values: dict[str, dict[str, str]]
@@ -216,7 +211,7 @@ class KeptCounts:
                 Key=table.batch_key(batch_id),
                 UpdateExpression=update,
                 # Without an owner, the update would create a deleted batch again.
-                ConditionExpression=f"attribute_exists(#owner_id) AND ({condition})",
+                ConditionExpression="attribute_exists(#owner_id)" + (f" AND ({condition})" if condition else ""),
                 ExpressionAttributeNames={f"#{name}": name for name in (*names, "owner_id")},
                 ExpressionAttributeValues=values,
             )
@@ -238,4 +233,4 @@ def is_leased(batch: Batch, now: float) -> bool:
 
 def gave_up(batch: Batch, now: float) -> bool:
     """Whether a request could not count the batch in time, within the last minute or so."""
-    return now + LEASE_SECONDS + _CLOCK_SKEW_SECONDS < (batch.notes.counting or 0) <= now + _FAR_SECONDS
+    return now < (batch.notes.counting or 0) - _NOTE_SECONDS <= now + _FAR_SECONDS

@@ -93,7 +93,7 @@ class Notes(msgspec.Struct, frozen=True):
 
     Attributes:
         counted: The last count of a large batch, as `KeptCount` encodes it; `None` if there is none.
-        counting: Until when a request counts the batch, in epoch seconds; `None` if none does.
+        counting: Until when a request counts the batch, or until when none should, as `kept.py` writes it; or `None`.
     """
 
     counted: str | None = None

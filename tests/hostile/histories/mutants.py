@@ -140,8 +140,8 @@ MUTANTS: Final = (
         "no-owner",
         "a deleted BATCH item is created again",
         _KEPT,
-        "attribute_exists(#owner_id) AND ({condition})",
-        "(attribute_exists(#owner_id) OR attribute_not_exists(#owner_id)) AND ({condition})",
+        'ConditionExpression="attribute_exists(#owner_id)"',
+        'ConditionExpression="(attribute_exists(#owner_id) OR attribute_not_exists(#owner_id))"',
     ),
     Mutant(
         "deliveries",

@@ -23,6 +23,8 @@ OLDEST_UNCHANGED_SECONDS: Final = 50
 LEASE_SECONDS: Final = 10
 # A request that takes longer may be answered with a 503.
 GIVEN_UP_SECONDS: Final = 90
+# A note of such a count is further ahead than any lease.
+NOTE_SECONDS: Final = 1_000_000
 PATIENCE_SECONDS: Final = 7
 LARGEST: Final = 2**63 - 1
 # The attributes of `BATCH` that each function may write.
@@ -336,7 +338,7 @@ class Oracle:
             self._newer(task, before, after)
 
     def _claimed(self, task: Task, served: Served, before: Item, after: Item) -> None:
-        if float(after["counting"]["N"]) - served.at - task.offset > 2 * LEASE_SECONDS:
+        if float(after["counting"]["N"]) - served.at > NOTE_SECONDS:
             self._gave_up = served.at
         else:
             self._in_force(task, served, before)
@@ -547,8 +549,6 @@ class Oracle:
         A request whose own claim was carried out, but seemed to fail, cannot know that it holds it.
         """
         since = call.served.at - LEASE_SECONDS - self.skew
-        if call.served.at <= self._gave_up + GIVEN_UP_SECONDS:
-            return True  # towards its end, the note of a count that took too long looks like a lease
         if any(call.served.at - self.lag <= at <= poll.task.ended for at in self._removed):
             return True  # no request can get the lease of a batch that is gone
         return any(
@@ -568,11 +568,13 @@ class Oracle:
             return
         if not held.counted:
             return  # it was wrong itself
+        # Another request's count of the same second may be the same answer.
+        same = [walk for _, walk in self._walks if self._told(held, walk)]
         whys = []
         for call, version in seen:
             if version is None:
                 continue
-            for walk in held.counted:
+            for walk in (*held.counted, *same):
                 why = self._not_the_same(walk, call, version)
                 # A count that the client has already may be given once more.
                 if why and poll.may_reuse and self._barred(held, walk, call, version) is None:
