@@ -1,6 +1,6 @@
 # `make help` lists the targets; each one installs what it needs.
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-sam setup-runtime setup-supply setup-browser setup-page setup-clients run test coverage check check-template build invoke deploy test-package test-engines test-engines-alone test-engines-integration test-sam-local test-browser test-clients page pictures terminal-picture bench bench-forecast bench-largest bench-watchers faults fuzz histories interleavings load sbom audit mutation performance cost openapi lock format format-page clean
+.PHONY: help linux setup setup-sam setup-runtime setup-supply setup-browser setup-page setup-clients run test coverage check check-template build invoke deploy test-package test-engines test-engines-alone test-engines-integration test-sam-local test-browser test-clients page pictures terminal-picture bench bench-forecast bench-largest bench-watchers faults fuzz histories interleavings load sbom audit mutation performance cost openapi lock format format-page clean
 SHELL := /bin/sh
 
 PYTHON3 ?= python3
@@ -28,6 +28,10 @@ setup-runtime:
 
 setup-supply:
 	@$(PYTHON3) scripts/setup.py supply layer
+
+# The first prerequisite of a target that needs Linux: its binaries, its namespaces or Debian's packages.
+linux:
+	@test "$$(uname -s)" = Linux || { echo "$(MAKECMDGOALS): needs Linux; this is $$(uname -s)" >&2; exit 1; }
 
 run: setup ## start the API on http://127.0.0.1:3000 (PORT=) over an embedded DynamoDB
 	@exec $(BIN)/batch-progress serve --port $(PORT) $(if $(BRIDGE),--bridge $(BRIDGE))
@@ -76,15 +80,10 @@ format: setup ## format the code and fix what the linter can fix
 	$(BIN)/ruff check --fix .
 	@$(MAKE) --no-print-directory format-page
 
-# Biome formats and lints page/. A new version gets a new folder.
-BIOME_VERSION := 2.6.8
-BIOME := .biome/$(BIOME_VERSION)/node_modules/.bin/biome
-setup-page: $(BIOME)
-
-$(BIOME):
-	@command -v npm >/dev/null || { echo "page: npm is not on the path; install it (as root: apt-get install npm)" >&2; exit 1; }
-	@mkdir -p .biome/$(BIOME_VERSION)
-	@npm install --silent --no-save --no-package-lock --ignore-scripts --prefix .biome/$(BIOME_VERSION) @biomejs/biome@$(BIOME_VERSION)
+# Biome formats and lints page/.
+BIOME := .npm/biome/node_modules/.bin/biome
+setup-page:
+	@$(PYTHON3) scripts/setup.py biome
 
 format-page: setup-page
 	$(BIOME) check --write page biome.jsonc
@@ -110,7 +109,7 @@ test-package: setup setup-sam ## build for both architectures and test the deplo
 	$(BIN)/pytest tests/package
 
 # Both halves run, even if the first fails.
-test-engines: setup setup-sam ## test on real engines, which it installs: DynamoDB Local, Lambda's runtime, an AWS emulator
+test-engines: linux setup setup-sam ## test on real engines, which it installs: DynamoDB Local, Lambda's runtime, an AWS emulator
 	@$(PYTHON3) scripts/setup.py ministack runtime
 	@$(MAKE) --no-print-directory -k test-engines-alone test-engines-integration
 
@@ -120,40 +119,29 @@ test-engines-alone:
 test-engines-integration:
 	$(BIN)/python -m tests.engines.dynamodb_local $(BIN)/pytest tests/integration
 
-test-sam-local: setup setup-runtime ## test the functions in containers with sam local: events, API, Lambda (as root)
+test-sam-local: linux setup setup-runtime ## test the functions in containers with sam local: events, API, Lambda (as root)
 	@$(MAKE) --no-print-directory build ARCH=$(MACHINE)
 	$(BIN)/python -m tests.sam_local.docker $(BIN)/pytest -n 0 tests/sam_local
 
 # Debian's Chromium, and axe-core for accessibility checks from npm; the locked environment has Python packages only.
-AXE := .browser/node_modules/axe-core/axe.min.js
-setup-browser: $(AXE)
+setup-browser: linux
+	@$(PYTHON3) scripts/setup.py axe-core
 	@test -x /usr/bin/chromium || { test "$$(id -u)" = 0 && apt-get update -q && apt-get install -yq --no-install-recommends chromium fonts-dejavu-core; } \
 		|| { echo "browser: no /usr/bin/chromium; install it (as root: apt-get install chromium)" >&2; exit 1; }
 
-$(AXE):
-	@command -v npm >/dev/null || { echo "browser: no npm on the path; install it (as root: apt-get install npm)" >&2; exit 1; }
-	@mkdir -p .browser
-	@npm install --silent --no-save --no-package-lock --ignore-scripts --prefix .browser axe-core@4.14.1
-
-test-browser: setup setup-browser ## test the page in Chromium
+test-browser: linux setup setup-browser ## test the page in Chromium
 	$(BIN)/pytest tests/browser -n 0
 
 # The generators from the package index, TypeScript from npm, and this machine's JDK.
-TYPESCRIPT_VERSION := 5.9.3
-TSC := .typescript/$(TYPESCRIPT_VERSION)/node_modules/.bin/tsc
-setup-clients: $(TSC)
+TSC := .npm/typescript/node_modules/.bin/tsc
+setup-clients:
 	@command -v javac >/dev/null || { echo "clients: no JDK on the path; install one (as root: apt-get install default-jdk-headless)" >&2; exit 1; }
-	@$(PYTHON3) scripts/setup.py clients
-
-$(TSC):
-	@command -v npm >/dev/null || { echo "clients: no npm on the path; install it (as root: apt-get install npm)" >&2; exit 1; }
-	@mkdir -p .typescript/$(TYPESCRIPT_VERSION)
-	@npm install --silent --no-save --no-package-lock --ignore-scripts --prefix .typescript/$(TYPESCRIPT_VERSION) typescript@$(TYPESCRIPT_VERSION)
+	@$(PYTHON3) scripts/setup.py clients typescript
 
 test-clients: setup setup-clients ## generate clients in four languages from the OpenAPI document and read every field with them
 	TSC=$(TSC) $(BIN)/pytest tests/clients -n 0
 
-pictures: setup setup-browser ## regenerate the README's pictures
+pictures: linux setup setup-browser ## regenerate the README's pictures
 	$(BIN)/python -m tests.browser.pictures
 	@$(MAKE) --no-print-directory terminal-picture
 
@@ -227,4 +215,4 @@ lock: setup ## update all dependencies in the hash-pinned lock files
 	done
 
 clean: ## remove everything that the other targets made
-	rm -rf .venv .venv-* mutants build .engines .browser .biome .typescript .aws-sam .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache .schemathesis .import_linter_cache htmlcov
+	rm -rf .venv .venv-* mutants build .engines .npm .aws-sam .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache .schemathesis .import_linter_cache htmlcov

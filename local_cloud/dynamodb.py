@@ -232,10 +232,9 @@ class DynamoDB:
         table = self._table(arguments.get("TableName"))
         names, projection = arguments.get("ExpressionAttributeNames", {}), arguments.get("ProjectionExpression")
         expressions.check_placeholders(names, {}, projection)
+        wanted = expressions.projection(projection, names)
         found = table.get(table.key(_given(arguments, "Key")))
-        response: Response = {}
-        if found:
-            response["Item"] = expressions.projected(projection, found.item, names) if projection else found.item
+        response: Response = {"Item": expressions.projected(wanted, found.item)} if found else {}
         return response | _read_capacity(arguments, found.size if found else 0)
 
     def _query(self, arguments: Arguments) -> Response:
@@ -284,8 +283,10 @@ class DynamoDB:
         if limit is not None and limit < 1:
             raise Invalid("Limit must be at least 1")
         names, values = arguments.get("ExpressionAttributeNames", {}), arguments.get("ExpressionAttributeValues", {})
-        projection, condition = arguments.get("ProjectionExpression"), arguments.get("FilterExpression")
-        expressions.check(condition, projection)
+        wanted = expressions.projection(arguments.get("ProjectionExpression"), names)
+        condition = arguments.get("FilterExpression")
+        if condition:
+            expressions.check(condition)
         counts_only = arguments.get("Select", "") == "COUNT"
         items: list[Item] = []
         count = scanned = size = 0
@@ -301,7 +302,7 @@ class DynamoDB:
                 continue
             count += 1
             if not counts_only:
-                items.append(expressions.projected(projection, found.item, names) if projection else found.item)
+                items.append(expressions.projected(wanted, found.item))
         else:
             # A page that is full has a last key, whether or not anything follows.
             last = last if scanned == limit else None

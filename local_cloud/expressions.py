@@ -309,16 +309,13 @@ def holds(text: str, item: Item | None, names: Names, values: Values) -> bool:
     return _Evaluation(item or {}, names, values).holds(_condition(text))
 
 
-def check(condition: str | None, projection: str | None) -> None:
-    """Refuse a filter or a projection that is malformed, even if no item meets it.
+def check(condition: str) -> None:
+    """Refuse a malformed filter, even if no item meets it.
 
     Raises:
-        Invalid: It is.
+        Invalid: It is malformed.
     """
-    if condition:
-        _condition(condition)
-    if projection:
-        _projection(projection)
+    _condition(condition)
 
 
 def key_condition(text: str, names: Names, values: Values) -> dict[str, Node]:
@@ -410,15 +407,18 @@ def _added(before: Value | None, value: Value) -> Value:
     return {"N": number(Decimal(before["N"] if before else 0) + Decimal(value["N"]))}
 
 
-def projected(text: str, item: Item, names: Names) -> dict[str, Value]:
-    """Return the attributes of an item that a projection names."""
-    wanted = _projection(text)
-    return {name: item[name] for name in (names.get(token, token) for token in wanted) if name in item}
+def projection(text: str | None, names: Names) -> tuple[str, ...]:
+    """Return the names of the attributes in a projection, none if there is no projection.
 
-
-@lru_cache(512)
-def _projection(text: str) -> tuple[str, ...]:
-    paths = tuple(path.strip() for path in text.split(","))
+    Raises:
+        Invalid: It is not a list of attributes.
+    """
+    paths = tuple(path.strip() for path in text.split(",")) if text else ()
     if not all(_PATH.fullmatch(path) for path in paths):
         raise Invalid(f"Syntax error in {text!r}: not a list of attributes")
-    return paths
+    return tuple(names.get(path, path) for path in paths)
+
+
+def projected(wanted: tuple[str, ...], item: dict[str, Value]) -> dict[str, Value]:
+    """Return the wanted attributes of an item, all of them if none is named."""
+    return {name: item[name] for name in wanted if name in item} if wanted else item

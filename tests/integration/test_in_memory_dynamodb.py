@@ -69,12 +69,19 @@ def answer(call: Any, arguments: Arguments) -> dict[str, Any]:  # noqa: ANN401  
     except engine.Refused as error:
         return {"error": error.code} | ({"Item": error.item} if error.item else {})
     except dynamodb.Refused as error:
-        return {"error": error.code} | error.details
+        return {"error": error.code} | details(error.details)
     except ClientError as error:
-        details = {name: error.response[name] for name in ("Item", "CancellationReasons") if name in error.response}
-        return {"error": error.response["Error"]["Code"]} | details
+        return {"error": error.response["Error"]["Code"]} | details(error.response)
     others = ("ResponseMetadata", "ConsumedCapacity", "ItemCollectionMetrics")
     return {name: value for name, value in response.items() if name not in others}
+
+
+def details(error: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what an error tells of items. Messages differ between engines."""
+    found = {name: error[name] for name in ("Item", "CancellationReasons") if name in error}
+    for reason in found.get("CancellationReasons", ()):
+        reason.pop("Message", None)
+    return found
 
 
 type Call = Callable[[str, Arguments], dict[str, Any]]

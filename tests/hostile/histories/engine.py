@@ -252,9 +252,8 @@ class Engine:
         keys = sorted(partition)
         keys = [key for key in keys[slice(*expressions.between(sort, values, keys))] if start is None or key > start]
         page, size, cut = self._page([partition[key] for key in keys], arguments.get("Limit"))
-        items = [version.item or {} for version in page]
-        if projection:
-            items = [expressions.projected(projection, item, names) for item in items]
+        wanted = expressions.projection(projection, names)
+        items = [expressions.projected(wanted, version.item or {}) for version in page]
         response: dict[str, Any] = {"Items": items, "Count": len(items), "ScannedCount": len(items)}
         to_key = keys[len(page) - 1] if cut else None
         if to_key is not None:
@@ -290,8 +289,7 @@ class Engine:
         version = self._partitions(table, arguments).get(key.partition, {}).get(key.sort)
         response: dict[str, Any] = {}
         if version is not None and version.item is not None:
-            item = version.item
-            response["Item"] = expressions.projected(projection, item, names) if projection else item
+            response["Item"] = expressions.projected(expressions.projection(projection, names), version.item)
         units = self._units(version.size if version else 0.0, arguments)
         served = Served("GetItem", arguments, self._clock(), table.name, [version] if version else [], units)
         return _with_capacity(response, arguments, units), served
