@@ -6,7 +6,7 @@ bytes sent), `watchers.json`, `supervision.json`, the template, and the assumpti
 
 import json
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
@@ -40,7 +40,7 @@ CALL_MS: Final = 5.0
 DELIVERY_MS: Final = 20
 # Bytes logged, measured by tests/integration/test_cost.py: the function's line and metrics of a request, by outcome;
 # the metrics of a delivery of the stream; the line and metrics of a check; a line of the access log.
-LOGGED: Final = {"answer": 890, "unchanged": 835, "refused": 815, "delivery": 410, "check": 800, "access": 415}
+LOGGED: Final = {"answer": 268, "unchanged": 252, "refused": 233, "delivery": 0, "check": 309, "access": 415}
 # Assumed: Lambda's own lines for the start and the report of an invocation.
 PLATFORM_BYTES: Final = 600
 HEADER_BYTES: Final = 500
@@ -130,6 +130,7 @@ class Stack:
     """Settings of the stack that decide its bill.
 
     Attributes:
+        logged: The bytes of the lines of the functions and of the access log.
         traced: Whether X-Ray records traces.
         platform_bytes: The bytes of Lambda's own log lines for an invocation.
         metrics: The number of custom metrics without direct calls, if each is sent in every hour.
@@ -138,6 +139,7 @@ class Stack:
         dashboard_metrics: The number of metrics on the dashboard.
     """
 
+    logged: Mapping[str, int]
     traced: bool
     platform_bytes: int
     metrics: int
@@ -151,8 +153,10 @@ class Stack:
         return int(self.dashboard_metrics > FREE_DASHBOARD_METRICS)
 
 
-# Before X-Ray, metrics by route and Lambda's own lines became optional. Polls use two routes, with five metrics each.
+# Before X-Ray, metrics by route and Lambda's own lines became optional, and filters made metrics from the log lines.
+# Polls use two routes, with five metrics each.
 BEFORE: Final = Stack(
+    logged={"answer": 890, "unchanged": 835, "refused": 815, "delivery": 410, "check": 800, "access": 415},
     traced=True,
     platform_bytes=PLATFORM_BYTES,
     metrics=23,
@@ -160,16 +164,6 @@ BEFORE: Final = Stack(
     alarm_metrics=17,
     dashboard_metrics=53,
 )
-
-
-# The functions' metrics: names by their dimensions. tests/integration/test_metrics.py compares them with what is sent.
-_OF_REQUESTS: Final = ("Latency", "ColdStart", "Jobs", "ReadUnits", "MalformedItems", "BatchesTooLarge")
-METRICS: Final = {
-    "progress, http": (*(f"Status{status}" for status in (200, 304, 401, 404, 405, 422, 500, 503)), *_OF_REQUESTS),
-    "progress, direct": (*(f"Status{status}" for status in (200, 404, 422, 500, 503)), *_OF_REQUESTS),
-    "revision": ("Revisions", "ChecksAsked", "RevisionFailures"),
-    "supervisor": ("Checks", "CheckFailures", "LostJobs", "Events", "ReadUnits"),
-}
 
 
 def stack(template: dict[str, Any]) -> Stack:
@@ -181,13 +175,13 @@ def stack(template: dict[str, Any]) -> Stack:
     (api,) = (each for kind, each in resources if kind == "AWS::Serverless::Api")
     (dashboard,) = (each for kind, each in resources if kind == "AWS::CloudWatch::Dashboard")
     return Stack(
+        logged=LOGGED,
         traced=api["TracingEnabled"] is True or any(each["Tracing"] == "Active" for each in functions),
         platform_bytes=0
         if all(each["LoggingConfig"].get("SystemLogLevel") == "WARN" for each in functions)
         else PLATFORM_BYTES,
-        metrics=sum(len(names) for kind, names in METRICS.items() if kind != "progress, direct")
-        + sum(len(each["MetricTransformations"]) for each in filters),
-        route_metrics=BEFORE.route_metrics if any(each["MetricsEnabled"] for each in api["MethodSettings"]) else 0,
+        metrics=sum(not each["MetricTransformations"][0]["MetricName"].startswith("Direct") for each in filters),
+        route_metrics=BEFORE.route_metrics if any(each.get("MetricsEnabled") for each in api["MethodSettings"]) else 0,
         alarm_metrics=sum(
             sum("MetricStat" in metric for metric in each["Metrics"]) if "Metrics" in each else 1 for each in alarms
         ),
@@ -238,7 +232,7 @@ class Poll:
 
     def log_bytes(self, of: Stack) -> int:
         """Return the bytes of the function's log, of Lambda's own lines and of the access log."""
-        return LOGGED["access"] + (LOGGED[self.logged] + of.platform_bytes if self.logged else 0)
+        return of.logged["access"] + (of.logged[self.logged] + of.platform_bytes if self.logged else 0)
 
     def uses(self, of: Stack, times: float = MILLION) -> Iterator[Use]:
         """Yield what such requests use, if they are spread evenly over a month."""
@@ -373,7 +367,7 @@ def _stream(of: Stack, deliveries: float) -> Iterator[Use]:
     yield Use("lambda_request", deliveries, f"{deliveries:,.0f} deliveries, one a second")
     yield gb_seconds(deliveries, DELIVERY_MS, memory("RevisionFunction"))
     yield Use("write_unit", deliveries, f"{deliveries:,.0f} updates of the batch")
-    logged = LOGGED["delivery"] + of.platform_bytes
+    logged = of.logged["delivery"] + of.platform_bytes
     yield Use("log_byte", deliveries * logged, f"{deliveries:,.0f} {TIMES} {logged:,} bytes")
     if of.traced:
         yield Use("trace", deliveries, f"{deliveries:,.0f}: each is the first of its second")
@@ -400,7 +394,7 @@ def _supervision(row: dict[str, Any], of: Stack, batches: float) -> Iterator[Use
     yield Use("event", batches * row["events"], f"{each} {row['events']}")
     yield Use("lambda_request", checks, f"{each} {row['invocations']:,} checks")
     yield gb_seconds(batches, row["milliseconds"], memory("SupervisorFunction"))
-    logged = LOGGED["check"] + of.platform_bytes
+    logged = of.logged["check"] + of.platform_bytes
     yield Use("log_byte", checks * logged, f"{checks:,.0f} checks {TIMES} {logged:,} bytes")
     if of.traced:
         yield Use("trace", checks, f"{checks:,.0f} checks, each the first of its second")

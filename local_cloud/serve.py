@@ -119,7 +119,7 @@ def _load_handler(address: str) -> Callable[[Event], object]:
     return call
 
 
-# Powertools collects the metrics of a process in one global: handlers must not run concurrently.
+# Powertools' router keeps the request of a process in one global: handlers must not run concurrently.
 _one_at_a_time = threading.Lock()
 
 

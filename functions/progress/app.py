@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote
 
 import msgspec
-from aws_lambda_powertools import Logger, Metrics
+from aws_lambda_powertools import Logger
 from aws_lambda_powertools.event_handler import APIGatewayRestResolver, Response, content_types
 from aws_lambda_powertools.event_handler.exceptions import NotFoundError
 
@@ -51,7 +51,6 @@ _ANSWER_SECONDS: Final = 1.0
 app = APIGatewayRestResolver()
 # Log the traceback of an exception once, not also as structured data.
 logger = Logger(service="batch-progress", serialize_stacktrace=False)
-metrics = Metrics(namespace="BatchProgress", service="progress")
 
 
 @cache
@@ -133,7 +132,7 @@ def _http(event: dict[str, Any], context: Any) -> dict[str, Any]:  # noqa: ANN40
     if request.method == "HEAD":
         response["body"], response["isBase64Encoded"] = "", False
     response["multiValueHeaders"]["X-Request-Id"] = [log.request_id]
-    log.write(logger, metrics, response["statusCode"])
+    log.write(logger, response["statusCode"])
     return response
 
 
@@ -229,7 +228,7 @@ def _direct(event: object, context: Any) -> dict[str, Any]:  # noqa: ANN401  # L
     except Exception as error:  # noqa: BLE001  # the caller gets an envelope whatever fails
         failure = error_answer(log.failure(error, logger), trace_id(log.request_id), time.time())
         envelope, status = msgspec.to_builtins(failure), failure.error.status
-    log.write(logger, metrics, status)
+    log.write(logger, status)
     return envelope
 
 

@@ -100,9 +100,13 @@ class Request:
 
 
 def trace_id(request_id: str) -> str:
-    """Return the id of the current X-Ray trace, or `request_id` if there is none."""
-    root = _TRACE_ROOT.search(os.environ.get("_X_AMZN_TRACE_ID", ""))
-    return root[1] if root else request_id
+    """Return the id of the current X-Ray trace, or `request_id` if there is none.
+
+    Lambda sets the variable for requests that X-Ray does not record too.
+    """
+    header = os.environ.get("_X_AMZN_TRACE_ID", "")
+    root = _TRACE_ROOT.search(header)
+    return root[1] if root and "Sampled=0" not in header else request_id
 
 
 def _path(event: Mapping[str, Any]) -> str:

@@ -4,15 +4,13 @@ Powertools' `BatchProcessor` is not used: it processes records one by one, while
 and it reports a malformed record as failed, which would block the shard.
 """
 
-import os
 import time
 from collections import defaultdict
 from functools import cache
 from typing import Any, Final
 
 import msgspec
-from aws_lambda_powertools import Logger, Metrics
-from aws_lambda_powertools.metrics import MetricUnit
+from aws_lambda_powertools import Logger
 
 from batch_progress import decode, dynamodb
 from batch_progress.chains import Chains
@@ -26,7 +24,6 @@ from batch_progress.table import BATCH_KEY, JOB_PREFIX
 _ANSWER_SECONDS: Final = 0.5
 
 logger = Logger(service="batch-progress", serialize_stacktrace=False)
-metrics = Metrics(namespace="BatchProgress", service="revision")
 
 
 class Keys(msgspec.Struct, frozen=True):
@@ -83,15 +80,14 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, list[dict[str, str
     """
     revisions, chains = _revisions(), _chains()
     seconds = context.get_remaining_time_in_millis() / 1_000
-    counted, checks, failures = 0, 0, []
+    failures = []
     with dynamodb.deadline(time.monotonic() + seconds - _ANSWER_SECONDS):
         for batch_id, changes in _changed(event["Records"]).items():
             sequence_number = changes.last
             try:
                 found = revisions.count(batch_id, len(changes.jobs))
                 if found is not None:
-                    counted += 1
-                    checks += chains.changed(found, time.time())
+                    chains.changed(found, time.time())
             except NotCountable:
                 # A retry would fail too and block the shard. Clients still see the change within a minute.
                 logger.exception("batch is not countable", extra={"batch_id": batch_id})
@@ -101,12 +97,6 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, list[dict[str, str
             except Exception:  # the other batches are still counted
                 logger.exception("batch is not counted", extra={"batch_id": batch_id})
                 failures.append({"itemIdentifier": sequence_number})
-    # Separates the metrics of several stacks in one account.
-    metrics.add_dimension("function_name", os.environ.get("AWS_LAMBDA_FUNCTION_NAME", "local"))
-    metrics.add_metric("Revisions", MetricUnit.Count, counted)
-    metrics.add_metric("ChecksAsked", MetricUnit.Count, checks)
-    metrics.add_metric("RevisionFailures", MetricUnit.Count, len(failures))
-    metrics.flush_metrics()
     return {"batchItemFailures": failures}
 
 

@@ -1,13 +1,11 @@
 """The handler of the queue of checks: makes sure that every batch ends, and announces it."""
 
-import os
 import time
 from functools import cache
 from typing import Any, Final
 
 import msgspec
-from aws_lambda_powertools import Logger, Metrics
-from aws_lambda_powertools.metrics import MetricUnit
+from aws_lambda_powertools import Logger
 
 from batch_progress import dynamodb
 from batch_progress.errors import ServiceUnavailable
@@ -22,7 +20,6 @@ _ANSWER_SECONDS: Final = 3.0
 _OTHERS_SECONDS: Final = 4.0
 
 logger = Logger(service="batch-progress", serialize_stacktrace=False)
-metrics = Metrics(namespace="BatchProgress", service="supervisor")
 
 
 class Message(msgspec.Struct, frozen=True):
@@ -57,11 +54,6 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, list[dict[str, str
         until = ends - _OTHERS_SECONDS * (len(messages) - number)
         if not _is_done(supervisor, message.body, until):
             failures.append({"itemIdentifier": message.message_id})
-    # Separates the metrics of several stacks in one account.
-    metrics.add_dimension("function_name", os.environ.get("AWS_LAMBDA_FUNCTION_NAME", "local"))
-    metrics.add_metric("Checks", MetricUnit.Count, len(messages) - len(failures))
-    metrics.add_metric("CheckFailures", MetricUnit.Count, len(failures))
-    metrics.flush_metrics()
     return {"batchItemFailures": failures}
 
 
@@ -89,7 +81,7 @@ def _is_done(supervisor: Supervisor, body: str, until: float) -> bool:
 
 
 def _log(check: Check, done: Done, milliseconds: float) -> None:
-    """Write the log line of a check, and add its metrics."""
+    """Write the log line of a check."""
     logger.info(
         "check",
         extra={
@@ -104,6 +96,3 @@ def _log(check: Check, done: Done, milliseconds: float) -> None:
             "milliseconds": milliseconds,
         },
     )
-    metrics.add_metric("LostJobs", MetricUnit.Count, done.lost)
-    metrics.add_metric("Events", MetricUnit.Count, 0 if done.announced is None else 1)
-    metrics.add_metric("ReadUnits", MetricUnit.Count, done.stats.read_units)

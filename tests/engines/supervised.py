@@ -110,7 +110,6 @@ def supervised(world: World, endpoint: str) -> Iterator[Supervised]:
     streams = boto3.client("dynamodbstreams", endpoint_url=endpoint)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(app, "_queue", lambda: around.queue)
-        patch.setattr(app.metrics, "flush_metrics", app.metrics.clear_metrics)
         app._chains.cache_clear()
         stream = Stream(
             remote(streams, table["LatestStreamArn"]),

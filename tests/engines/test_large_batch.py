@@ -8,7 +8,16 @@ import pytest
 
 from batch_progress import dynamodb
 from functions.progress import app
-from tests.integration.world import SIX_MEGABYTES, Answer, Context, World, attributes, event, progress_path
+from tests.integration.world import (
+    SIX_MEGABYTES,
+    Answer,
+    Context,
+    World,
+    attributes,
+    event,
+    progress_path,
+    request_lines,
+)
 
 JOBS = 100_000
 STATUSES = ("completed", "completed", "failed", "cancelled", "pending", "processing", "completed")
@@ -76,12 +85,12 @@ def test_a_hundred_thousand_jobs(world: World, batch_id: str, headers: list[tupl
 
 
 @pytest.mark.timeout(600)
-def test_a_stranger_reads_one_short_page(world: World, batch_id: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_stranger_reads_one_short_page(world: World, batch_id: str, capsys: pytest.CaptureFixture[str]) -> None:
     """404 for a few read units, like a batch that does not exist: the batch's size neither shows nor costs anything."""
-    caplog.set_level("INFO")
+    capsys.readouterr()
     for asked in (batch_id, "batch_missing"):
         assert 404 == world.get(asked, owner="stranger").status
-    foreign, missing = (record.__dict__ for record in caplog.records if record.msg == "request")
+    foreign, missing = request_lines(capsys.readouterr().out)
     assert (1, 1) == (foreign["pages"], missing["pages"])
     assert missing["read_units"] <= 0.5
     assert foreign["read_units"] <= 10
@@ -89,12 +98,12 @@ def test_a_stranger_reads_one_short_page(world: World, batch_id: str, caplog: py
 
 @pytest.mark.timeout(600)
 def test_a_large_batch_is_counted_once_for_many_polls(
-    world: World, batch_id: str, caplog: pytest.LogCaptureFixture
+    world: World, batch_id: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The first poll with a limit counts and keeps; the following ones cost half a unit."""
-    caplog.set_level("INFO")
+    capsys.readouterr()
     first, *later = (ask(world, batch_id, [], limit="0", include="summary").data for _ in range(3))
     assert [first, first] == later
-    _, *units = (record.__dict__["read_units"] for record in caplog.records if record.msg == "request")
+    _, *units = (line["read_units"] for line in request_lines(capsys.readouterr().out))
     assert [0.5, 0.5] == units
     assert JOBS == sum(first["summary"]["statuses"].values())

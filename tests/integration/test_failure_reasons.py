@@ -16,6 +16,7 @@ from functions.progress import app
 from local_cloud.lambda_context import LambdaContext
 from tests.hostile.misbehaving import Reply
 from tests.integration.faulty import Faulty, error, good, serving
+from tests.integration.world import request_lines
 
 RUNBOOK = Path(__file__).parents[2] / "docs" / "operations.md"
 
@@ -36,11 +37,11 @@ def faulty(monkeypatch: pytest.MonkeyPatch) -> Iterator[Faulty]:
         client.close()
 
 
-def request_line(caplog: pytest.LogCaptureFixture) -> dict[str, Any]:
+def request_line(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
     """Make a direct call and return the fields of its log line."""
     app.handler({"batch_id": "batch"}, LambdaContext(60))
-    (record,) = [record for record in caplog.records if record.getMessage() == "request"]
-    return vars(record)
+    (line,) = request_lines(capsys.readouterr().out)
+    return line
 
 
 @pytest.mark.parametrize(
@@ -55,17 +56,17 @@ def request_line(caplog: pytest.LogCaptureFixture) -> dict[str, Any]:
     ids=lambda value: value[0] if isinstance(value, tuple) else "",
 )
 def test_a_503_says_what_went_wrong_at_dynamodb(
-    faulty: Faulty, caplog: pytest.LogCaptureFixture, reply: Reply, expected: tuple[object, ...]
+    faulty: Faulty, capsys: pytest.CaptureFixture[str], reply: Reply, expected: tuple[object, ...]
 ) -> None:
     faulty.forever["first page"] = reply
-    line = request_line(caplog)
+    line = request_line(capsys)
     assert (503, "SERVICE_UNAVAILABLE") == (line["status"], line["outcome"])
     assert expected == tuple(line["dynamodb"][name] for name in ("reason", "error", "http_status", "attempts"))
 
 
 @pytest.mark.usefixtures("faulty")
-def test_a_success_has_no_reason(caplog: pytest.LogCaptureFixture) -> None:
-    line = request_line(caplog)
+def test_a_success_has_no_reason(capsys: pytest.CaptureFixture[str]) -> None:
+    line = request_line(capsys)
     assert 200 == line["status"]
     assert "dynamodb" not in line
 

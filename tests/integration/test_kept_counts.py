@@ -13,7 +13,7 @@ from batch_progress.store import ReadStats
 from batch_progress.table import batch_key
 from functions.progress import app
 from functions.progress.envelope import error_headers
-from tests.integration.world import Answer, Context, World, now
+from tests.integration.world import Answer, Context, World, now, request_lines
 
 FIRST_PAGE = 20
 JOBS = 40
@@ -278,12 +278,13 @@ def test_a_batch_too_large_is_not_read_again_for_a_minute(
     query: dict[str, str],
     monkeypatch: pytest.MonkeyPatch,
     later: Callable[[float], None],
-    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """503 with `Retry-After: 60` and an outcome of its own; by this process and by others."""
+    capsys.readouterr()
     first = world.get(batch_id, **query)
     assert (503, "60") == (first.status, first.headers["Retry-After"])
-    assert ["BATCH_TOO_LARGE"] == [record.__dict__["outcome"] for record in caplog.records if record.msg == "request"]
+    assert ["BATCH_TOO_LARGE"] == [line["outcome"] for line in request_lines(capsys.readouterr().out)]
     assert "too large" in first.error["message"]
     for forget in (False, True):
         if forget:

@@ -1,5 +1,6 @@
 """Malformed items: none fails a batch, and a bad attribute affects no other."""
 
+import json
 from datetime import UTC, datetime
 from typing import Any
 
@@ -261,7 +262,7 @@ def test_direct_invocation_survives_malformed_items(world: World) -> None:
 
 
 def test_malformed_item_is_reported_by_its_key(world: World) -> None:
-    """It is in a log line and in a metric. Neither contains the token."""
+    """It is in a warning, whose count becomes a metric. No log line contains the token."""
     batch_id = world.put_batch()
     world.put_jobs(batch_id, {"bad_one": {"status": "done"}, "good_one": {}})
 
@@ -270,5 +271,6 @@ def test_malformed_item_is_reported_by_its_key(world: World) -> None:
     assert 200 == run.http.status
     assert any("JOB#bad_one" in line for line in run.log.splitlines())
     assert "JOB#good_one" not in run.log
-    assert any('"CloudWatchMetrics"' in line for line in run.log.splitlines())
+    (warning,) = (json.loads(line) for line in run.log.splitlines() if '"malformed items"' in line)
+    assert 1 == warning["count"]
     assert world.tokens["demo"] not in run.log

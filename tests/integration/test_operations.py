@@ -122,7 +122,9 @@ def numbers(page: str) -> tuple[Any, ...]:
 @pytest.mark.parametrize(
     ("page", "says", "wanted"),
     [
-        ("server-errors", "over 1% of requests are 5xx, and at least 5 a minute, in 2 of 3 minutes", (1, 2, 3, 60)),
+        ("server-errors", "5xx, at least 5 a minute or half of them, in 2 of 3 minutes", (1, 2, 3, 60)),
+        ("direct-errors", "over 1% of direct calls are answered `500` or `503`, at least 5 a minute", (1, 2, 3, 60)),
+        ("new-version-answers", "at least 5 a minute or half of them, in 2 of 5 minutes", (1, 2, 5, 60)),
         ("function-throttles", "in 2 of 5 minutes", (1, 2, 5, 60)),
         ("table-throttles", "in 3 of 5 minutes", (1, 3, 5, 60)),
         ("latency", "in 3 of 5 minutes", ({"Ref": "LatencyAlarmMilliseconds"}, 3, 5, 60)),

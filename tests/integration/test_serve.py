@@ -85,7 +85,7 @@ def test_one_screen_says_what_is_running(local_api: LocalApi) -> None:
 
 
 def test_the_functions_output_is_in_the_log(local_api: LocalApi) -> None:
-    """Its log lines and metrics go to the file named on the screen."""
+    """Its log lines go to the file named on the screen."""
     httpx.get(local_api.address + PATH, headers=KEY)
     assert log_of(local_api).read_text().startswith("{")
 

@@ -1,6 +1,7 @@
 """The supervisor's handler with a real queue, bus and rule (moto's): from a message to an event at a consumer."""
 
 import json
+import logging
 import os
 import time
 from collections.abc import Iterator
@@ -143,6 +144,16 @@ def test_a_queue_or_bus_that_is_missing_is_no_silent_loss(world: World, wires: W
         ChecksQueue(f"{wires.checks}-none").send("{}", 0)
     with pytest.raises(ServiceUnavailable):
         EventBus("no-such-bus").put(Event("Batch Finished", {}))
+
+
+def test_a_cold_start_does_not_log_where_its_credentials_are_from(
+    wires: Wires, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Botocore does, at the level that Lambda logs."""
+    monkeypatch.setattr(logging.getLogger("botocore"), "level", logging.NOTSET)
+    with caplog.at_level(logging.INFO):
+        ChecksQueue(wires.checks).send("{}", 0)
+    assert [] == [record.message for record in caplog.records if record.name.startswith("botocore")]
 
 
 class Entries:

@@ -273,6 +273,11 @@ class World:
         return Run(dict(json.loads(answer)), log + done.stderr)
 
 
+def request_lines(output: str) -> list[dict[str, Any]]:
+    """Return the log lines of requests among what was printed."""
+    return [json.loads(line) for line in output.splitlines() if '"message":"request"' in line]
+
+
 def pairs(values: Pairs) -> list[tuple[str, str]]:
     """Return names and values as pairs; names may repeat."""
     return list(values.items() if isinstance(values, Mapping) else values)

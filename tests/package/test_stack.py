@@ -26,6 +26,7 @@ CHOICES = {
     "KmsKeyArn": ("", KEY),
     "ReservedConcurrency": ("0", "50"),
     "ManageApiLogRole": ("true", "false"),
+    "Tracing": ("true", "false"),
 }
 NOTHING = {"Ref": "AWS::NoValue"}
 
@@ -180,14 +181,19 @@ def test_a_canary_is_undone_by_alarms_that_are_there_before_it() -> None:
     assert alarms
     assert all({"AlarmActions", "OKActions"}.isdisjoint(one) for one in alarms.values())
     (group,) = of(stack, "AWS::CodeDeploy::DeploymentGroup").values()
-    assert {"ServerErrorsAlarm", "LatencyAlarm", "NewVersionErrorsAlarm"} == {
-        one["Name"]["Ref"] for one in group["AlarmConfiguration"]["Alarms"]
-    }
+    undone_by = {"ServerErrorsAlarm", "LatencyAlarm", "NewVersionErrorsAlarm", "NewVersionAnswersAlarm"}
+    assert undone_by == {one["Name"]["Ref"] for one in group["AlarmConfiguration"]["Alarms"]}
     assert "DEPLOYMENT_STOP_ON_ALARM" in group["AutoRollbackConfiguration"]["Events"]
-    assert {"NewVersionErrorsAlarm", "ServerErrorsAlarm", "LatencyAlarm"} <= before(stack, "ProgressFunctionAliaslive")
+    assert undone_by <= before(stack, "ProgressFunctionAliaslive")
     (version,) = (name for name in of(stack, "AWS::Lambda::Version") if name.startswith("ProgressFunction"))
-    dimensions = {one["Name"]: one["Value"] for one in alarms["NewVersionErrorsAlarm"]["Dimensions"]}
-    assert {"Fn::GetAtt": [version, "Version"]} == dimensions["ExecutedVersion"]
+    answers = {one["Id"]: one["MetricStat"]["Metric"] for one in alarms["NewVersionAnswersAlarm"]["Metrics"][:2]}
+    for metric, name in (
+        (alarms["NewVersionErrorsAlarm"], "ExecutedVersion"),
+        (answers["requests"], "ExecutedVersion"),
+        (answers["errors"], "Version"),
+    ):
+        dimensions = {one["Name"]: one["Value"] for one in metric["Dimensions"]}
+        assert {"Fn::GetAtt": [version, "Version"]} == dimensions[name]
 
 
 def test_the_runbook_stops_a_canary_by_the_names_that_sam_gives() -> None:

@@ -8,7 +8,6 @@ import pytest
 from benchmarks.cost import (
     BEFORE,
     LOGGED,
-    METRICS,
     PRICES,
     REGIONS,
     Bill,
@@ -26,11 +25,17 @@ from benchmarks.cost import (
     supervision,
 )
 from benchmarks.report import ROOT
-from functions.progress.envelope import STATUS
 from local_cloud.template import read
 
 CHEAP = replace(
-    BEFORE, traced=False, platform_bytes=0, route_metrics=0, metrics=10, alarm_metrics=20, dashboard_metrics=50
+    BEFORE,
+    logged=LOGGED,
+    traced=False,
+    platform_bytes=0,
+    route_metrics=0,
+    metrics=10,
+    alarm_metrics=20,
+    dashboard_metrics=50,
 )
 NOW = stack(read())
 
@@ -154,24 +159,10 @@ def test_the_parts_are_the_whole(region: str) -> None:
         assert bill.dollars(region) == pytest.approx(sum(bill.parts(region).values()))
 
 
-def added(service: str) -> set[str]:
-    """Return the names of the metrics in a function's code."""
-    code = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "functions" / service).glob("*.py"))
-    names = set(re.findall(r'add_metric\("(\w+)"', code))
-    assert len(re.findall(r"add_metric\(", code)) == len(names) + code.count('add_metric(f"Status{status}"')
-    return names
-
-
-def test_every_custom_metric_is_counted() -> None:
-    """Each name with each set of dimensions costs. Direct calls have no 304, 401 and 405: they need no token."""
-    http = {f"Status{status}" for status in (200, 304, *STATUS.values())}
-    direct = http - {"Status304", "Status401", "Status405"}
-    assert {
-        "progress, http": http | added("progress"),
-        "progress, direct": direct | added("progress"),
-        "revision": added("revision"),
-        "supervisor": added("supervisor"),
-    } == {kind: set(names) for kind, names in METRICS.items()}
+def test_the_functions_publish_no_metrics() -> None:
+    """Each would cost, and its line too. Filters make metrics from the log lines."""
+    code = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "functions").rglob("*.py"))
+    assert not re.findall(r"add_metric|Metrics\b|CloudWatchMetrics", code)
 
 
 def test_the_template_decides_the_bill() -> None:
@@ -179,5 +170,5 @@ def test_the_template_decides_the_bill() -> None:
     text = (ROOT / "template.yaml").read_text(encoding="utf-8")
     alarms = text.partition("# ---- Alarms")[2].partition("# ---- Dashboard")[0]
     assert NOW.alarm_metrics == len(re.findall(r"MetricName:", alarms))
-    filters = text.count("Type: AWS::Logs::MetricFilter")
-    assert NOW.metrics == filters + sum(len(METRICS[kind]) for kind in ("progress, http", "revision", "supervisor"))
+    # Two of the filters count direct calls.
+    assert NOW.metrics == text.count("Type: AWS::Logs::MetricFilter") - 2

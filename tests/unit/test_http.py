@@ -141,6 +141,7 @@ def test_the_next_link_fits_into_the_headers() -> None:
     [
         ("Root=1-67891233-abcdef012345678912345678;Parent=53995c3f42cd8ad8", "1-67891233-abcdef012345678912345678"),
         ("Self=1-1-1;Root=1-67891233-abcdef012345678912345678", "1-67891233-abcdef012345678912345678"),
+        ("Root=1-67891233-abcdef012345678912345678;Parent=53995c3f42cd8ad8;Sampled=0;Lineage=1:a:0", "id"),
         ("Root=1-67891233", "id"),
         ("", "id"),
     ],

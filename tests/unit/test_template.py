@@ -144,12 +144,9 @@ def resources(statement: dict[str, Any]) -> list[str]:
     return names
 
 
-LOGS_AND_TRACES = {
-    ("{}Logs.Arn", "logs:CreateLogStream"),
-    ("{}Logs.Arn", "logs:PutLogEvents"),
-    ("*", "xray:PutTraceSegments"),
-    ("*", "xray:PutTelemetryRecords"),
-}
+LOGS = {("{}Logs.Arn", "logs:CreateLogStream"), ("{}Logs.Arn", "logs:PutLogEvents")}
+# The function that continues traces of the API and of callers. Nothing that invokes the others is traced.
+TRACES = {("*", "xray:PutTraceSegments"), ("*", "xray:PutTelemetryRecords")}
 
 
 @pytest.mark.parametrize(
@@ -162,6 +159,7 @@ LOGS_AND_TRACES = {
                 ("JobsTable.Arn", "dynamodb:GetItem"),
                 ("JobsTable.Arn", "dynamodb:UpdateItem"),
                 ("TokensTable.Arn", "dynamodb:GetItem"),
+                *TRACES,
             },
         ),
         (
@@ -193,7 +191,7 @@ LOGS_AND_TRACES = {
     ],
 )
 def test_a_function_has_no_permission_beyond_its_work(name: str, wanted: set[tuple[str, str]]) -> None:
-    """Besides its own work each may only write its log and traces."""
+    """Besides its own work each may only write its log."""
     role, function = RESOURCES[f"{name}Role"]["Properties"], RESOURCES[f"{name}Function"]["Properties"]
     granted = {
         (resource, action)
@@ -201,7 +199,7 @@ def test_a_function_has_no_permission_beyond_its_work(name: str, wanted: set[tup
         for resource in resources(statement)
         for action in actions(statement)
     }
-    assert wanted | {(resource.format(name), action) for resource, action in LOGS_AND_TRACES} == granted
+    assert wanted | {(resource.format(name), action) for resource, action in LOGS} == granted
     assert role.keys().isdisjoint({"ManagedPolicyArns", "PermissionsBoundary"})
     assert {"Fn::GetAtt": [f"{name}Role", "Arn"]} == function["Role"]
     assert "Policies" not in function
@@ -431,6 +429,18 @@ def test_a_deployment_with_samconfig_is_a_canary() -> None:
     assert "AllAtOnce" == TEMPLATE["Parameters"]["DeploymentPreference"]["Default"]
 
 
+# The bill
+
+
+def test_what_costs_is_off_until_it_is_asked_for() -> None:
+    """Traces, metrics by route, and Lambda's own lines of each invocation."""
+    assert "false" == TEMPLATE["Parameters"]["Tracing"]["Default"]
+    assert {"Fn::If": ["TracesRequests", True, False]} == API["TracingEnabled"]
+    assert all("MetricsEnabled" not in one for one in API["MethodSettings"])
+    for function in (FUNCTION, REVISION, SUPERVISOR):
+        assert ("PassThrough", "WARN") == (function["Tracing"], function["LoggingConfig"]["SystemLogLevel"])
+
+
 # Alarms and dashboard
 
 
@@ -464,7 +474,8 @@ def test_an_alarm_watches_one_number(name: str) -> None:
     assert {part["Id"] for part in parts} == set(re.findall(r"\b[a-z]+\b", result["Expression"]))
     assert 1 == len({part["MetricStat"]["Period"] for part in parts})
     if "/" in result["Expression"]:
-        assert re.fullmatch(r"IF\((\w+) >= \d+, 100 \* \1 / requests, 0\)", result["Expression"])
+        few = r"IF\((\w+) >= \d+( \|\| 2 \* \1 >= requests)?, 100 \* \1 / requests, 0\)"
+        assert re.fullmatch(few, result["Expression"])
 
 
 def test_the_dashboard_shows_every_alarm_and_fills_its_rows() -> None:

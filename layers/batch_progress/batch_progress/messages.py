@@ -4,6 +4,7 @@ botocore is that of Lambda's runtime, and importing it takes a quarter of a seco
 message, because most deliveries of changes need none.
 """
 
+import logging
 import time
 from functools import cached_property
 from typing import Any, Final, Protocol
@@ -105,6 +106,8 @@ def _client(service: str) -> Any:  # noqa: ANN401  # botocore ships no types
     from botocore.config import Config  # noqa: PLC0415  # slow
     from botocore.session import Session  # noqa: PLC0415  # the same
 
+    # Else each cold start logs where its credentials are from.
+    logging.getLogger("botocore").setLevel(logging.WARNING)
     config = Config(connect_timeout=1, read_timeout=3, retries={"mode": "standard", "total_max_attempts": 3})
     session = Session()
     return session.create_client(service, config=config)

@@ -35,7 +35,7 @@ _JOBS_ALONE_DETAILED: Final = _projection(*_JOB_ATTRIBUTES, *DETAIL_ATTRIBUTES)
 
 
 class ReadStats:
-    """What one request read, for its log line and metrics.
+    """What one request read, for its log line.
 
     Attributes:
         count: Whether the counts were `made` or `kept`; `None` if none were needed.

@@ -26,6 +26,7 @@ from batch_progress import dynamodb, messages, settings, store
 from batch_progress.dynamodb import Reason, RequestFailed, RequestRefused, RetryQuota
 from batch_progress.supervisor import Supervisor
 from functions.progress import app as progress_app
+from functions.progress import request_log
 from functions.revision import app as revision_app
 from functions.supervisor import app as supervisor_app
 from tests.hostile.histories.engine import Engine, Refused, Served
@@ -449,8 +450,8 @@ _FACTORIES: Final = [
 ]
 
 
-def _silence(cloud: Cloud, stack: ExitStack, module: Any) -> None:  # noqa: ANN401  # a module with a logger and metrics
-    """Write no metrics and no log lines, but keep tracebacks."""
+def _silence(cloud: Cloud, stack: ExitStack, module: Any) -> None:  # noqa: ANN401  # a module with a logger
+    """Write no log lines, but keep tracebacks."""
 
     def silent(*_args: object, **_kwargs: object) -> None:
         return
@@ -458,9 +459,9 @@ def _silence(cloud: Cloud, stack: ExitStack, module: Any) -> None:  # noqa: ANN4
     def failed(*args: object, **_kwargs: object) -> None:
         cloud.tracebacks.append("\n".join([*map(str, args), traceback.format_exc()]))
 
+    stack.enter_context(mock.patch.object(request_log, "print", silent, create=True))
     for level, log in {"info": silent, "warning": silent, "error": failed, "exception": failed}.items():
         stack.enter_context(mock.patch.object(module.logger, level, log))
-    stack.enter_context(mock.patch.object(module.metrics, "flush_metrics", module.metrics.clear_metrics))
 
 
 @contextmanager
