@@ -1,4 +1,4 @@
-"""The examples of docs/client.md and of the notebook, with what they print."""
+"""The examples of docs/client.md, of the README and of the notebook, with what they print."""
 
 import json
 import re
@@ -8,6 +8,7 @@ from typing import Final
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 PAGE: Final = ROOT / "docs/client.md"
+README: Final = ROOT / "README.md"
 NOTEBOOK: Final = ROOT / "docs/progress-bar.ipynb"
 ADDRESS: Final = "http://127.0.0.1:3000"
 
@@ -47,10 +48,10 @@ def _shapes(output: str) -> set[str]:
 
 
 def python_examples() -> dict[str, Example]:
-    """Return the examples in Python by the heading that they are under, and the notebook's cells as one."""
+    """Return the examples of both pages by the heading that they are under, and the notebook's cells as one."""
     found = re.findall(
         r"^##+ ([^\n]*)\n(?:(?!^#).)*?^```python\n(.*?)^```\n\n(?:[^\n`]*\n\n)?```\n(.*?)^```",
-        PAGE.read_text(encoding="utf-8"),
+        PAGE.read_text(encoding="utf-8") + README.read_text(encoding="utf-8"),
         re.MULTILINE | re.DOTALL,
     )
     cells = [cell for cell in json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "code"]

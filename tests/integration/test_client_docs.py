@@ -1,4 +1,4 @@
-"""The Python examples of docs/client.md and the notebook print what is shown below them."""
+"""The Python examples of docs/client.md, the README and the notebook print what is shown below them."""
 
 import contextlib
 import inspect
@@ -38,8 +38,8 @@ def printed(local_api: LocalApi, tmp_path_factory: pytest.TempPathFactory) -> di
         return {name: (process.returncode, *ended[name]) for name, process in started.items()}
 
 
-def test_the_page_has_the_examples() -> None:
-    assert ["Python", "asyncio", "A progress bar", "progress-bar.ipynb"] == list(EXAMPLES)
+def test_the_documents_have_the_examples() -> None:
+    assert ["Python", "asyncio", "A progress bar", "Poll it", "progress-bar.ipynb"] == list(EXAMPLES)
     assert 10 == len(EXAMPLES["Python"].code.splitlines())
 
 

@@ -12,6 +12,7 @@ from batch_progress import decode, table
 from batch_progress.table import JobStatus
 
 ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "recording.md"
 ITEM = {
     "sk": "S",
     **table.BATCH_ATTRIBUTES,
@@ -40,17 +41,17 @@ def test_each_attribute_that_is_read_is_decoded_by_its_type(
 
 
 def documented() -> dict[str, dict[str, str]]:
-    """Return the types of the attributes in the README's table, by sort key."""
+    """Return the types of the attributes in the page's table, by sort key."""
     found: dict[str, dict[str, str]] = {}
     attributes: dict[str, str] = {}
-    section = (ROOT / "README.md").read_text("utf-8").partition("\n## Write what it reads\n")[2].partition("\n## ")[0]
+    section = PAGE.read_text("utf-8").partition("\n### The items\n")[2].partition("\n### ")[0]
     for key, names, type_ in re.findall(r"^\| (`\S+`)? ?\| (`.+?`) \| ([SN]) \|", section, re.MULTILINE):
         attributes = found.setdefault(key, {}) if key else attributes
         attributes |= dict.fromkeys(re.findall(r"`(\w+)`", names), type_)
     return found
 
 
-def test_the_readme_lists_every_attribute() -> None:
+def test_the_page_lists_every_attribute() -> None:
     job = {
         **table.JOB_ATTRIBUTES,
         **table.DETAIL_ATTRIBUTES,
@@ -62,12 +63,10 @@ def test_the_readme_lists_every_attribute() -> None:
 
 def test_every_status_is_documented_and_offered_by_the_page() -> None:
     statuses = list(JobStatus)
-    readme = re.search(r"^\| \| `status` \| S \| (.+) \|$", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE)
-    assert readme
-    assert statuses == re.findall(r"`(\w+)`", readme[1])
-    transitions = (
-        (ROOT / "docs" / "recording.md").read_text("utf-8").partition("\n| The job is |")[2].partition("\n\n")[0]
-    )
+    listed = re.search(r"^\| \| `status` \| S \| (.+) \|$", PAGE.read_text("utf-8"), re.MULTILINE)
+    assert listed
+    assert statuses == re.findall(r"`(\w+)`", listed[1])
+    transitions = PAGE.read_text("utf-8").partition("\n| The job is |")[2].partition("\n\n")[0]
     rows = re.findall(r"^\| (`.+?`) \|", transitions, re.MULTILINE)
     assert sorted(statuses) == sorted(status for row in rows for status in re.findall(r"`(\w+)`", row))
     page = re.search(r'for \(const name of \["", (.+?)\]\)', (ROOT / "page" / "page.js").read_text("utf-8"))
