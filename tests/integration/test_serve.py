@@ -114,7 +114,7 @@ def test_events_without_a_server_is_one_line() -> None:
     with socket.create_server(("127.0.0.1", 0)) as nobody:
         port = str(nobody.getsockname()[1])
     done = CliRunner().invoke(app, ["events", "--local", port])
-    said = f"batch-progress: no events at http://127.0.0.1:{port}/events; `make run` must run\n"
+    said = f"no events at http://127.0.0.1:{port}/events; `make run` must run, or give its port with --local"
     assert (2, "", said) == (done.exit_code, done.stdout, done.stderr)
 
 
