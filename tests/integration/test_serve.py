@@ -115,7 +115,7 @@ def test_events_without_a_server_is_one_line() -> None:
         port = str(nobody.getsockname()[1])
     done = CliRunner().invoke(app, ["events", "--local", port])
     said = f"no events at http://127.0.0.1:{port}/events; `make run` must run, or give its port with --local"
-    assert (2, "", said) == (done.exit_code, done.stdout, done.stderr)
+    assert (2, "", f"batch-progress: {said}\n") == (done.exit_code, done.stdout, done.stderr)
 
 
 def test_an_expired_token_is_refused(local_api: LocalApi) -> None:
