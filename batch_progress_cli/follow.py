@@ -160,7 +160,7 @@ def follow(connection: Connection, batch_id: str, view: View, patience: Patience
         Failed: A failure is not retryable, or retrying took longer than `patience` allows.
         GaveUpStalled: The batch was stalled for longer than `patience` allows.
     """
-    rate, lists, state, troubled = Rate(), _Lists(connection, batch_id), None, False
+    rate, lists, troubled = Rate(), _Lists(connection, batch_id), False
     try:
         for step in connection.run(polls(batch_id, retry_for=patience.silence, stall=patience.stall)):
             if isinstance(step, Pause):
@@ -179,24 +179,18 @@ def follow(connection: Connection, batch_id: str, view: View, patience: Patience
             state = State(step.progress, step.now, rate.per_minute, step.age, lists.failures, lists.hanging)
             view.show(state)
     except Stalled as error:
-        raise GaveUpStalled(_gave_up(error, state)) from error
+        progress = state.progress
+        raise GaveUpStalled(
+            f"gave up: stalled for {span(error.seconds)}, {progress.pending:,} of {progress.total_urls:,} pending; "
+            f"{state.stall(state.now)}"
+        ) from error
     except ProgressError as error:
         raise Failed(_line(error)) from error
-    return NO if state and state.progress.failed else 0
+    return NO if state.progress.failed else 0
 
 
 def _line(error: ProgressError) -> str:
     return visible(str(error), 400)
-
-
-def _gave_up(error: Stalled, state: State | None) -> str:
-    if state is None:
-        raise RuntimeError("stalled before the first answer") from error
-    progress = state.progress
-    return (
-        f"gave up: stalled for {span(error.seconds)}, {progress.pending:,} of {progress.total_urls:,} pending; "
-        f"{state.stall(state.now)}"
-    )
 
 
 def _update(lists: _Lists, progress: Progress, view: View) -> None:

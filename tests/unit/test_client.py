@@ -219,7 +219,7 @@ def test_on_change_may_be_a_coroutine_function() -> None:
 
 
 def test_watch_yields_each_change_until_the_end(kind: Kind) -> None:
-    series = Series(ok(data(1), ETag='W/"1"'), httpx.Response(304), ok(data(2)), ok(data(4)))
+    series = Series(ok(data(1), ETag='W/"1"'), httpx.Response(304), ok(data(2)), ok(data(2)), ok(data(4)))
     assert [1, 2, 4] == [progress.completed for progress in kind(series).call("watch", "batch_a")]
 
 
@@ -235,9 +235,8 @@ def job(number: int, **more: object) -> dict[str, Any]:
 def test_jobs_come_from_all_pages(kind: Kind) -> None:
     """With their times; one that is not valid is as good as none."""
     times = {"started_at": "2026-11-24T10:00:00.250Z", "finished_at": "soon", "error_code": "TIMEOUT"}
-    series = Series(
-        ok(data(0, jobs=[job(1, **times)], next_cursor="x y")), ok(data(0, jobs=[job(2)], next_cursor=None))
-    )
+    no_zone = job(2, started_at="2026-11-24T10:00:00")
+    series = Series(ok(data(0, jobs=[job(1, **times)], next_cursor="x y")), ok(data(0, jobs=[no_zone])))
     jobs = kind(series).call("jobs", "batch_a", ["failed", "cancelled"])
     assert [
         Job("job_1", "https://example.com", "failed", 0, NOW + timedelta(seconds=0.25), None, "TIMEOUT"),
@@ -273,7 +272,20 @@ def test_an_old_api_is_asked_without_a_summary(kind: Kind) -> None:
     assert ["summary,estimate", "estimate"] == [request.url.params["include"] for request in series.asked]
 
 
+def test_an_api_that_becomes_old_is_asked_without_the_tag(kind: Kind) -> None:
+    """A deployment is rolled back while a client waits: its tag is of another request."""
+    series = Series(ok(data(1), ETag='W/"1"'), error(422, "VALIDATION_ERROR", {"include": "is not known"}), ok(data(4)))
+    kind(series).call("wait", "batch_a")
+    assert [None, 'W/"1"', None] == [request.headers.get("If-None-Match") for request in series.asked]
+
+
 # Errors
+
+
+def test_an_unchanged_batch_without_a_tag_is_not_believed(kind: Kind) -> None:
+    """The last answer had none, so nothing was asked that a `304` could answer."""
+    with pytest.raises(UnexpectedAnswer, match="answered 304"):
+        kind(Series(ok(data(1)), httpx.Response(304))).call("wait", "batch_a")
 
 
 @pytest.mark.parametrize(
@@ -344,6 +356,8 @@ FAULTS: list[tuple[Callable[[], httpx.Response | Exception], type[Unavailable], 
     (lambda: httpx.Response(200, text="<html>log in</html>"), Unavailable, "its answer was damaged"),
     (lambda: httpx.Response(200, content=ok(data(1)).content[:-40]), Unavailable, "its answer was damaged"),
     (lambda: httpx.Response(200, content=b'"\xff'), Unavailable, "its answer was damaged"),
+    (lambda: httpx.Response(200, content=b"[" * 100_000), Unavailable, "its answer was damaged"),
+    (lambda: httpx.Response(500, content=b'{"a":' * 100_000), Unavailable, "answered 500"),
     (lambda: httpx.DecodingError("incorrect header check"), Unavailable, "no answer (DecodingError: "),
 ]
 
@@ -395,7 +409,15 @@ def test_it_gives_up_without_an_answer(kind: Kind, clock: Clock) -> None:
     assert ("RATE_LIMIT_EXCEEDED", 429, 60) == (caught.value.code, caught.value.status, caught.value.retry_after)
 
 
-def test_the_time_without_an_answer_counts_from_the_last_one(kind: Kind, clock: Clock) -> None:
+def test_the_time_without_an_answer_counts_from_the_request(kind: Kind, clock: Clock) -> None:
+    """And not from the last answer: the pause between two polls may be longer. So each request is tried again."""
+    outage: list[httpx.Response | Exception] = [httpx.ConnectError("refused")] * 3
+    series = Series(ok(data(1), **{"Retry-After": "60"}), *outage, ok(data(4)))
+    assert 4 == kind(series).call("wait", "batch_a", retry_for=20).completed
+    assert 60 == clock.pauses[0]
+
+
+def test_each_request_has_the_whole_time(kind: Kind, clock: Clock) -> None:
     """A service that goes away and comes back is no error, as often as it does."""
     outage: list[httpx.Response | Exception] = [httpx.ConnectError("refused")] * 5
     series = Series(*[one for ended in range(4) for one in (*outage, ok(data(ended)))], *outage, ok(data(4)))
@@ -603,6 +625,14 @@ def test_an_error_of_an_argument_does_not_show_the_token(made: type[ProgressClie
 def test_no_client_shows_the_token() -> None:
     used = ProgressClient(URL, TOKEN)
     assert TOKEN not in repr(used) + repr(vars(used)) + repr(vars(used._connection))
+
+
+@pytest.mark.parametrize("made", [ProgressClient, AsyncProgressClient])
+def test_no_proxy_is_asked_for_this_machine(made: type[ProgressClient]) -> None:
+    """A proxy of the environment cannot reach it."""
+    hosts = ("127.0.0.1:3000", "localhost", "[::1]:3000", "api.example.com")
+    used = [made(f"http://{host}", TOKEN)._connection._http.trust_env for host in hosts]
+    assert [False, False, False, True] == used
 
 
 def test_both_clients_have_the_same_calls() -> None:

@@ -14,7 +14,7 @@ from batch_progress.client.connection import AsyncConnection, Bearer, Connection
 from batch_progress.client.protocol import Pause, Steps, WireJob, follow, listing
 from batch_progress.client.results import Job, Progress
 
-# Seconds without an answer after which a call fails.
+# Seconds after which a call gives up on a request that gets no answer.
 RETRY_FOR: Final = 30.0
 # The same while waiting for a batch: a service is back from a deployment by then.
 RETRY_FOR_WHILE_WAITING: Final = 300.0
@@ -43,7 +43,7 @@ class ProgressClient:
 
         Args:
             batch_id: The batch.
-            retry_for: Seconds without an answer after which to give up.
+            retry_for: Seconds after which to give up on a request that gets no answer.
 
         Raises:
             ProgressError: One of its subclasses.
@@ -57,7 +57,7 @@ class ProgressClient:
         Args:
             batch_id: The batch.
             status: Only jobs with this status, or with one of these.
-            retry_for: Seconds without an answer after which to give up.
+            retry_for: Seconds after which to give up on a request that gets no answer.
 
         Raises:
             ProgressError: One of its subclasses.
@@ -70,7 +70,7 @@ class ProgressClient:
 
         Args:
             batch_id: The batch.
-            retry_for: Seconds without an answer after which to give up.
+            retry_for: Seconds after which to give up on a request that gets no answer.
 
         Raises:
             ProgressError: One of its subclasses.
@@ -94,7 +94,7 @@ class ProgressClient:
             timeout: Seconds after which to give up; `None` for never.
             on_change: Called with the first state and with each change.
             give_up_when_stalled: Give up when the batch has stalled, at once or after this many seconds.
-            retry_for: Seconds without an answer after which to give up.
+            retry_for: Seconds after which to give up on a request that gets no answer.
 
         Raises:
             TimedOut: `timeout` is over.

@@ -13,12 +13,9 @@
 None of them holds a request, a header or a token, and none has an exception of httpx in its chain.
 """
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from batch_progress.client.results import Progress
+from batch_progress.client.results import Progress
 
 
 class ProgressError(Exception):
@@ -29,6 +26,7 @@ class ProgressError(Exception):
         status: The HTTP status; `None` without an answer.
         details: What the error is about. Of an invalid request: each invalid field with the reason.
         trace_id: Identifies the request in the service's logs; `""` if unknown.
+        retry_after: After how many seconds the API asked to come back; `None` if it did not.
     """
 
     def __init__(
@@ -37,14 +35,16 @@ class ProgressError(Exception):
         *,
         code: str = "",
         status: int | None = None,
-        details: "Mapping[str, object] | None" = None,
+        details: Mapping[str, object] | None = None,
         trace_id: str = "",
+        retry_after: float | None = None,
     ) -> None:
         super().__init__(message)
         self.code = code
         self.status = status
         self.details = dict(details or {})
         self.trace_id = trace_id
+        self.retry_after = retry_after
 
 
 class AuthenticationError(ProgressError):
@@ -64,24 +64,7 @@ class UnexpectedAnswer(ProgressError):
 
 
 class Unavailable(ProgressError):
-    """No usable answer came: no connection, a time-out, a damaged body, or an error of the server.
-
-    Attributes:
-        retry_after: The seconds that the API asked to wait; `None` if it did not.
-    """
-
-    def __init__(
-        self,
-        message: str,
-        *,
-        code: str = "",
-        status: int | None = None,
-        details: "Mapping[str, object] | None" = None,
-        trace_id: str = "",
-        retry_after: float | None = None,
-    ) -> None:
-        super().__init__(message, code=code, status=status, details=details, trace_id=trace_id)
-        self.retry_after = retry_after
+    """No usable answer came: no connection, a time-out, a damaged body, or an error of the server."""
 
 
 class Throttled(Unavailable):
@@ -95,7 +78,7 @@ class TimedOut(ProgressError):
         progress: The last state of the batch; `None` if no answer came.
     """
 
-    def __init__(self, message: str, progress: "Progress | None" = None) -> None:
+    def __init__(self, message: str, progress: Progress | None = None) -> None:
         super().__init__(message)
         self.progress = progress
 
@@ -108,7 +91,7 @@ class Stalled(ProgressError):
         seconds: For how long the client has seen it stalled.
     """
 
-    def __init__(self, message: str, progress: "Progress | None" = None, seconds: float = 0.0) -> None:
+    def __init__(self, message: str, progress: Progress | None = None, seconds: float = 0.0) -> None:
         super().__init__(message)
         self.progress = progress
         self.seconds = seconds

@@ -40,11 +40,6 @@ _OLD_SECONDS: Final = 5.0
 _REQUEST_SECONDS: Final = 20.0
 # A request gets this long even if less is left of `timeout`.
 _LEAST_REQUEST_SECONDS: Final = 1.0
-# Statuses below 500 that another try can help.
-_PASSING: Final[dict[int, type[Unavailable]]] = {
-    HTTPStatus.REQUEST_TIMEOUT: Unavailable,
-    HTTPStatus.TOO_MANY_REQUESTS: Throttled,
-}
 # Without a usable `Retry-After`.
 _USUAL_WAIT: Final = 5.0
 _LONGEST_WAIT: Final = 60.0
@@ -170,7 +165,7 @@ def follow(batch_id: str, *, retry_for: float, timeout: float = math.inf, stall:
 
     Args:
         batch_id: The batch.
-        retry_for: Seconds without an answer after which to give up.
+        retry_for: Seconds after which to give up on a request that gets no answer.
         timeout: Seconds in total after which to give up.
         stall: Seconds after which to give up on a batch that is stalled.
 
@@ -213,7 +208,7 @@ def listing[JobT](
         batch_id: The batch.
         statuses: List only jobs with these statuses; none of them lists all.
         kind: The fields of a job to decode.
-        retry_for: Seconds without an answer after which to give up.
+        retry_for: Seconds after which to give up on a request that gets no answer.
 
     Raises:
         InvalidRequest: The batch id is not one.
@@ -237,7 +232,6 @@ def _listing[JobT](path: str, parameters: dict[str, str], kind: type[JobT], pati
         if page.next_cursor is None:
             return
         parameters = parameters | {"cursor": page.next_cursor}
-        patience.restart()
 
 
 def backoff(failures: int, asked: float | None) -> float:
@@ -253,7 +247,7 @@ class _Patience:
     """How long to go on.
 
     Attributes:
-        answered: When the last answer came; before the first one, when the waiting began.
+        answered: When the last answer came.
         progress: The last state of the batch.
     """
 
@@ -262,18 +256,16 @@ class _Patience:
         self._retry_for = retry_for
         self._timeout = timeout
         self._began: float | None = None
+        self._asked = 0.0
         self._failures = 0
         self.answered = 0.0
         self.progress: Progress | None = None
 
-    def begin(self) -> None:
-        """Note the time of the first request."""
+    def ask(self) -> None:
+        """Note the time of a request that is not a retry."""
+        self._asked, self._failures = time.monotonic(), 0
         if self._began is None:
-            self._began = self.answered = time.monotonic()
-
-    def restart(self) -> None:
-        """Note an answer."""
-        self.answered, self._failures = time.monotonic(), 0
+            self._began = self._asked
 
     @property
     def left(self) -> float:
@@ -286,17 +278,10 @@ class _Patience:
         Raises:
             Unavailable: That is too long.
         """
-        silent, wait = time.monotonic() - self.answered, backoff(self._failures, trouble.retry_after)
+        silent, wait = time.monotonic() - self._asked, backoff(self._failures, trouble.retry_after)
         self._failures += 1
         if silent + wait > self._retry_for:
-            raise type(trouble)(
-                f"gave up after {silent:.0f} seconds: {trouble}",
-                code=trouble.code,
-                status=trouble.status,
-                details=trouble.details,
-                trace_id=trouble.trace_id,
-                retry_after=trouble.retry_after,
-            ) from trouble
+            raise type(trouble)(f"gave up after {silent:.0f} seconds: {trouble}", **vars(trouble)) from trouble
         return wait
 
     def over(self, trouble: Unavailable | None = None) -> TimedOut:
@@ -309,7 +294,7 @@ def _retried[ResultT](
     send: Callable[[float], Send], read: Callable[[Outcome | None], ResultT], patience: _Patience
 ) -> Generator[Send | Pause, Outcome | None, ResultT]:
     """Send a request until its answer can be read."""
-    patience.begin()
+    patience.ask()
     while True:
         outcome = yield send(max(min(_REQUEST_SECONDS, patience.left), _LEAST_REQUEST_SECONDS))
         try:
@@ -320,7 +305,7 @@ def _retried[ResultT](
             if wait > left:
                 raise patience.over(trouble) from trouble
         else:
-            patience.restart()
+            patience.answered = time.monotonic()
             return result
 
 
@@ -395,11 +380,11 @@ def _ok(outcome: Outcome | None) -> Answer:
     """Return an answer whose status is 200, or raise what the other one means."""
     answer = _answer(outcome)
     if answer.status != HTTPStatus.OK:
-        raise refusal(answer)
+        raise _refusal(answer)
     return answer
 
 
-def refusal(answer: Answer) -> ProgressError:
+def _refusal(answer: Answer) -> ProgressError:
     """Return the exception for an answer that is not a success."""
     status, error = answer.status, _error(answer)
     if error.code:
@@ -407,26 +392,28 @@ def refusal(answer: Answer) -> ProgressError:
         reason = f"{status} {error.code}: {error.message}{f' ({details})' if details else ''}"
     else:
         reason = f"the API, or a proxy in front of it, answered {status}"
-    if status >= HTTPStatus.INTERNAL_SERVER_ERROR or status in _PASSING:
-        return _PASSING.get(status, Unavailable)(
-            reason,
-            code=error.code,
-            status=status,
-            details=error.details,
-            trace_id=error.trace_id,
-            retry_after=_seconds(answer),
-        )
-    kind = _kind(status) if error.code else UnexpectedAnswer
-    return kind(reason, code=error.code, status=status, details=error.details, trace_id=error.trace_id)
+    return _kind(status, known=bool(error.code))(
+        reason,
+        code=error.code,
+        status=status,
+        details=error.details,
+        trace_id=error.trace_id,
+        retry_after=_seconds(answer),
+    )
 
 
-def _kind(status: int) -> type[ProgressError]:
+def _kind(status: int, *, known: bool) -> type[ProgressError]:
+    """Return the class for a status; `known` tells that the error is in the API's envelope."""
     match status:
-        case HTTPStatus.UNAUTHORIZED | HTTPStatus.FORBIDDEN:
+        case HTTPStatus.TOO_MANY_REQUESTS:
+            return Throttled
+        case _ if status >= HTTPStatus.INTERNAL_SERVER_ERROR or status == HTTPStatus.REQUEST_TIMEOUT:
+            return Unavailable
+        case HTTPStatus.UNAUTHORIZED | HTTPStatus.FORBIDDEN if known:
             return AuthenticationError
-        case HTTPStatus.NOT_FOUND:
+        case HTTPStatus.NOT_FOUND if known:
             return NotFound
-        case _ if status >= HTTPStatus.BAD_REQUEST:
+        case _ if status >= HTTPStatus.BAD_REQUEST and known:
             return InvalidRequest
         case _:
             return UnexpectedAnswer
@@ -435,10 +422,14 @@ def _kind(status: int) -> type[ProgressError]:
 def _decoded[EnvelopeT: msgspec.Struct](answer: Answer, envelope: type[EnvelopeT]) -> EnvelopeT:
     try:
         return msgspec.json.decode(answer.body, type=envelope)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except _UNREADABLE:
         pass
     # The exception would hold the body.
     raise _damaged()
+
+
+# A body of nested brackets exceeds the recursion limit.
+_UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 def _damaged() -> Unavailable:
@@ -449,7 +440,7 @@ def _error(answer: Answer) -> _Error:
     """Return the error of an answer; one without a code if it is not this API's."""
     try:
         return msgspec.json.decode(answer.body, type=_ErrorEnvelope).error
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except _UNREADABLE:
         return _Error("", "")
 
 
