@@ -20,8 +20,6 @@ CHECKS = "ChecksQueue"
 ACCOUNT = "123456789012"
 # How often the queue is asked for messages.
 _POLL_SECONDS = 0.3
-# The most messages in a delivery.
-_DELIVERY = 10
 # A message that was not handled comes again after this many seconds.
 _VISIBILITY_SECONDS = 30.0
 # A stream of events that a client reads slowly loses the oldest ones.
@@ -64,9 +62,9 @@ class Queue:
         self._add(message)
         return message.message_id
 
-    def deliver(self, handler: Handler) -> None:
-        """Call the supervisor with the messages that are due, as its event source mapping does."""
-        messages = self._due()
+    def deliver(self, handler: Handler, most: int) -> None:
+        """Call the supervisor with messages that are due, at most `most`, as its event source mapping does."""
+        messages = self._due(most)
         if not messages:
             return
         failed = {message.message_id for message in messages}
@@ -83,21 +81,21 @@ class Queue:
         with self._lock:
             heapq.heappush(self._messages, message)
 
-    def _due(self) -> list[Message]:
+    def _due(self, most: int) -> list[Message]:
         now = time.monotonic()
         due: list[Message] = []
         with self._lock:
-            while self._messages and self._messages[0].visible <= now and len(due) < _DELIVERY:
+            while self._messages and self._messages[0].visible <= now and len(due) < most:
                 due.append(heapq.heappop(self._messages))
         return due
 
-    def delivered(self, handler: Handler) -> AbstractContextManager[None]:
-        """Deliver messages to the supervisor while the block runs."""
+    def delivered(self, handler: Handler, most: int) -> AbstractContextManager[None]:
+        """Deliver messages to the supervisor, at most `most` at once, while the block runs."""
         stop = threading.Event()
 
         def run() -> None:
             while not stop.wait(_POLL_SECONDS):
-                self.deliver(handler)
+                self.deliver(handler, most)
 
         return in_background(run, stop, CHECKS)
 

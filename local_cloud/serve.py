@@ -29,8 +29,9 @@ from local_cloud.proxy_event import Event
 if TYPE_CHECKING:
     from local_cloud.issuer import LocalIssuer
 
-# How often expired items are deleted.
-_EXPIRY_SECONDS = 60.0
+# How often expired items are deleted, and the log if it is larger than this many bytes.
+_CLEANING_SECONDS = 60.0
+_LARGEST_LOG = 20_000_000
 # A signal ends the server within this time.
 _SIGNAL_SECONDS = 0.5
 
@@ -61,7 +62,7 @@ def serve(port: int, bridge: str | None = None) -> None:
         issuer = _trusted_issuer(address, services.tables)
         server = http_server(listener, _load_handler(address), screen, services, issuer, events)
         # The server ends last: what runs in the background needs it.
-        with tables_at(bridge, port, services), serving(server), _background(services):
+        with tables_at(bridge, port, services), serving(server), _background(services, log):
             say(screen, _welcome(port, log_name))
             # Not one endless wait: a signal that arrives just before it would not end it.
             while True:
@@ -104,56 +105,55 @@ def _trusted_issuer(address: str, dynamodb: DynamoDB) -> "LocalIssuer":
 
 
 def _load_handler(address: str) -> Callable[[Event], object]:
-    """Return a function that calls the handler as an execution environment does: one event at a time."""
+    """Return the function behind the API."""
     if os.environ.get("AWS_ENDPOINT_URL_DYNAMODB") != address:
         raise RuntimeError("the function would use another DynamoDB")
     from functions.progress.app import handler  # noqa: PLC0415  # only once the environment is set
+
+    return _invocation(handler, "ProgressFunction")
+
+
+def _invocation(handler: Callable[..., Any], function: str) -> Callable[[Event], Any]:
+    """Return what calls a handler as an execution environment does: one event at a time.
+
+    Different functions run at the same time, so a long check delays no answer.
+    """
     from local_cloud.template import timeout_seconds  # noqa: PLC0415  # reads YAML
 
-    seconds = timeout_seconds("ProgressFunction")
+    one_at_a_time, seconds = threading.Lock(), timeout_seconds(function)
 
     def call(event: Event) -> object:
-        with _one_at_a_time:
+        with one_at_a_time:
             return handler(event, LambdaContext(seconds))
 
     return call
 
 
-# Powertools' router keeps the request of a process in one global: handlers must not run concurrently.
-_one_at_a_time = threading.Lock()
-
-
 @contextlib.contextmanager
-def _background(services: Services) -> Iterator[None]:
-    """Process the live batch, deliver the table's stream and the checks, and delete what has expired."""
+def _background(services: Services, log: TextIO) -> Iterator[None]:
+    """Process the live batch, deliver the table's stream and the checks, and delete what is old."""
     import botocore.session  # noqa: PLC0415  # slow
 
     from functions.revision import app as revision  # noqa: PLC0415
     from functions.supervisor import app as supervisor  # noqa: PLC0415
     from local_cloud.live_batch import LiveBatch  # noqa: PLC0415  # only once the environment is set
     from local_cloud.stream import Stream  # noqa: PLC0415
-    from local_cloud.template import stream_mapping, timeout_seconds  # noqa: PLC0415  # reads YAML
-
-    def called(handler: Callable[..., Any], function: str) -> Callable[[Event], Any]:
-        seconds = timeout_seconds(function)
-
-        def call(event: Event) -> object:
-            with _one_at_a_time:
-                return handler(event, LambdaContext(seconds))
-
-        return call
+    from local_cloud.template import checks_at_once, stream_mapping  # noqa: PLC0415  # reads YAML
 
     stop = threading.Event()
 
-    def expire() -> None:
-        while not stop.wait(_EXPIRY_SECONDS):
+    def clean() -> None:
+        while not stop.wait(_CLEANING_SECONDS):
             services.tables.delete_expired(time.time())
+            if log.tell() > _LARGEST_LOG:
+                log.seek(0)
+                log.truncate()
 
     changes = partial(services.tables.take_changes, JOBS_TABLE)
-    stream = Stream(changes, called(revision.handler, "RevisionFunction"), stream_mapping())
-    checks = services.checks.delivered(called(supervisor.handler, "SupervisorFunction"))
+    stream = Stream(changes, _invocation(revision.handler, "RevisionFunction"), stream_mapping())
+    checks = services.checks.delivered(_invocation(supervisor.handler, "SupervisorFunction"), checks_at_once())
     live = LiveBatch(botocore.session.Session().create_client("dynamodb"), JOBS_TABLE)
-    with in_background(expire, stop, "expiry"), stream.delivered(), checks, live.at_work():
+    with in_background(clean, stop, "cleaning"), stream.delivered(), checks, live.at_work():
         yield
 
 

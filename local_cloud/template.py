@@ -77,6 +77,12 @@ def stream_mapping() -> StreamMapping:
     )
 
 
+def checks_at_once() -> int:
+    """Return the most checks in one invocation of the supervisor."""
+    size = read()["Resources"]["SupervisorFunction"]["Properties"]["Events"]["Checks"]["Properties"]["BatchSize"]
+    return int(size)
+
+
 def tables(template: Path = TEMPLATE) -> list[dict[str, Any]]:
     """Return the arguments of `CreateTable` for every table of a template, named by its logical id."""
     return [

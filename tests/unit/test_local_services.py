@@ -147,18 +147,18 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 def test_checks_come_when_they_are_due(clock: list[float]) -> None:
-    """Each once, at most ten at a time."""
+    """Each once, at most five at a time."""
     queue, supervisor = Queue(), Supervisor()
     for delay in (5, 0, 3):
         queue.send(str(delay), delay)
     for clock[0] in (0, 1, 4, 6):
-        queue.deliver(supervisor)
+        queue.deliver(supervisor, 5)
     assert [["0"], ["3"], ["5"]] == supervisor.bodies
-    for number in range(11):
+    for number in range(6):
         queue.send(str(number), 0)
-    queue.deliver(supervisor)
-    queue.deliver(supervisor)
-    assert [10, 1] == [len(bodies) for bodies in supervisor.bodies[3:]]
+    queue.deliver(supervisor, 5)
+    queue.deliver(supervisor, 5)
+    assert [5, 1] == [len(bodies) for bodies in supervisor.bodies[3:]]
 
 
 @pytest.mark.parametrize("breaks", [False, True])
@@ -169,7 +169,7 @@ def test_failed_checks_come_again(clock: list[float], breaks: bool) -> None:  # 
     clock[0] = 1
     queue.send("b", 0)
     for clock[0] in (2, 3, 40):
-        queue.deliver(supervisor)
+        queue.deliver(supervisor, 5)
     assert [["a", "b"], ["a", "b"] if breaks else ["a"]] == [sorted(bodies) for bodies in supervisor.bodies]
 
 
