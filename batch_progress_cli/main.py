@@ -343,7 +343,11 @@ def issue_token(  # noqa: PLR0913, PLR0917  # a command's options, given by name
     with aws():
         secret, entry = tokens_table.issue(owner, label, lasts, datetime.now(UTC), issuer=issuer, batch_id=batch)
     until = f"until {entry.expires_at}" if entry.expires_at else "until it is revoked"
-    print(f"{page}#token={secret}" if page else secret, flush=True)
+    try:
+        print(f"{page}#token={secret}" if page else secret, flush=True)
+    except OSError as error:
+        name = entry.token_hash[:SHOWN]
+        raise Failed(f"the token could not be printed; revoke it: token revoke {name}") from error
     print(
         f"Good for {entry.opens} {until}; hash {entry.token_hash[:SHOWN]}. It is not shown again.",
         file=sys.stderr,

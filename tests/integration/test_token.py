@@ -1,6 +1,7 @@
 """`batch-progress token`: tokens that the function itself accepts and refuses."""
 
 import hashlib
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -136,6 +137,24 @@ def test_a_link_or_a_batch_that_cannot_be_is_refused_and_no_token_is_made(world:
     done = token("issue", "--owner", "demo", *arguments)
     assert (2, "", 1) == (done.exit_code, done.stdout, done.stderr.count("\n"))
     assert before == world.dynamodb.scan(TableName=world.tokens_table)["Count"]
+
+
+def test_a_token_that_cannot_be_printed_can_be_revoked(
+    world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Only its owner should have a token, and this one reached no one. Its hash is named."""
+    before = {item["token_hash"]["S"] for item in world.dynamodb.scan(TableName=world.tokens_table)["Items"]}
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as stream, monkeypatch.context() as patch:
+        patch.setattr("sys.stdout", stream)
+        with pytest.raises(SystemExit, match="2"):
+            app(["token", "issue", "--owner", "demo"])
+    (made,) = {item["token_hash"]["S"] for item in world.dynamodb.scan(TableName=world.tokens_table)["Items"]} - before
+    assert (
+        f"batch-progress: the token could not be printed; revoke it: token revoke {made[:12]}\n"
+        == capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize("way", ["token", "standard input", "dash", "hash", "prefix"])
