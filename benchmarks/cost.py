@@ -38,8 +38,8 @@ WHOLE_PROCESSOR_MB: Final = 1_769
 CALL_MS: Final = 5.0
 # Assumed: billed time of the stream function for a delivery, and of the supervisor for a check of a small batch.
 DELIVERY_MS: Final = 20
-# Bytes logged, measured by tests/integration/test_cost.py: the function's line and metrics of a request, by outcome;
-# the metrics of a delivery of the stream; the line and metrics of a check; a line of the access log.
+# Bytes logged, measured by tests/integration/test_cost.py: the function's line of a request, by outcome; those of a
+# delivery of the stream and of a check; a line of the access log.
 LOGGED: Final = {"answer": 268, "unchanged": 252, "refused": 233, "delivery": 0, "check": 309, "access": 415}
 # Assumed: Lambda's own lines for the start and the report of an invocation.
 PLATFORM_BYTES: Final = 600
@@ -167,7 +167,7 @@ BEFORE: Final = Stack(
 
 
 def stack(template: dict[str, Any]) -> Stack:
-    """Return the settings of a template with alarms and without its optional parts."""
+    """Return the settings of a template with its defaults and with alarms, without direct calls."""
     resources = [(one["Type"], one["Properties"]) for one in template["Resources"].values()]
     alarms = [each for kind, each in resources if kind == "AWS::CloudWatch::Alarm"]
     filters = [each for kind, each in resources if kind == "AWS::Logs::MetricFilter"]
@@ -176,7 +176,8 @@ def stack(template: dict[str, Any]) -> Stack:
     (dashboard,) = (each for kind, each in resources if kind == "AWS::CloudWatch::Dashboard")
     return Stack(
         logged=LOGGED,
-        traced=api["TracingEnabled"] is True or any(each["Tracing"] == "Active" for each in functions),
+        traced=template["Parameters"]["Tracing"]["Default"] == "true"
+        or any(each["Tracing"] == "Active" for each in functions),
         platform_bytes=0
         if all(each["LoggingConfig"].get("SystemLogLevel") == "WARN" for each in functions)
         else PLATFORM_BYTES,
@@ -347,7 +348,7 @@ def million(poll: Poll, of: Stack) -> Bill:
 
 
 def idle(of: Stack) -> Bill:
-    """Return the bill of a month without polls and batches. A custom metric costs only in hours in which it is sent."""
+    """Return the bill of a month without polls and batches. A custom metric costs only in hours with data."""
     return Bill("idle, with alarms", tuple(_fixed(of)))
 
 
@@ -415,7 +416,7 @@ def small(of: Stack) -> Bill:
     """Return the bill of a small user's month.
 
     A million polls with one token, each of which finds a change; batches of 50 jobs, one after another; the stream
-    function runs in every second, as if more batches were at work; every custom metric is sent in every hour.
+    function runs in every second, as if more batches were at work; every custom metric has data in every hour.
     """
     row = supervised()[SMALL_JOBS]
     batches = MONTH / row["seconds"]
@@ -428,7 +429,7 @@ def small(of: Stack) -> Bill:
         *_supervision(row, of, batches),
         *_fixed(of),
         Use("key_request", 4 * KEY_REQUESTS, "four more users of the tables, one in 5 minutes each"),
-        Use("metric", of.metrics, f"{of.metrics} of the functions and the access log"),
+        Use("metric", of.metrics, f"{of.metrics} of the logs"),
         Use("stored_gb", stored / 1e9, f"jobs of {KEPT_DAYS} days"),
         Use("recovery_gb", stored / 1e9, f"jobs of {KEPT_DAYS} days"),
     ]

@@ -8,8 +8,10 @@ import pytest
 from benchmarks.cost import (
     BEFORE,
     LOGGED,
+    MONTH,
     PRICES,
     REGIONS,
+    SMALL_JOBS,
     Bill,
     Poll,
     Use,
@@ -22,7 +24,9 @@ from benchmarks.cost import (
     small,
     stack,
     stream,
+    supervised,
     supervision,
+    workers,
 )
 from benchmarks.report import ROOT
 from local_cloud.template import read
@@ -172,3 +176,26 @@ def test_the_template_decides_the_bill() -> None:
     assert NOW.alarm_metrics == len(re.findall(r"MetricName:", alarms))
     # Two of the filters count direct calls.
     assert NOW.metrics == text.count("Type: AWS::Logs::MetricFilter") - 2
+    assert NOW.dashboard_metrics <= 50
+    assert not any((NOW.traced, NOW.route_metrics, NOW.platform_bytes, NOW.dashboards))
+
+
+@pytest.mark.parametrize("region", REGIONS)
+def test_a_small_users_month_costs_at_most_15_dollars(region: str) -> None:
+    """With the workers' own writes."""
+    row = supervised()[SMALL_JOBS]
+    assert small(NOW).dollars(region) + workers(row, MONTH / row["seconds"]).dollars(region) <= 15
+
+
+def test_the_page_on_security_says_what_strangers_cost() -> None:
+    """A million requests, a month at the default limit, and a month of reading a large batch in full."""
+    text = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
+    without, _, made_up, _, throttled = (million(request, NOW).dollars() for request in hostile())
+    limit = read()["Parameters"]["RateLimit"]["Default"]
+    large = next(poll for poll in polls() if poll.name == "50,000 jobs")
+    month = 3_000 / large.read_units * MONTH / 1_000_000 * million(large, NOW).dollars()
+    assert f"A million of them cost about ${without:.0f}: $3.50 for API Gateway" in text
+    assert f"its answer, ${throttled:.2f} for a million" in text
+    assert f"of {limit} a second" in text
+    assert f"at most about ${round(limit * MONTH / 1_000_000 * made_up, -1):,.0f} a month" in text
+    assert f"three times a second, which costs about ${round(month, -2):,.0f} a month" in text
