@@ -144,7 +144,11 @@ def _variables(template: dict[str, Any], function: str, tables: Mapping[str, str
     defaults = {name: parameter.get("Default") for name, parameter in template["Parameters"].items()}
     known = {**defaults, **tables}
     declared = template["Resources"][function]["Properties"]["Environment"]["Variables"]
-    plain = {name: value if isinstance(value, str) else known.get(value.get("Ref")) for name, value in declared.items()}
+    plain = {}
+    for name, value in declared.items():
+        # By default the tables are the stack's own.
+        one = value["Fn::If"][1] if isinstance(value, dict) and "Fn::If" in value else value
+        plain[name] = one if isinstance(one, str) else known.get(one.get("Ref"))
     return {name: value for name, value in plain.items() if value is not None}
 
 

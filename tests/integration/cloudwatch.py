@@ -30,6 +30,8 @@ def text(value: str | dict[str, Any]) -> str:
             return f"${{{'.'.join(names)}}}"
         case {"Fn::Sub": str(pattern)}:
             return pattern
+        case {"Fn::If": ["OwnsJobsTable" | "OwnsTokensTable", own, _]}:
+            return text(own)
     return str(value)
 
 

@@ -196,7 +196,8 @@ def test_aws_knows_what_it_calls(block: str, tmp_path: Path) -> None:
         assert options <= known.keys() | GLOBAL_OPTIONS
         assert {xform_name(name, "-") for name in called.input_shape.required_members} <= options
         if "--query" in arguments:
-            fields = set(re.findall(r"[A-Za-z]\w*", arguments[arguments.index("--query") + 1]))
+            query = re.sub(r"'[^']*'", "", arguments[arguments.index("--query") + 1])
+            fields = set(re.findall(r"[A-Za-z]\w*", query))
             assert fields
             assert fields <= set(members(called.output_shape))
 
@@ -207,6 +208,7 @@ def test_every_resource_that_is_asked_for_is_there() -> None:
     asked = re.findall(r"--logical-resource-id (\w+)", text)
     assert asked
     assert set(asked) <= resources.keys() | BY_SAM
+    assert set(re.findall(r"OutputKey=='(\w+)'", text)) <= read()["Outputs"].keys()
     alarms = [one["Properties"]["AlarmName"]["Fn::Sub"] for one in resources.values() if "Alarm" in one["Type"]]
     named = re.findall(r"--alarm-name (\S+)", text)
     assert named

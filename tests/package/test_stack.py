@@ -19,6 +19,7 @@ from tests.integration.test_documents import BY_SAM
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.timeout(300)  # checkov is slow, and so is every tool on a busy machine
 KEY = "arn:aws:kms:eu-central-1:123456789012:key/0b1c2d3e-0000-4000-8000-000000000000"
+STREAM = "arn:aws:dynamodb:eu-central-1:123456789012:table/jobs/stream/2026-11-24T03:00:00.123"
 TOPIC = "arn:aws:sns:eu-central-1:123456789012:alarms"
 CHOICES = {
     "DeploymentPreference": ("AllAtOnce", "Canary10Percent5Minutes"),
@@ -27,6 +28,8 @@ CHOICES = {
     "ReservedConcurrency": ("0", "50"),
     "ManageApiLogRole": ("true", "false"),
     "Tracing": ("true", "false"),
+    "JobsTableStreamArn": ("", STREAM),
+    "TokensTableName": ("", "tokens"),
 }
 NOTHING = {"Ref": "AWS::NoValue"}
 
@@ -202,6 +205,21 @@ def test_the_runbook_stops_a_canary_by_the_names_that_sam_gives() -> None:
     assert BY_SAM == {name for name, one in stack.items() if one["Type"].startswith("AWS::CodeDeploy::")}
 
 
+@pytest.mark.parametrize("jobs", ["", STREAM])
+@pytest.mark.parametrize("tokens", ["", "tokens"])
+def test_a_table_that_exists_is_used_instead_of_one_of_its_own(jobs: str, tokens: str) -> None:
+    """Each of the two; the stream of a jobs table that exists invokes the revision function."""
+    stack = deployed(JobsTableStreamArn=jobs, TokensTableName=tokens)
+    owned = {name for name, given in (("JobsTable", jobs), ("TokensTable", tokens)) if not given}
+    assert owned == of(stack, "AWS::DynamoDB::Table").keys()
+    (stream,) = (
+        one["EventSourceArn"]
+        for one in of(stack, "AWS::Lambda::EventSourceMapping").values()
+        if one["FunctionName"] == {"Ref": "RevisionFunctionAliaslive"}
+    )
+    assert ({"Ref": "JobsTableStreamArn"} if jobs else {"Fn::GetAtt": ["JobsTable", "StreamArn"]}) == stream
+
+
 def test_a_key_of_one_s_own_encrypts_all_that_is_kept() -> None:
     """It encrypts tables, queues, logs and environment variables. All functions may use the key."""
     stack, key = deployed(KmsKeyArn=KEY), {"Ref": "KmsKeyArn"}
@@ -239,17 +257,26 @@ def test_a_parameter_that_changes_the_function_publishes_a_version(parameter: st
     assert parameter in set(references(version["Description"]))
 
 
+def described(pattern: Any, values: dict[str, str]) -> str:  # noqa: ANN401  # CloudFormation's JSON
+    """Return a text of the template with these values of its variables."""
+    text = pattern["Fn::Sub"] if isinstance(pattern["Fn::Sub"], str) else pattern["Fn::Sub"][0]
+    return re.sub(r"\$\{([\w.]+)\}", lambda name: values[name[1]], text)
+
+
 def versions(**chosen: str) -> dict[tuple[str, str], tuple[str, str]]:
     """Return the policies for deletion and replacement of each version, by its logical id and its description."""
     template = json.loads(expanded("AllAtOnce", *(f"{name}={value}" for name, value in chosen.items())))
-    values = {name: one.get("Default", "") for name, one in template["Parameters"].items()} | chosen | {"KeyId": ""}
+    values = {name: str(one.get("Default", "")) for name, one in template["Parameters"].items()} | chosen
+    values["KeyId"] = values["KmsKeyArn"].rpartition("/")[2]
+    values["StreamTime"] = values["JobsTableStreamArn"].rpartition("/")[2]
+    names = {"Jobs": values["JobsTableStreamArn"] or "own", "Tokens": values["TokensTableName"] or "own"}
+    # Another description replaces the policy, and the new one has another id.
+    values["ReadTables.PolicyId"] = described(template["Resources"]["ReadTables"]["Properties"]["Description"], names)
     found = {}
     for name, one in template["Resources"].items():
         if one["Type"] == "AWS::Lambda::Version":
-            pattern = one["Properties"]["Description"]["Fn::Sub"]
-            text = pattern if isinstance(pattern, str) else pattern[0]
-            described = re.sub(r"\$\{(\w+)\}", lambda parameter: str(values[parameter[1]]), text)
-            found[name, described] = (one.get("DeletionPolicy", "Delete"), one.get("UpdateReplacePolicy", "Delete"))
+            text = described(one["Properties"]["Description"], values)
+            found[name, text] = (one.get("DeletionPolicy", "Delete"), one.get("UpdateReplacePolicy", "Delete"))
     return found
 
 
@@ -258,7 +285,9 @@ def versions(**chosen: str) -> dict[tuple[str, str], tuple[str, str]]:
     [
         ({"MemorySize": "2048"}, {"ProgressFunction"}),
         ({"EventBusName": "orders"}, {"SupervisorFunction"}),
-        ({"KmsKeyArn": KEY}, {"RevisionFunction", "SupervisorFunction"}),
+        ({"KmsKeyArn": KEY}, {"ProgressFunction", "RevisionFunction", "SupervisorFunction"}),
+        ({"JobsTableStreamArn": STREAM}, {"ProgressFunction", "RevisionFunction", "SupervisorFunction"}),
+        ({"TokensTableName": "tokens"}, {"ProgressFunction"}),
     ],
 )
 def test_a_change_of_a_parameter_keeps_the_version_to_roll_back_to(chosen: dict[str, str], functions: set[str]) -> None:
@@ -296,11 +325,14 @@ def test_a_version_has_a_description_that_fits() -> None:
             one.get("MaxLength", len(str(one.get("MaxValue", ""))))
         )
         for name, one in read()["Parameters"].items()
-    } | {"KmsKeyArn": KEY, "KeyId": KEY.rpartition("/")[2]}
+    } | {
+        "EventBusName": "b" * 128,
+        "KeyId": KEY.rpartition("/")[2],
+        "StreamTime": STREAM.rpartition("/")[2],
+        "ReadTables.PolicyId": "ANPA" + "A" * 17,
+    }
     for version in of(deployed(KmsKeyArn=KEY), "AWS::Lambda::Version").values():
-        pattern = version["Description"]["Fn::Sub"]
-        text = pattern if isinstance(pattern, str) else pattern[0]
-        assert len(re.sub(r"\$\{(\w+)\}", lambda name: longest[name[1]], text)) <= 256
+        assert len(described(version["Description"], longest)) <= 256
 
 
 # A linter's finding fails the build

@@ -117,11 +117,33 @@ def test_every_request_reaches_the_function() -> None:
 
 def statements(role: str, *, own_key: bool = False) -> list[dict[str, Any]]:
     """Return the statements of a role's policies: those without a condition, or those for a customer managed key."""
-    policies = RESOURCES[role]["Properties"]["Policies"]
+    policies = [
+        *RESOURCES[role]["Properties"]["Policies"],
+        *(
+            one["Properties"]
+            for one in RESOURCES.values()
+            if one["Type"] == "AWS::IAM::ManagedPolicy" and {"Ref": role} in one["Properties"]["Roles"]
+        ),
+    ]
     choices = [policy["Fn::If"] for policy in policies if "Fn::If" in policy]
     assert all(("HasOwnKey", {"Ref": "AWS::NoValue"}) == (condition, other) for condition, _, other in choices)
     chosen = [choice[1] for choice in choices] if own_key else [policy for policy in policies if "Fn::If" not in policy]
     return [statement for policy in chosen for statement in policy["PolicyDocument"]["Statement"]]
+
+
+def own(value: Any) -> Any:  # noqa: ANN401  # CloudFormation's JSON
+    """Return what a value is if no parameter names a table."""
+    match value:
+        case {"Fn::If": ["OwnsJobsTable" | "OwnsTokensTable", mine, _]}:
+            return mine
+    return value
+
+
+def given(value: Any, table: str) -> Any:  # noqa: ANN401  # the same
+    """Return what a value is if a parameter names the table."""
+    condition, _, other = value["Fn::If"]
+    assert f"Owns{table}Table" == condition
+    return other
 
 
 def actions(statement: dict[str, Any]) -> list[str]:
@@ -130,10 +152,10 @@ def actions(statement: dict[str, Any]) -> list[str]:
 
 
 def resources(statement: dict[str, Any]) -> list[str]:
-    """Return a statement's resources: `JobsTable.Arn`, or the last part of a name."""
+    """Return a statement's resources: `JobsTable.Arn`, or the last part of a name. The tables are the stack's own."""
     several = statement["Resource"] if isinstance(statement["Resource"], list) else [statement["Resource"]]
     names = []
-    for one in several:
+    for one in map(own, several):
         match one:
             case {"Fn::GetAtt": [name, attribute]}:
                 names.append(f"{name}.{attribute}")
@@ -297,7 +319,7 @@ def test_only_jobs_and_new_batches_invoke_the_revision_function() -> None:
     jobs, batches = (json.loads(one["Pattern"]) for one in CHANGES["FilterCriteria"]["Filters"])
     assert {"dynamodb": {"Keys": {"sk": {"S": [{"prefix": "JOB#"}]}}}} == jobs
     assert {"eventName": ["INSERT"], "dynamodb": {"Keys": {"sk": {"S": ["BATCH"]}}}} == batches
-    assert {"Fn::GetAtt": ["JobsTable", "StreamArn"]} == CHANGES["Stream"]
+    assert {"Fn::GetAtt": ["JobsTable", "StreamArn"]} == own(CHANGES["Stream"])
 
 
 def test_a_change_that_cannot_be_counted_does_not_block_the_stream() -> None:
@@ -400,6 +422,59 @@ def test_tables_are_what_create_table_takes() -> None:
     assert "StreamSpecification" not in tokens
 
 
+def test_everything_follows_a_table_that_a_parameter_names() -> None:
+    """Environment, event source, alarm, dashboard and outputs; the ARN of the stream also names the table."""
+    stream = {"Ref": "JobsTableStreamArn"}
+    jobs, tokens = (
+        {"Fn::Select": [1, {"Fn::Split": ["/", {"Fn::Sub": "${JobsTableStreamArn}/"}]}]},
+        {"Ref": "TokensTableName"},
+    )
+    variables = FUNCTION["Environment"]["Variables"]
+    alarm = RESOURCES["TableThrottlesAlarm"]["Properties"]["Metrics"]
+    of_jobs, _, of_tokens = (part["MetricStat"]["Metric"]["Dimensions"][0]["Value"] for part in alarm[:3])
+    dashboard = RESOURCES["Dashboard"]["Properties"]["DashboardBody"]["Fn::Sub"][1]
+    for value in (
+        *(one["Environment"]["Variables"]["BATCH_PROGRESS_JOBS_TABLE"] for one in (FUNCTION, REVISION, SUPERVISOR)),
+        *(of_jobs, dashboard["JobsTable"], TEMPLATE["Outputs"]["JobsTableName"]["Value"]),
+    ):
+        assert ({"Ref": "JobsTable"}, jobs) == (own(value), given(value, "Jobs"))
+    for value in (
+        *(variables["BATCH_PROGRESS_TOKENS_TABLE"], of_tokens, dashboard["TokensTable"]),
+        TEMPLATE["Outputs"]["TokensTableName"]["Value"],
+    ):
+        assert ({"Ref": "TokensTable"}, tokens) == (own(value), given(value, "Tokens"))
+    assert stream == given(CHANGES["Stream"], "Jobs")
+
+
+@pytest.mark.parametrize("role", ["ProgressRole", "RevisionRole", "SupervisorRole"])
+def test_every_permission_follows_a_table_that_a_parameter_names(role: str) -> None:
+    """The same permissions, for the table, its stream or the tokens table."""
+    stream = {"Ref": "JobsTableStreamArn"}
+    wanted = {
+        "JobsTable.Arn": ("Jobs", {"Fn::Select": [0, {"Fn::Split": ["/stream/", stream]}]}),
+        "JobsTable.StreamArn": ("Jobs", stream),
+        "TokensTable.Arn": (
+            "Tokens",
+            {"Fn::Sub": "arn:${AWS::Partition}:dynamodb:${AWS::Region}:${AWS::AccountId}:table/${TokensTableName}"},
+        ),
+    }
+    found = [one for one in statements(role) if any(name in wanted for name in resources(one))]
+    assert found
+    for statement in found:
+        (name,) = resources(statement)
+        table, other = wanted[name]
+        assert other == given(statement["Resource"], table)
+
+
+def test_the_arn_of_a_stream_is_that_of_a_table() -> None:
+    """Not the ARN of a table, whose stream would be missing, and not the name of one."""
+    pattern = TEMPLATE["Parameters"]["JobsTableStreamArn"]["AllowedPattern"]
+    table = "arn:aws:dynamodb:eu-central-1:123456789012:table/jobs-2"
+    taken = ["", f"{table}/stream/2026-11-24T03:00:00.123"]
+    refused = [table, f"{table}/stream/", f"{table}/index/a/stream/2026-11-24T03:00:00.123", "jobs-2"]
+    assert taken == [text for text in taken + refused if re.fullmatch(pattern, text)]
+
+
 def test_session_tokens_are_off_until_an_issuer_is_named() -> None:
     """An issuer needs an audience and https."""
     parameters, variables = TEMPLATE["Parameters"], FUNCTION["Environment"]["Variables"]
@@ -414,7 +489,7 @@ def test_session_tokens_are_off_until_an_issuer_is_named() -> None:
     taken = ["", "https://example.auth0.com/", "https://cognito-idp.eu-central-1.amazonaws.com/eu-central-1_a1B2c3D4e"]
     refused = ["http://example.com", "example.com", "https://", "https://a b", "https://a?b", "https://a#b"]
     assert taken == [text for text in taken + refused if re.fullmatch(pattern, text)]
-    (rule,) = TEMPLATE["Rules"].values()
+    rule = TEMPLATE["Rules"]["SessionTokensAreForSomebody"]
     assert {"Fn::Not": [{"Fn::Equals": [{"Ref": "TokenIssuer"}, ""]}]} == rule["RuleCondition"]
     assert [{"Fn::Not": [{"Fn::Equals": [{"Ref": "TokenAudience"}, ""]}]}] == [
         assertion["Assert"] for assertion in rule["Assertions"]
@@ -482,7 +557,7 @@ def test_the_dashboard_shows_every_alarm_and_fills_its_rows() -> None:
     """CloudWatch places the widgets one after another on 24 columns."""
     text, values = RESOURCES["Dashboard"]["Properties"]["DashboardBody"]["Fn::Sub"]
     alarms, *metrics = json.loads(text)["widgets"]
-    assert {"Alarm"} == values.keys()
+    assert {"Alarm", "JobsTable", "TokensTable"} == values.keys()
     assert {f"${{Alarm}}-{name}" for name in ALARMS} == set(alarms["properties"]["alarms"])
     assert 24 == alarms["width"]
     assert 0 == sum(widget["width"] for widget in metrics) % 24
