@@ -258,6 +258,8 @@ def simulate(  # noqa: PLR0913, PLR0917  # a command's options, given by name
     workload = Workload(
         jobs, workers, median, spread, timeout, failures, stalls, stall, items, kill_workers, lost_after
     )
+    if local is not None:
+        workload.check_local()
     client, name = open_table(JOBS, Where(local, table, stack))
     batch_id = batch_id or f"batch_{secrets.token_hex(5)}"
     seed = secrets.randbelow(1_000_000) if seed is None else seed

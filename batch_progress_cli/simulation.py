@@ -23,6 +23,9 @@ _LASTS = timedelta(days=1)
 # The supervisor looks for lost workers at least once a minute or so; twice that is long enough to wait for it.
 _GRACE_SECONDS = 150
 
+# A poll that counts these takes a tenth of a second of CPU time on the local server, and creating them a minute.
+LARGEST_LOCAL = 20_000
+
 _SITES = ("shop.example.com", "news.example.org", "jobs.example.net")
 _FAILURES = (
     ("HTTP_404", "The page is gone."),
@@ -84,6 +87,15 @@ class Workload:
             value = getattr(self, name)
             if value is not None and not least <= value <= most:
                 raise Failed(f"{name} is {value:g}; it must be from {least:,} to {most:,}")
+
+    def check_local(self) -> None:
+        """Check that the local server bears it.
+
+        Raises:
+            Failed: It has too many jobs.
+        """
+        if self.jobs > LARGEST_LOCAL:
+            raise Failed(f"jobs is {self.jobs}; on the local server it must be at most {LARGEST_LOCAL:,}")
 
 
 @dataclass(frozen=True)

@@ -147,6 +147,14 @@ def test_a_value_out_of_range_is_one_line(arguments: tuple[str, ...]) -> None:
     assert (2, 1) == (done.exit_code, done.stderr.count("\n"))
 
 
+def test_the_local_server_bears_a_limited_number_of_jobs() -> None:
+    """Nothing is written above it, whether or not a server runs; a table of AWS may get more."""
+    done = simulate("--jobs", "20001", "--local", "9", *QUICK)
+    said = "batch-progress: jobs is 20001; on the local server it must be at most 20,000\n"
+    assert (2, "", said) == (done.exit_code, done.stdout, done.stderr)
+    Workload(jobs=100_000)
+
+
 def test_a_batch_of_another_owner_is_one_line(world: World) -> None:
     batch_id = world.put_batch(owner="alice")
     done = simulate(batch_id, *QUICK)
