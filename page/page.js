@@ -5,6 +5,8 @@
 const PAGE_SIZE = 100;
 // Jobs in the largest answer. The chart of a batch that fits into it shows the time before the page was opened.
 const ANSWER_SIZE = 1000;
+// Jobs that a stalled batch names.
+const HUNG_SIZE = 5;
 // Polls that the chart remembers.
 const POLLS_SIZE = 2000;
 
@@ -90,11 +92,16 @@ let updatedAt;
 let countedAt;
 // What a poll includes. A service that is older than this page refuses the summary.
 let extras;
-// The status that the table is filtered by; "" for all.
+// The status that the table is filtered by, "" for all; and the error code, undefined for all.
 let filter = "";
-// The page of the table, from 0, and the cursor of each page that is known.
+let reason;
+// The page of the table, from 0, the cursor of each page that is known, and whether there is a next page.
 let page;
 let cursors;
+let more;
+// With an error code: the jobs that have it, as far as they have been read, and the walk that goes on reading.
+let found;
+let walk;
 // Whether the table is on the screen, whether it may have changed, and when it may be requested again.
 let inView = false;
 let stale;
@@ -105,6 +112,8 @@ let jobHistory;
 let jobHistoryAt;
 // When a poll last found that jobs had moved.
 let movedAt;
+// The jobs by status when the hung jobs were read.
+let hungAt;
 // A counter for each kind of request: an answer is dropped when a later request has been sent.
 let pollCount = 0;
 let listCount = 0;
@@ -133,10 +142,11 @@ function reset() {
   polls = [];
   jobHistory = undefined;
   movedAt = 0;
+  hungAt = undefined;
   nextPollAt = undefined;
   announced = {};
-  toFirstPage();
-  replaceRows([]);
+  select(filter);
+  replace($("rows"), []);
 }
 
 // Requests
@@ -196,7 +206,9 @@ async function poll() {
       if (!before && data.total_urls <= ANSWER_SIZE) loadHistory();
     }
     render();
-    if (answer.retryAfter) pollIn(document.hidden ? max(answer.retryAfter, 60) : answer.retryAfter);
+    // To the service a batch without jobs has ended.
+    const wait = answer.retryAfter || (data.total_urls ? 0 : 30);
+    if (wait) pollIn(document.hidden ? max(wait, 60) : wait);
   } catch (error) {
     if (mine !== pollCount) return;
     if (error.status === 422 && extras !== "estimate") {
@@ -251,30 +263,77 @@ async function loadHistory() {
   }
 }
 
+// Yields the jobs that the filter selects, from many requests.
+async function* readJobs() {
+  const [status, isWanted] = [filter, hasReason(reason)];
+  let cursor;
+  do {
+    const { data: answer } = await request({ include: "details", limit: ANSWER_SIZE, status, cursor });
+    yield answer.jobs.filter(isWanted);
+    cursor = answer.next_cursor;
+  } while (cursor);
+}
+
 // Requests the page of the table that is shown.
 async function loadJobs() {
   listCount += 1;
   const mine = listCount;
   stale = false;
+  $("table").ariaBusy = true;
+  if (!rows.size) showNone("Loading jobs…");
   try {
-    const answer = await request({ include: "details", limit: PAGE_SIZE, status: filter, cursor: cursors[page] });
+    const jobs = await (reason === undefined ? loadPage() : findPage(mine));
     if (mine !== listCount) return;
-    cursors[page + 1] = answer.data.next_cursor;
     // For most lists the service reads the whole batch.
     listAt = Date.now() + min(filter ? 60_000 : 10_000, 10 * data.total_urls);
-    renderRows(answer.data.jobs);
+    renderRows(jobs);
   } catch (error) {
     if (mine !== listCount) return;
     if (error.status === 401) return handle(error);
     stale = true;
+    walk = undefined;
     listAt = Date.now() + max(error.retryAfter || 0, 10) * 1000;
-    setText("none", "The jobs cannot be listed just now. This page tries again.");
-    $("none").hidden = false;
+    showNone("The jobs cannot be listed just now. This page tries again.");
   }
+  $("table").ariaBusy = false;
+}
+
+async function loadPage() {
+  const number = page;
+  const known = cursors;
+  const { data: answer } = await request({
+    include: "details",
+    limit: PAGE_SIZE,
+    status: filter,
+    cursor: known[number],
+  });
+  known[number + 1] = answer.next_cursor;
+  more = Boolean(answer.next_cursor);
+  return answer.jobs;
+}
+
+// The service does not filter by error code: reads failed jobs until this page of the table is full.
+async function findPage(mine) {
+  if (!walk) {
+    walk = readJobs();
+    found = [];
+  }
+  const end = (page + 1) * PAGE_SIZE;
+  while (found.length <= end) {
+    const { done, value } = await walk.next();
+    if (done || mine !== listCount) break;
+    found.push(...value);
+    setText("where", `${formatCount(found.length)} found…`);
+  }
+  more = found.length > end;
+  return found.slice(end - PAGE_SIZE, end);
 }
 
 function refreshJobs() {
-  if (stale && inView && Date.now() >= listAt && !document.hidden) loadJobs();
+  if (stale && inView && Date.now() >= listAt && !document.hidden) {
+    walk = undefined;
+    loadJobs();
+  }
 }
 
 // States: loading, signin, running, stalled, offline, unknown (batch), misnamed (batch); and of a batch that has ended:
@@ -287,7 +346,9 @@ function setState(name, status) {
     loading: ["Loading this batch…", ""],
     stalled: [
       "This batch has stalled",
-      "Jobs are pending, but none has changed for longer than one job may take. This page checks twice a minute.",
+      data &&
+        `${processingCount() ? "The jobs that are processing" : "No worker has started another job, and the others"} ` +
+          "have not changed for longer than one job may take. This page checks twice a minute.",
     ],
     offline: [
       navigator.onLine ? `The service cannot ${status ? "answer just now" : "be reached"}` : "You are offline",
@@ -308,6 +369,7 @@ function setState(name, status) {
   $("notice").className = name;
   setText("notice-title", title);
   setText("notice-text", text ?? "");
+  $("hung").hidden = name !== "stalled";
   $("again").hidden = /loading|misnamed/.test(name);
   $("state").hidden = /loading|signin|misnamed/.test(name);
   $("state").className = `pill ${name}`;
@@ -320,6 +382,37 @@ function setState(name, status) {
   if (title && name !== before) announce(`${title}. ${text}`);
   drawChart();
   renderTimes();
+}
+
+// Names the jobs that have been processing for longest, once for each change of a stalled batch.
+async function loadHung() {
+  const statuses = JSON.stringify(data.summary?.statuses);
+  if (statuses === hungAt) return;
+  hungAt = statuses;
+  const mine = token;
+  let jobs = [];
+  try {
+    if (processingCount())
+      jobs = (await request({ include: "details", limit: ANSWER_SIZE, status: "processing" })).data.jobs;
+  } catch {
+    hungAt = undefined;
+  }
+  if (mine !== token || !data) return;
+  const started = (job) => parseTime(job.started_at) || 0;
+  jobs.sort((a, b) => started(a) - started(b));
+  const items = jobs.slice(0, HUNG_SIZE).map((job) => {
+    const item = create("li", "");
+    const since = started(job) ? `, since ${formatTime(started(job))}` : "";
+    item.append(jobLink(job.url), create("span", plain(job.job_id) + since, "small"));
+    return item;
+  });
+  const others = processingCount() - items.length;
+  if (items.length && others > 0) {
+    const item = create("li", "");
+    item.append(action(`and ${formatCount(others)} more`, () => showJobs("processing")));
+    items.push(item);
+  }
+  $("hung").replaceChildren(...items);
 }
 
 // The state of a batch whose jobs have all ended.
@@ -474,6 +567,7 @@ function render() {
   $("percent").replaceChildren(String(percent()), create("small", "%"));
   const sizes = [data.completed, data.failed, processing];
   for (const [index, size] of sizes.entries()) {
+    $("bar").children[index].hidden = !size;
     $("bar").children[index].style.width = size ? `max(3px, ${(100 * size) / data.total_urls}%)` : 0;
   }
   Object.assign($("bar"), {
@@ -484,7 +578,9 @@ function render() {
   $("percent").className = data.failed && !data.completed ? "bad" : "";
   if (isOver()) setState(verdict());
   else setState(basis === "stalled" ? basis : "running");
+  if (state === "stalled") loadHung();
   renderReasons();
+  renderFilter();
   announceProgress();
 }
 
@@ -509,7 +605,7 @@ function renderEstimate() {
   $("left").className = /failed|partial/.test(state) ? "bad" : "";
   if (state === "empty") {
     setText("left", "No jobs yet");
-    setText("range", "This batch has no jobs.");
+    setText("range", "This batch has no jobs. This page checks twice a minute.");
   } else if (isOver()) {
     const took = jobHistory ? completion - chartPoints()[0][0] : 0;
     const all = data.completed || losses().includes(",") ? "" : "All ";
@@ -530,18 +626,63 @@ function renderEstimate() {
   }
 }
 
-function renderReasons() {
-  const { failures, statuses } = data.summary ?? { failures: [] };
+// The failures for other reasons than the ten that the service names.
+const OTHERS = Symbol("other codes");
+// What our own codes mean.
+const MEANINGS = new Map([
+  [
+    "WORKER_LOST",
+    "The worker showed no sign of life for longer than the batch allows. Another may start the job again.",
+  ],
+]);
+// The item of each reason, by code.
+const reasons = new Map();
+
+const codeName = (code) => (code === OTHERS ? code.description : plain(code ?? "no code") || "empty code");
+
+function countsOfReasons() {
+  const { failures, statuses } = data?.summary ?? { failures: [] };
+  const counts = new Map(failures.map(({ error_code: code, jobs }) => [code, jobs]));
   const others = failures.reduce((left, { jobs }) => left - jobs, statuses?.failed);
-  $("failures").hidden = !failures.length;
-  setText("others", others > 0 ? `${formatCount(others)} with other codes` : "");
-  $("reasons").replaceChildren(
-    ...failures.map(({ error_code: code, jobs }) => {
+  if (others > 0) counts.set(OTHERS, others);
+  return counts;
+}
+
+// Returns whether a job failed for this reason; undefined is any.
+function hasReason(wanted) {
+  const named = countsOfReasons();
+  return (job) => {
+    if (wanted === undefined) return true;
+    // The service cuts a code to 100 characters, and a character here may be two units.
+    const code = job.error_code && [...job.error_code].slice(0, 100).join("");
+    return wanted === OTHERS ? !named.has(code) : code === wanted;
+  };
+}
+
+function renderReasons() {
+  const counts = countsOfReasons();
+  $("failures").hidden = !counts.size;
+  for (const code of reasons.keys()) if (!counts.has(code)) reasons.delete(code);
+  const items = [...counts].map(([code, jobs]) => {
+    if (!reasons.has(code)) {
       const item = create("li", "");
-      item.append(create("b", formatCount(jobs)), create("div", plain(code ?? "no code")));
-      return item;
-    }),
-  );
+      const text = create("div", "");
+      text.append(action(codeName(code), () => showJobs("failed", code)));
+      if (MEANINGS.has(code)) text.append(create("p", MEANINGS.get(code), "soft small"));
+      item.append(create("b", ""), text);
+      reasons.set(code, item);
+    }
+    reasons.get(code).firstChild.textContent = formatCount(jobs);
+    return reasons.get(code);
+  });
+  replace($("reasons"), items);
+}
+
+function action(text, act) {
+  const button = create("button", text, "link");
+  button.type = "button";
+  button.addEventListener("click", act);
+  return button;
 }
 
 // The table
@@ -551,26 +692,29 @@ const rows = new Map();
 
 function renderRows(jobs) {
   const first = page * PAGE_SIZE;
-  const more = Boolean(cursors[page + 1]);
-  const total = filter ? data.summary?.statuses[filter] : data.total_urls;
+  const total = reason === undefined ? filterCount(filter) : countsOfReasons().get(reason);
   const end = formatCount(first + jobs.length);
-  replaceRows(jobs.map(jobRow));
-  setText("none", "No jobs to show.");
-  $("none").hidden = jobs.length > 0;
-  $("pager").hidden = !more && !page;
+  replace($("rows"), jobs.map(jobRow));
+  for (const [id, one] of rows) if (!one.isConnected) rows.delete(id);
+  showNone(jobs.length ? "" : "No jobs to show.");
+  for (const id of ["previous", "next"]) $(id).hidden = !more && !page;
+  for (const id of ["copy", "csv"]) $(id).hidden = !jobs.length;
   setText("where", jobs.length ? `${formatCount(first + 1)} to ${end}${total ? ` of ${formatCount(total)}` : ""}` : "");
   $("previous").ariaDisabled = !page;
   $("next").ariaDisabled = !more;
 }
 
-// Leaves the table alone when the rows are the same: a row that is removed loses the focus.
-function replaceRows(wanted) {
-  const body = $("rows");
+function showNone(text) {
+  setText("none", text);
+  $("none").hidden = !text;
+}
+
+// Leaves the children alone when they are the same: one that is removed loses the focus.
+function replace(parent, wanted) {
   const focused = document.activeElement;
-  if (wanted.length === body.children.length && wanted.every((one, index) => one === body.children[index])) return;
-  body.replaceChildren(...wanted);
+  if (wanted.length === parent.children.length && wanted.every((one, index) => one === parent.children[index])) return;
+  parent.replaceChildren(...wanted);
   if (focused !== document.activeElement && focused.isConnected) focused.focus({ preventScroll: true });
-  for (const [id, one] of rows) if (!one.isConnected) rows.delete(id);
 }
 
 function jobRow(job) {
@@ -746,20 +890,52 @@ for (const name of ["", "completed", "failed", "processing", "pending", "cancell
   const label = create("label", "");
   const choice = document.createElement("input");
   Object.assign(choice, { type: "radio", name: "status", value: name, checked: !name });
-  label.append(choice, name || "all");
+  label.append(choice, name || "all", create("span", ""));
   $("filter").append(label);
 }
 $("filter").addEventListener("change", (event) => {
-  filter = event.target.value;
-  toFirstPage();
+  select(event.target.value);
   loadJobs();
 });
+$("chosen").addEventListener("click", () => {
+  select(filter);
+  loadJobs();
+  $("jobs-title").focus({ preventScroll: true });
+});
+$("show-failed").addEventListener("click", () => showJobs("failed"));
 
-function toFirstPage() {
+// The number of jobs of a status, "" for all; undefined without a summary.
+const filterCount = (status) => (status ? data.summary?.statuses[status] : data.total_urls);
+
+function renderFilter() {
+  for (const label of $("filter").querySelectorAll("label")) {
+    const count = filterCount(label.firstChild.value);
+    label.lastChild.textContent = count === undefined ? "" : ` ${formatCount(count)}`;
+  }
+}
+
+// Filters the table, and goes to its first page.
+function select(status, code) {
+  filter = status;
+  reason = code;
   page = 0;
   cursors = [];
+  more = false;
+  walk = undefined;
   listAt = 0;
   listCount += 1;
+  $("chosen").hidden = code === undefined;
+  if (code !== undefined) setText("chosen", `${codeName(code)} only ✕`);
+  setText("copy", `Copy ${status ? `${status} ` : ""}URLs`);
+  setText("where", "");
+  tell("");
+}
+
+function showJobs(status, code) {
+  select(status, code);
+  $("filter").querySelector(`[value=${status}]`).checked = true;
+  loadJobs();
+  $("jobs-title").focus();
 }
 
 async function showPage(number) {
@@ -770,7 +946,77 @@ async function showPage(number) {
 }
 for (const [id, way] of Object.entries({ previous: -1, next: 1 })) {
   $(id).addEventListener("click", () => {
-    if (way < 0 ? page : cursors[page + 1]) showPage(page + way);
+    if (way < 0 ? page : more) showPage(page + way);
+  });
+}
+
+// Copies and files of the jobs that the filter selects, all pages of them
+
+function tell(text) {
+  setText("told", text);
+  if (text) announce(text);
+}
+
+async function exportJobs(convert) {
+  const parts = [];
+  for await (const jobs of readJobs()) {
+    parts.push(...jobs.map(convert));
+    setText("told", `${formatCount(parts.length)} jobs read…`);
+  }
+  return parts;
+}
+
+// The clipboard gets a promise: the browser allows to copy only at the click, before the jobs are read.
+async function copyUrls() {
+  let urls;
+  const read = async () => {
+    // A URL stays on its line.
+    urls = (await exportJobs((job) => job.url.replace(/[\s\p{Cc}]/gu, encodeURIComponent))).filter(Boolean);
+    return new Blob([urls.join("\n")], { type: "text/plain" });
+  };
+  await navigator.clipboard.write([new ClipboardItem({ "text/plain": read() })]);
+  return `${formatCount(urls.length)} URLs copied.`;
+}
+
+const COLUMNS = [
+  "job_id",
+  "url",
+  "status",
+  "items_extracted",
+  "started_at",
+  "finished_at",
+  "error_code",
+  "error_message",
+];
+let file;
+
+// Of RFC 4180. A spreadsheet runs a cell that begins like a formula: an apostrophe makes it text.
+function csvCell(value) {
+  const text = String(value ?? "").replaceAll('"', '""');
+  return /^[\s\p{Cc}=+@\uff1d\uff0b\uff0d\uff20-]/u.test(text) ? `"'${text}"` : `"${text}"`;
+}
+
+async function downloadCsv() {
+  const name = `${batchId}${filter && `-${filter}`}.csv`;
+  const lines = await exportJobs((job) => COLUMNS.map((column) => csvCell(job[column])).join(","));
+  // Spreadsheets know by U+FEFF that the file is UTF-8.
+  const text = ["\ufeff", ...[COLUMNS.join(","), ...lines].map((line) => `${line}\r\n`)];
+  if (file) URL.revokeObjectURL(file);
+  file = URL.createObjectURL(new Blob(text, { type: "text/csv" }));
+  Object.assign(document.createElement("a"), { href: file, download: name }).click();
+  return `${formatCount(lines.length)} jobs in ${name}.`;
+}
+
+for (const [id, act, failure] of [
+  ["copy", copyUrls, "The URLs could not be copied. Try again, or download the CSV."],
+  ["csv", downloadCsv, "The jobs could not be read. Try again."],
+]) {
+  $(id).addEventListener("click", async () => {
+    try {
+      tell(await act());
+    } catch {
+      tell(failure);
+    }
   });
 }
 $("signin").addEventListener("submit", (event) => {

@@ -13,6 +13,7 @@ from werkzeug import Request, Response
 from werkzeug.http import http_date
 from werkzeug.serving import WSGIRequestHandler, make_server
 
+from batch_progress.progress import LONGEST_CODE
 from batch_progress.table import JobStatus
 from functions.progress.app import handler
 from local_cloud.gateway import respond
@@ -124,7 +125,8 @@ class FakeApi:
         }
 
     def _summary(self) -> dict[str, Any]:
-        reasons = Counter(job["error_code"] for job in self.jobs if job["status"] == "failed")
+        codes = [job["error_code"] for job in self.jobs if job["status"] == "failed"]
+        reasons = Counter(code and code[:LONGEST_CODE] for code in codes)
         ranked = sorted(reasons.items(), key=lambda one: (-one[1], one[0] is None, one[0] or ""))
         return {
             "statuses": {status: sum(job["status"] == status for job in self.jobs) for status in JobStatus},

@@ -43,7 +43,7 @@ def main() -> None:
     with serving(api, stage=""), chromium() as browser:
         for scheme in get_args(Scheme):
             with browser.new_context(
-                viewport={"width": 960, "height": 992}, color_scheme=scheme, timezone_id="UTC", reduced_motion="reduce"
+                viewport={"width": 960, "height": 1130}, color_scheme=scheme, timezone_id="UTC", reduced_motion="reduce"
             ) as context:
                 page = context.new_page()
                 page.clock.set_fixed_time(NOW)

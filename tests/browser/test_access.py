@@ -8,7 +8,7 @@ from playwright.sync_api import Page, expect
 
 from tests.browser.axe import problems
 from tests.browser.conftest import Clock, sign_in
-from tests.browser.fake_api import TOKEN, FakeApi, job
+from tests.browser.fake_api import TOKEN, FakeApi, Job, job
 
 REASON = {"error_code": "TIMEOUT", "error_message": "The page did not answer within 30 seconds."}
 TIMES = {"started_at": "2026-01-02T03:04:05.000Z", "finished_at": "2026-01-02T03:06:05.000Z"}
@@ -23,7 +23,7 @@ def mixed(count: int) -> list[dict[str, object]]:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_no_state_has_a_serious_problem(tab: Page, api: FakeApi, scheme: Literal["light", "dark"]) -> None:
-    """Neither the token form and its error, nor a running, stalled, finished, unavailable or unknown batch."""
+    """Neither the token form and its error, nor the page as it loads, nor a batch in any state."""
     tab.emulate_media(color_scheme=scheme)
     tab.goto(api.page())
     expect(tab.get_by_label("API token")).to_be_visible()
@@ -38,13 +38,44 @@ def test_no_state_has_a_serious_problem(tab: Page, api: FakeApi, scheme: Literal
     for basis, word in (("observed", "Running"), ("stalled", "Stalled"), ("finished", "Part failed")):
         api.basis = basis
         expect(tab.locator("#state")).to_have_text(word)
+        expect(tab.locator("#rows tr")).to_have_count(100)
+        if basis == "stalled":
+            expect(tab.locator("#hung li")).to_have_count(6)
         assert [] == problems(tab)
+    tab.locator("#reasons button").first.click()
+    expect(tab.locator("#chosen")).to_be_visible()
+    expect(tab.locator("#rows tr")).not_to_have_count(100)
+    assert [] == problems(tab)
 
-    api.refusal = (503, "SERVICE_UNAVAILABLE", 30)
     api.basis = "observed"
     tab.reload()
-    expect(tab.locator("#notice")).to_be_visible()
+    expect(tab.locator("#state")).to_have_text("Running")
+    api.refusal = (503, "SERVICE_UNAVAILABLE", 30)
+    expect(tab.locator("#state")).to_have_text("Offline")
     assert [] == problems(tab)
+    tab.evaluate("scrollTo(0, 2_000)")
+    assert [] == problems(tab)
+    tab.reload()
+    expect(tab.get_by_role("heading", name="The service cannot answer just now")).to_be_visible()
+    assert [] == problems(tab)
+
+    api.refusal, api.basis = None, "finished"
+    ends: list[tuple[str, list[Job]]] = [
+        ("Finished", [job(1, "completed", **TIMES)]),
+        ("Failed", [job(1, "failed", error_code="WORKER_LOST", **TIMES), job(2, "failed", **TIMES)]),
+        ("Cancelled", [job(1, "cancelled")]),
+        ("No jobs", []),
+    ]
+    for word, api.jobs in ends:
+        tab.reload()
+        expect(tab.locator("#state")).to_have_text(word)
+        assert [] == problems(tab)
+
+    tab.route("**/progress?**", lambda _: None)
+    tab.reload()
+    expect(tab.get_by_role("heading", name="Loading this batch")).to_be_visible()
+    assert [] == problems(tab)
+    tab.unroute("**/progress?**")
 
     api.refusal = (404, "BATCH_NOT_FOUND", None)
     tab.reload()
@@ -53,7 +84,10 @@ def test_no_state_has_a_serious_problem(tab: Page, api: FakeApi, scheme: Literal
 
 
 def test_by_keyboard_alone(tab: Page, api: FakeApi) -> None:
-    """Token, filter and pages: each is reached by Tab, shows its focus, and works without a pointer."""
+    """Token, filter and pages: each is reached by Tab, shows its focus, and works without a pointer.
+
+    Few stops are before each: the links of the jobs come after the pages.
+    """
     api.jobs = [job(number, "completed" if number % 2 else "failed") for number in range(300)]
     tab.goto(api.page())
     tab.keyboard.press("Tab")
@@ -63,9 +97,10 @@ def test_by_keyboard_alone(tab: Page, api: FakeApi) -> None:
     expect(tab.locator("#rows tr")).to_have_count(100)
 
     def tab_to(name: str) -> None:
-        for _ in range(120):
+        for _ in range(10):
             tab.keyboard.press("Tab")
-            if name == tab.evaluate("(document.activeElement.labels?.[0] ?? document.activeElement).textContent"):
+            text = tab.evaluate("(document.activeElement.labels?.[0] ?? document.activeElement).textContent")
+            if name == text.rstrip(" 0123456789"):
                 seen = tab.evaluate("""() => {
                     const one = document.activeElement, shown = one.type === "radio" ? one.parentElement : one;
                     return getComputedStyle(shown).outlineStyle;

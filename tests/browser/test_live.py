@@ -85,10 +85,20 @@ def test_what_the_top_shows_equals_the_rows(tab: Page) -> None:
         expect(tab.locator("#completed")).to_have_text("60")
         expect(tab.locator("#failed")).to_have_text(f"{statuses['failed'] + statuses['cancelled']}60 cancelled")
         expect(tab.locator("#pending")).to_have_text(f"{statuses['pending'] + statuses['processing']}60 processing")
+        tab.locator("#jobs-title").scroll_into_view_if_needed()
+        expect(tab.locator("#where")).to_have_text("1 to 100 of 300")
+        expect(tab.get_by_role("radio")).to_have_count(6)
+        for status in JobStatus:
+            expect(tab.get_by_role("radio", name=f"{status} {statuses[status]}", exact=True)).to_be_visible()
         rows = tab.locator("#reasons li").all()
-        shown = {row.locator("div").text_content(): int(row.locator("b").text_content() or "") for row in rows}
+        shown = {row.locator("button").text_content(): int(row.locator("b").text_content() or "") for row in rows}
+        others = shown.pop("other codes")
         assert 10 == len(shown)
         assert shown.items() <= reasons.items()
-        others = reasons.total() - sum(shown.values())
-        expect(tab.locator("#others")).to_have_text(f"{others} with other codes")
-        expect(tab.locator("#where")).to_have_text("1 to 100 of 300")
+        assert reasons.total() == sum(shown.values()) + others
+        for code, count in {**shown, "other codes": others}.items():
+            tab.get_by_role("button", name=code or "", exact=True).click()
+            expect(tab.locator("#where")).to_have_text(f"1 to {count} of {count}")
+            expect(tab.locator("#rows tr")).to_have_count(count)
+            wanted = {"no code": "", "other codes": "CODE_"}.get(code or "", code)
+            assert count == tab.locator("#rows tr .why" if wanted else "#rows tr").filter(has_text=wanted).count()

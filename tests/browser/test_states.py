@@ -246,16 +246,20 @@ def test_everything_that_ended_so_far_failed(tab: Page, api: FakeApi) -> None:
     expect(tab.locator("#percent")).not_to_have_css("color", red)
 
 
-def test_a_batch_without_jobs(tab: Page, api: FakeApi) -> None:
-    """It is not done: nothing was to be done."""
+def test_a_batch_without_jobs(tab: Page, api: FakeApi, clock: Clock) -> None:
+    """It is not done: nothing was to be done. The page shows the first job by itself."""
     api.jobs, api.basis = [], "finished"
     sign_in(tab, api.page())
     expect(tab.locator("#state")).to_have_text("No jobs")
     expect(tab.locator("#percent")).to_have_text("0%")
     expect(tab.locator("#left")).to_have_text("No jobs yet")
-    expect(tab.locator("#range")).to_have_text("This batch has no jobs.")
+    expect(tab.locator("#range")).to_have_text("This batch has no jobs. This page checks twice a minute.")
     expect(tab).to_have_title("No jobs · batch_xyz789")
     expect(tab.locator("#figure")).to_be_hidden()
+    assert 30 == clock.seconds_to_poll()
+    api.jobs, api.basis = [job(1)], "declared"
+    clock.advance(30)
+    expect(tab.locator("#state")).to_have_text("Running")
 
 
 def test_loading(tab: Page, api: FakeApi) -> None:
@@ -352,7 +356,7 @@ def test_a_finished_batch(tab: Page, api: FakeApi, clock: Clock) -> None:
     expect(tab.locator("#state")).to_have_text("Part failed")
     expect(tab.locator("#left")).to_have_text("Done, with 1 failed")
     expect(tab.locator("#range")).to_contain_text("after 2 min")
-    expect(tab.locator("#reasons")).to_have_text("1TIMEOUT")
+    expect(tab.locator("#reasons li")).to_have_text("1TIMEOUT")
     expect(tab.locator("#rows .why")).to_have_text("TIMEOUT: It took too long.")
     expect(tab.locator("#chart .edge")).to_have_count(2)
     requests = clock.requests()

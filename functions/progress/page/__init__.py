@@ -3,6 +3,8 @@
 `make page` builds it from `page/` in the repository. `app.py` imports this package only when the page is requested.
 """
 
+import base64
+import gzip
 import re
 from functools import cache
 from http import HTTPStatus
@@ -15,7 +17,6 @@ from aws_lambda_powertools.event_handler import Response
 from batch_progress.errors import InvalidRequest
 from batch_progress.settings import page_is_served
 from batch_progress.table import ID_PATTERN, ID_RULE
-from functions.progress.coding import Gzip, Identity
 from functions.progress.envelope import STATUS, MethodNotAllowed, RouteNotFound
 from functions.progress.http import Request
 from functions.progress.page.hashes import SCRIPT, STYLE
@@ -86,11 +87,18 @@ def _check(request: Request) -> None:
 
 
 def _page(request: Request, status: int, headers: dict[str, str]) -> Response[str]:
-    written = (Gzip() if request.accepts_gzip() else Identity()).write(_content())
-    coding = {"Content-Encoding": "gzip"} if written.compressed else {}
-    response = Response(status, "text/html; charset=utf-8", written.text, headers={**_HEADERS, **headers, **coding})
-    response.base64_encoded = written.compressed
+    compressed = request.accepts_gzip()
+    body = _compressed() if compressed else _content().decode()
+    coding = {"Content-Encoding": "gzip"} if compressed else {}
+    response = Response(status, "text/html; charset=utf-8", body, headers={**_HEADERS, **headers, **coding})
+    response.base64_encoded = compressed
     return response
+
+
+@cache
+def _compressed() -> str:
+    """Return the page in base64, compressed once and as small as it gets."""
+    return base64.b64encode(gzip.compress(_content(), mtime=0)).decode()
 
 
 @cache

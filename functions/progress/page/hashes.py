@@ -2,5 +2,5 @@
 
 from typing import Final
 
-SCRIPT: Final = "'sha256-bw6bHXd5Ntq4ia5E9vpbDvV5iATXlXGuS8b7o3+PMk8='"
-STYLE: Final = "'sha256-8lYiIxZL6YqPO3qhQybXYxIlWoFoxmTTpOQ1uSEzwqw='"
+SCRIPT: Final = "'sha256-D7udwq5kga6MEQ7fmgogEL5tZQf68u4l0kgCD+xI4uE='"
+STYLE: Final = "'sha256-QZyHpl18eA6dank3tSkYodSX2I1ixue6Irnbyyc1ekg='"
