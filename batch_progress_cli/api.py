@@ -7,6 +7,7 @@ import msgspec
 
 from batch_progress.client.connection import Bearer, Connection
 from batch_progress.client.errors import ProgressError
+from batch_progress.client.protocol import batch_path
 from batch_progress_cli.failure import Failed
 from batch_progress_cli.terminal import visible
 
@@ -23,15 +24,16 @@ class Job(msgspec.Struct, frozen=True):
 
 
 @contextlib.contextmanager
-def connected(url: str, token: str) -> Iterator[Connection]:
+def connected(url: str, batch_id: str, token: str) -> Iterator[Connection]:
     """Connect to the API while the block runs; nothing is sent yet.
 
     Raises:
-        Failed: The token or the address is not valid.
+        Failed: The token, the batch id or the address is not valid.
     """
     if not token:
         raise Failed("no token; give --token or set FREDDY_API_KEY")
     try:
+        batch_path(batch_id)  # before a view draws anything
         connection = Connection(url, Bearer(token))
     except ProgressError as error:
         raise Failed(visible(str(error), 400)) from error

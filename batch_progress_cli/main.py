@@ -185,7 +185,7 @@ def watch(
 
     given = None if give_up_after is None else duration(give_up_after).total_seconds()
     patience = Patience() if given is None else Patience(given, given)
-    with terminable(), connected(url, token) as connection, view(as_json=as_json) as shown:
+    with terminable(), connected(url, batch_id, token) as connection, view(as_json=as_json) as shown:
         return follow(connection, batch_id, shown, patience)
 
 

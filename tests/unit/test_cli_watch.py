@@ -16,7 +16,7 @@ from rich.console import Console
 from batch_progress.client.connection import Bearer, Connection
 from batch_progress.client.protocol import age, backoff
 from batch_progress.client.results import Estimate, Progress, Reason, Statuses, Summary
-from batch_progress_cli.api import Job
+from batch_progress_cli.api import Job, connected
 from batch_progress_cli.failure import Failed, GaveUpStalled
 from batch_progress_cli.follow import Patience, Rate, State, View, follow
 from batch_progress_cli.views import Json, Lines, Screen, picture
@@ -600,3 +600,19 @@ def test_a_fault_keeps_what_the_service_asks_for() -> None:
     """And some jitter: clients that were refused together then do not come back together."""
     _, notes, _ = told(error(503, "SERVICE_UNAVAILABLE", **{"Retry-After": "9"}), ok(progress(4)))
     assert 9.5 <= notes.waits[0] <= 10
+
+
+@pytest.mark.parametrize(
+    ("url", "batch_id", "token", "said"),
+    [
+        ("http://api.example.com", "batch_a", "", "no token; give --token or set FREDDY_API_KEY"),
+        ("http://api.example.com", "batch_a", "a b", "the token has characters that are not allowed in a token"),
+        ("http://api.example.com", "a\x1b[2J", "token", r"'a\x1b[2J' is not a batch id: 1 to 128 of"),
+        ("nonsense", "batch_a", "token", "'nonsense' is not the address of an API; give one that begins with"),
+    ],
+)
+def test_a_bad_argument_is_refused_before_anything_is_drawn(url: str, batch_id: str, token: str, said: str) -> None:
+    with pytest.raises(Failed) as caught, connected(url, batch_id, token):
+        pytest.fail("connected")
+    assert str(caught.value).startswith(said)
+    assert str(caught.value).isprintable()

@@ -173,7 +173,7 @@ def follow(batch_id: str, *, retry_for: float, timeout: float = math.inf, stall:
         InvalidRequest: The batch id is not one.
         ProgressError: When the generator runs: any of its subclasses.
     """
-    return _follow(_Poll(_path(batch_id)), _Patience(batch_id, retry_for, timeout), stall)
+    return _follow(_Poll(batch_path(batch_id)), _Patience(batch_id, retry_for, timeout), stall)
 
 
 def _follow(poll: "_Poll", patience: "_Patience", stall: float) -> Steps[Polled]:
@@ -216,7 +216,7 @@ def listing[JobT](
     """
     status = statuses if isinstance(statuses, str) else ",".join(statuses)
     parameters = {"limit": str(_JOBS_PER_PAGE), "include": "details"} | ({"status": status} if status else {})
-    return _listing(_path(batch_id), parameters, kind, _Patience(batch_id, retry_for))
+    return _listing(batch_path(batch_id), parameters, kind, _Patience(batch_id, retry_for))
 
 
 def _listing[JobT](path: str, parameters: dict[str, str], kind: type[JobT], patience: "_Patience") -> Steps[Page[JobT]]:
@@ -351,7 +351,7 @@ class _Poll:
         return Polled(progress, now, self._age, fresh=True, changed=_timeless(progress) != _timeless(before))
 
 
-def _path(batch_id: str) -> str:
+def batch_path(batch_id: str) -> str:
     """Return the path of a batch.
 
     Raises:
