@@ -53,6 +53,8 @@ def test_a_stale_page_is_noticed(copy: Path, capsys: pytest.CaptureFixture[str],
         ("page.js", 'x("<!--");', "page.js must not contain <!--"),
         ("page.js", "x(`a\nb`);", "a template literal must end on the line on which it starts"),
         ("page.js", "x(); // why", "a comment must start with // and have its own line"),
+        ("page.js", "x(1 - -1);", "two signs must not be separated by white space alone"),
+        ("page.js", "x(1 + +y);", "two signs must not be separated by white space alone"),
         ("page.js", "/* why */", "a comment must start with // and have its own line"),
         ("page.html", "<pre> x </pre>", "page.html must not contain <pre"),
         (
@@ -69,3 +71,21 @@ def test_what_the_build_would_break(
         source.write(f"{addition}\n")
     assert 1 == build(copy, "--write")
     assert reason in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("source", "built"),
+    [
+        ('say("a  b", \'c  "d\', e);', 'say("a  b",\'c  "d\',e);'),
+        ("say(/a  [/]  b/u, c / d / e);", "say(/a  [/]  b/u,c/d/e);"),
+        ('say(`a  ${b ? `c  ${d}` : "e"}  f`, g);', 'say(`a  ${b ? `c  ${d}` : "e"}  f`,g);'),
+        ("if (a in b) {\n  return typeof c;\n} else {\n  d();\n}", "if(a in b){return typeof c;}else{d();}"),
+        ("const a =\n  b ??\n  c;", "const a=b??c;"),
+    ],
+)
+def test_white_space_that_the_script_needs_is_kept(copy: Path, source: str, built: str) -> None:
+    """That in strings, templates and regular expressions, and that between words."""
+    with (copy / "page/page.js").open("a") as file:
+        file.write(f"{source}\n")
+    assert 0 == build(copy, "--write")
+    assert f"{built}</script>" in (copy / "functions/progress/page/built.html").read_text()
