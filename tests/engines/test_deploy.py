@@ -309,8 +309,9 @@ def test_more_memory_is_what_the_alias_runs(stack: Stack, batch_id: str) -> None
 RUNBOOK = [block for block in AWS if block in OPERATIONS.read_text(encoding="utf-8")]
 VERSION = "version 41"
 # The emulator has neither CodeDeploy nor SQS's StartMessageMoveTask. The integration tests check their options.
-# test_tables.py runs those of a restored table.
-ELSEWHERE = ("aws deploy ", "start-message-move-task", "batch-progress-jobs-2")
+# test_tables.py runs those of a restored table, and the last test the one that deletes a table.
+DELETES = "aws dynamodb delete-table"
+ELSEWHERE = ("aws deploy ", "start-message-move-task", "batch-progress-jobs-2", DELETES)
 NOT_HERE = [block for block in RUNBOOK if any(command in block for command in ELSEWHERE)]
 
 
@@ -389,6 +390,9 @@ def test_what_is_left_of_a_deleted_stack_is_its_records(stack: Stack, batch_id: 
     # The emulator creates a log group again for a check that runs while the stack is deleted.
     stack.aws.client("sqs").purge_queue(QueueUrl=resources["ChecksQueue"])
     time.sleep(5)
+    delete = with_names(block_with(DELETES).replace("JobsTable", "TokensTable"))
+    with pytest.raises(ClientError, match="protected"):
+        stack.dynamodb.delete_table(TableName=resources["TokensTable"])
     stack.aws.sam("delete", "--stack-name", STACK, "--no-prompts")
     with pytest.raises(ClientError, match="does not exist"):
         stack.aws.client("cloudformation").describe_stacks(StackName=STACK)
@@ -409,3 +413,6 @@ def test_what_is_left_of_a_deleted_stack_is_its_records(stack: Stack, batch_id: 
     assert [] == stack.aws.client("logs").describe_log_groups(logGroupNamePrefix="/aws/")["logGroups"]
     roles = stack.aws.client("iam").list_roles()["Roles"]
     assert [resources["ApiLogRole"]] == [role["RoleName"] for role in roles]
+    # Without the stack, the operator knows the table by its name.
+    stack.aws.shell(re.sub(r"\$\(aws cloudformation .*\)", resources["TokensTable"], delete))
+    assert [resources["JobsTable"]] == stack.dynamodb.list_tables()["TableNames"]

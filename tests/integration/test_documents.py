@@ -193,7 +193,11 @@ def test_aws_knows_what_it_calls(block: str, tmp_path: Path) -> None:
         called = model.operation_model({xform_name(name, "-"): name for name in model.operation_names}[operation])
         options = {option.removeprefix("--") for option in arguments if option.startswith("--")}
         known = {xform_name(name, "-"): name for name in called.input_shape.members}
-        assert options <= known.keys() | GLOBAL_OPTIONS
+        # A boolean option has a negative form.
+        flags = {
+            f"no-{name}" for name, member in known.items() if called.input_shape.members[member].type_name == "boolean"
+        }
+        assert options <= known.keys() | flags | GLOBAL_OPTIONS
         assert {xform_name(name, "-") for name in called.input_shape.required_members} <= options
         if "--query" in arguments:
             query = re.sub(r"'[^']*'", "", arguments[arguments.index("--query") + 1])

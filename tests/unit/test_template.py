@@ -375,14 +375,21 @@ def test_every_log_group_has_the_chosen_retention() -> None:
     assert all(group["RetentionInDays"] == {"Ref": "LogRetentionDays"} for group in groups)
 
 
-@pytest.mark.parametrize("kind", ["AWS::DynamoDB::Table", "AWS::SQS::Queue"])
-def test_data_outlives_the_stack(kind: str) -> None:
-    """Only a failed first deployment deletes data. Checks are no data: without the function they mean nothing."""
+@pytest.mark.parametrize(
+    ("kind", "deletion"), [("AWS::DynamoDB::Table", "Retain"), ("AWS::SQS::Queue", "RetainExceptOnCreate")]
+)
+def test_data_outlives_the_stack(kind: str, deletion: str) -> None:
+    """A failed first deployment deletes its queues. Checks are no data: without the function they mean nothing."""
     found = [one for name, one in RESOURCES.items() if one["Type"] == kind and name != "ChecksQueue"]
     assert found
-    assert {("RetainExceptOnCreate", "Retain")} == {
-        (one["DeletionPolicy"], one["UpdateReplacePolicy"]) for one in found
-    }
+    assert {(deletion, "Retain")} == {(one["DeletionPolicy"], one["UpdateReplacePolicy"]) for one in found}
+
+
+def test_a_table_is_deleted_by_nobody_by_mistake() -> None:
+    """Not even by CloudFormation, so a failed first deployment must not try to."""
+    found = [one for one in RESOURCES.values() if one["Type"] == "AWS::DynamoDB::Table"]
+    assert 2 == len(found)
+    assert all(one["Properties"]["DeletionProtectionEnabled"] is True for one in found)
 
 
 def test_the_role_for_logs_outlives_a_failed_first_deployment() -> None:
