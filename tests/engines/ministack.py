@@ -21,7 +21,8 @@ from tests.engines.starting import EngineFailed, until_it_listens
 ROOT: Final = Path(__file__).resolve().parents[2]
 MINISTACK: Final = ROOT / ".venv-ministack/bin/ministack"
 SAM: Final = ROOT / ".venv-sam/bin/sam"
-SHELL_SECONDS: Final = 60
+# Each command of the AWS command line takes a second, and several on a busy machine.
+SHELL_SECONDS: Final = 240
 REGION: Final = "eu-central-1"
 
 

@@ -108,6 +108,13 @@ def test_every_alarm_is_in_the_table() -> None:
     assert names == {name.strip("`") for name, *_ in rows("Alarms")}
 
 
+def test_every_alarm_has_a_command_for_the_night() -> None:
+    """Its section has a shell block, which tests/engines/test_deploy.py runs on the emulator."""
+    sections = re.split(r"^### ", TEXT.partition("\n## Alarms\n")[2].partition("\n## ")[0], flags=re.MULTILINE)[1:]
+    named = {section.splitlines()[0]: "```sh\n" in section for section in sections}
+    assert {name.strip("`"): True for name, *_ in rows("Alarms")} == named
+
+
 def numbers(page: str) -> tuple[Any, ...]:
     """Return an alarm's threshold, datapoints to alarm, evaluation periods and seconds of a period."""
     (alarm,) = (

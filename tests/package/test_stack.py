@@ -353,7 +353,7 @@ def test_a_finding_fails_the_build(tool: str, tmp_path: Path) -> None:
     broken = tmp_path / "template.yaml"
     broken.write_text(source.replace(old, new), encoding="utf-8")
     done = subprocess.run(  # noqa: S603  # our own Makefile
-        ["/usr/bin/env", "make", "check-template", f"TEMPLATE={broken}", f"EXPANDED={tmp_path}/expanded.json"],
+        ["/usr/bin/env", "make", "check-template", f"TEMPLATE={broken}", f"EXPANDED={tmp_path}/expanded"],
         cwd=ROOT,
         env={name: value for name, value in os.environ.items() if name not in {"MAKEFLAGS", "MFLAGS", "MAKELEVEL"}},
         capture_output=True,
