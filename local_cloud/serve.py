@@ -145,9 +145,7 @@ def _background(services: Services, log: TextIO) -> Iterator[None]:
     def clean() -> None:
         while not stop.wait(_CLEANING_SECONDS):
             services.tables.delete_expired(time.time())
-            if log.tell() > _LARGEST_LOG:
-                log.seek(0)
-                log.truncate()
+            _empty_if_large(log)
 
     changes = partial(services.tables.take_changes, JOBS_TABLE)
     stream = Stream(changes, _invocation(revision.handler, "RevisionFunction"), stream_mapping())
@@ -155,6 +153,12 @@ def _background(services: Services, log: TextIO) -> Iterator[None]:
     live = LiveBatch(botocore.session.Session().create_client("dynamodb"), JOBS_TABLE)
     with in_background(clean, stop, "cleaning"), stream.delivered(), checks, live.at_work():
         yield
+
+
+def _empty_if_large(log: TextIO) -> None:
+    if log.tell() > _LARGEST_LOG:
+        log.seek(0)
+        log.truncate()
 
 
 @contextlib.contextmanager

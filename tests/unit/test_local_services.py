@@ -1,14 +1,17 @@
 """The DynamoDB, the queue and the bus of `make run`."""
 
 import json
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from batch_progress.table import BATCH_KEY, JOB_PREFIX
-from local_cloud import checks
+from local_cloud import checks, serve
 from local_cloud.aws import Services
 from local_cloud.checks import EventBus, EventLog, Queue
 from local_cloud.dynamodb import DynamoDB, Refused
@@ -213,6 +216,37 @@ def test_the_log_of_events_is_bounded() -> None:
     lines = log.lines()
     first = next(lines)
     assert (b"5\n", checks._MOST_EVENTS) == (first, len(log._events))
+
+
+def test_one_function_does_not_delay_another() -> None:
+    """A check of a large batch takes seconds. Each function has one event at a time, as in Lambda."""
+    together = threading.Barrier(2, timeout=60)
+    progress = serve._invocation(lambda _event, _context: together.wait(), "ProgressFunction")
+    supervisor = serve._invocation(lambda _event, _context: together.wait(), "SupervisorFunction")
+    with ThreadPoolExecutor() as pool:
+        assert {0, 1} == set(pool.map(lambda call: call({}), (progress, supervisor)))
+        running: list[int] = []
+
+        def counted(_event: object, _context: object) -> bool:
+            running.append(1)
+            time.sleep(0.01)
+            at_once = len(running)
+            running.pop()
+            return at_once == 1
+
+        alone = serve._invocation(counted, "ProgressFunction")
+        assert [True] * 5 == list(pool.map(lambda _number: alone({}), range(5)))
+
+
+def test_the_log_is_emptied_before_it_fills_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next line is then its first one."""
+    monkeypatch.setattr(serve, "_LARGEST_LOG", 10)
+    file = tmp_path / "log"
+    with file.open("w", buffering=1) as log:
+        for line, kept in (("short", "short\n"), ("longer", ""), ("later", "later\n")):
+            print(line, file=log)
+            serve._empty_if_large(log)
+            assert kept == file.read_text()
 
 
 def test_a_new_batch_is_an_insert() -> None:
