@@ -59,6 +59,8 @@ MESSAGE_REQUESTS: Final = 3
 KEY_REQUESTS: Final = MONTH // 300
 # X-Ray records the first request of each second, and this share of the others.
 SAMPLED: Final = 0.05
+# Metrics that the functions write themselves: malformed items.
+EMBEDDED_METRICS: Final = 1
 # CloudWatch's free tier, which does not expire: dashboards of an account with at most this many metrics each.
 FREE_DASHBOARD_METRICS: Final = 50
 
@@ -181,7 +183,8 @@ def stack(template: dict[str, Any]) -> Stack:
         platform_bytes=0
         if all(each["LoggingConfig"].get("SystemLogLevel") == "WARN" for each in functions)
         else PLATFORM_BYTES,
-        metrics=sum(not each["MetricTransformations"][0]["MetricName"].startswith("Direct") for each in filters),
+        metrics=EMBEDDED_METRICS
+        + sum(not each["MetricTransformations"][0]["MetricName"].startswith("Direct") for each in filters),
         route_metrics=BEFORE.route_metrics if any(each.get("MetricsEnabled") for each in api["MethodSettings"]) else 0,
         alarm_metrics=sum(
             sum("MetricStat" in metric for metric in each["Metrics"]) if "Metrics" in each else 1 for each in alarms

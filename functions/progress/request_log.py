@@ -1,6 +1,7 @@
 """The log line of a request.
 
-CloudWatch Logs makes the metrics from these lines: template.yaml has a metric filter for each.
+CloudWatch Logs makes the metrics from these lines: template.yaml has a metric filter for each. The warning about
+malformed items is a metric by itself.
 """
 
 import heapq
@@ -22,8 +23,15 @@ from batch_progress.errors import (
 )
 from batch_progress.store import ReadStats
 
-# A log line lists at most this many keys of malformed items; its count is that of all of them.
+# A log line lists at most this many keys of malformed items; its metric counts all of them.
 _MOST_KEYS = 20
+_MALFORMED: Final = "MalformedItems"
+# CloudWatch's embedded metric format: the line with the keys is the metric too, wherever it is logged.
+_MALFORMED_METRIC: Final = {
+    "Namespace": os.environ.get("POWERTOOLS_METRICS_NAMESPACE", "BatchProgress"),
+    "Dimensions": [[]],
+    "Metrics": [{"Name": _MALFORMED, "Unit": "Count"}],
+}
 _VERSION: Final = os.environ.get("AWS_LAMBDA_FUNCTION_VERSION", "local")
 _encoder: Final = msgspec.json.Encoder()
 # Counts the requests of this process: the first one is the cold start.
@@ -84,8 +92,9 @@ class RequestLog:
                 "malformed items",
                 extra={
                     "batch_id": self.batch_id,
-                    "count": len(malformed),
                     "keys": heapq.nsmallest(_MOST_KEYS, malformed),
+                    _MALFORMED: len(malformed),
+                    "_aws": {"Timestamp": int(self.now * 1_000), "CloudWatchMetrics": [_MALFORMED_METRIC]},
                 },
             )
         line = {

@@ -67,6 +67,15 @@ def measured(found: Mapping[str, Any], line: Mapping[str, Any]) -> tuple[Metric,
     return Metric(text(made["MetricNamespace"]), made["MetricName"], frozenset(dimensions)), number
 
 
+def embedded(line: Mapping[str, Any]) -> Iterable[tuple[Metric, float]]:
+    """Yield the metrics that a line in the embedded metric format is."""
+    for directive in line.get("_aws", {}).get("CloudWatchMetrics", []):
+        for names in directive["Dimensions"]:
+            dimensions = frozenset((name, str(line[name])) for name in names)
+            for metric in directive["Metrics"]:
+                yield Metric(directive["Namespace"], metric["Name"], dimensions), float(line[metric["Name"]])
+
+
 @dataclass
 class Metrics:
     """The samples of metrics by minute."""

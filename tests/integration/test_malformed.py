@@ -262,7 +262,7 @@ def test_direct_invocation_survives_malformed_items(world: World) -> None:
 
 
 def test_malformed_item_is_reported_by_its_key(world: World) -> None:
-    """It is in a warning, whose count becomes a metric. No log line contains the token."""
+    """It is in a warning that is also a metric. No log line contains the token."""
     batch_id = world.put_batch()
     world.put_jobs(batch_id, {"bad_one": {"status": "done"}, "good_one": {}})
 
@@ -272,5 +272,5 @@ def test_malformed_item_is_reported_by_its_key(world: World) -> None:
     assert any("JOB#bad_one" in line for line in run.log.splitlines())
     assert "JOB#good_one" not in run.log
     (warning,) = (json.loads(line) for line in run.log.splitlines() if '"malformed items"' in line)
-    assert 1 == warning["count"]
+    assert 1 == warning["MalformedItems"]
     assert world.tokens["demo"] not in run.log

@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from collections.abc import Iterable
 from functools import partial
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 
 from benchmarks.cost import OPERATIONS
 from local_cloud.template import read
-from tests.integration.cloudwatch import Metric, Metrics, fields, filters, goes_off, measured, metric_of, text
+from tests.integration.cloudwatch import Metric, Metrics, embedded, fields, filters, goes_off, measured, metric_of, text
 from tests.integration.world import World, event, progress_path, request_lines
 
 TEMPLATE = read()
@@ -92,7 +93,7 @@ def test_each_metric_of_ours_is_made_and_heard() -> None:
     made = [one["MetricTransformations"][0] for one in FILTERS]
     assert all(NAMESPACE == text(one["MetricNamespace"]) for one in made)
     names = [one["MetricName"] for one in made]
-    assert OURS == set(names)
+    assert OURS == {*names, "MalformedItems"}
     assert len(names) == len(set(names)) == len([one for one in RESOURCES.values() if "MetricFilter" in one["Type"]])
     # A metric without data costs nothing; a default value would be data in every minute.
     assert all("DefaultValue" not in one for one in made)
@@ -149,17 +150,25 @@ def lines(world: World) -> dict[tuple[str, int], Line]:
     return found
 
 
-def test_each_filter_reads_what_the_function_writes(world: World, lines: dict[tuple[str, int], Line]) -> None:
-    """And counts it right."""
+def test_the_warning_about_malformed_items_is_a_metric(world: World) -> None:
+    """In the namespace of the others. The line of the request is none: each metric costs money."""
     batch_id = world.put_batch()
-    world.put_jobs(batch_id, {"bad": {"status": "no such"}, "worse": {"status": 5}})
-    log = world.elsewhere({"batch_id": batch_id}).log
-    (malformed,) = (json.loads(one) for one in log.splitlines() if '"malformed items"' in one)
-    every = [malformed, *lines.values()]
+    world.put_jobs(batch_id, {"bad": {"status": "no such"}, "worse": {"status": 5}, "good": {}})
+    variables = RESOURCES["ProgressFunction"]["Properties"]["Environment"]["Variables"]
+    assert NAMESPACE == text(variables["POWERTOOLS_METRICS_NAMESPACE"])
+    log = world.elsewhere({"batch_id": batch_id}, POWERTOOLS_METRICS_NAMESPACE=NAMESPACE).log
+    written = [json.loads(one) for one in log.splitlines() if one.startswith("{")]
+    assert [(Metric(NAMESPACE, "MalformedItems"), 2)] == [one for line in written for one in embedded(line)]
+    (moment,) = {line["_aws"]["Timestamp"] for line in written if "_aws" in line}
+    assert abs(moment / 1_000 - time.time()) < 60
+
+
+def test_each_filter_reads_what_the_function_writes(lines: dict[tuple[str, int], Line]) -> None:
+    """And counts it right."""
     taken: dict[str, list[float]] = {}
     for found in filters("ProgressLogs"):
-        assert fields(found) <= {name for line in every for name in line}
-        for line in every:
+        assert fields(found) <= {name for line in lines.values() for name in line}
+        for line in lines.values():
             if one := measured(found, line):
                 taken.setdefault(one[0].name, []).append(one[1])
     direct = [line["milliseconds"] for (kind, _), line in lines.items() if kind == "direct"]
@@ -167,7 +176,6 @@ def test_each_filter_reads_what_the_function_writes(world: World, lines: dict[tu
         "FailedAnswers": [1, 1, 1, 1],
         "DirectFailedAnswers": [1, 1],
         "DirectLatency": direct,
-        "MalformedItems": [2],
     } == taken
 
 

@@ -33,3 +33,9 @@ def test_the_error_of_the_estimate_is_the_forecasts() -> None:
     )
     held = re.findall(r"contained the end in (\d+%) of the recorded cases", page)[0]
     assert [ours, elapsed, held] == re.findall(r"(?<!the )\b\d+%", row("An estimate").replace("80%", ""))
+
+
+def test_the_bill_is_that_of_a_small_users_month() -> None:
+    page = (ROOT / "docs" / "operations.md").read_text("utf-8")
+    (now,) = re.findall(r"^\| a small user's month \| \S+ \| (\$[\d.]+) \|", page, re.MULTILINE)
+    assert [now] == re.findall(r"\$[\d.]+\d", row("A bill"))
