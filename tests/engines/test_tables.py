@@ -105,5 +105,10 @@ def test_a_restored_table_takes_the_place_of_a_lost_one(stack: Stack, batch: tup
     assert (restored, TOKENS) == (stack.outputs["JobsTableName"], stack.outputs["TokensTableName"])
     answer, after = stack.called({"batch_id": batch_id})
     assert (20, str(int(before) + 1)) == (answer["data"]["total_urls"], after)
+    mappings = stack.aws.client("lambda").list_event_source_mappings
+    named = {"FunctionName": f"{stack.resources()['RevisionFunction']}:live"}
+    assert 2 == len(mappings(**named)["EventSourceMappings"])
+    stack.aws.shell(with_names(block_with("delete-event-source-mapping")))
+    assert [stream] == [one["EventSourceArn"] for one in mappings(**named)["EventSourceMappings"]]
     polled_until_changed(stack, batch_id, jobs[2])
     assert {restored, TOKENS} == set(stack.dynamodb.list_tables()["TableNames"])
