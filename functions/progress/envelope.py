@@ -18,7 +18,7 @@ class RouteNotFound(BatchProgressError):
     """The path does not exist."""
 
     code = "ROUTE_NOT_FOUND"
-    message = "This path does not exist."
+    message = "This path does not exist. The progress of a batch is at /api/v1/scrape/batch/{batch_id}/progress."
     system_message = "Route not found"
 
 

@@ -129,6 +129,8 @@ def test_unknown_route(world: World, path: str, method: str) -> None:
     assert 404 == answer.status
     if method != "HEAD":
         assert (404, "ROUTE_NOT_FOUND") == answer.outcome
+        # A caller who forgot `/progress` sees what the path is.
+        assert progress_path("{batch_id}") in answer.error["message"]
 
 
 @pytest.mark.parametrize("method", OTHER_METHODS)

@@ -473,6 +473,7 @@ def test_it_gives_up_on_a_stall(kind: Kind, after: float, pauses: list[float], c
     assert [30, *pauses] == clock.pauses
     assert caught.value.progress
     assert (3, sum(pauses)) == (caught.value.progress.pending, caught.value.seconds)
+    assert "batch_a: 3 of 4 pending, and none has moved for longer than a job may take" == str(caught.value)
 
 
 def test_a_stall_is_no_error_unless_asked_for(kind: Kind, clock: Clock) -> None:

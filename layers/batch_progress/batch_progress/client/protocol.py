@@ -193,7 +193,7 @@ def _follow(poll: "_Poll", patience: "_Patience", stall: float) -> Steps[Polled]
             stalled_since = answered
         stalled = -math.inf if stalled_since is None else answered - stalled_since
         if stalled >= stall:
-            raise Stalled(f"{_left(progress)}, and nothing has moved for {stalled:.0f} seconds", progress, stalled)
+            raise Stalled(f"{_left(progress)}, and none has moved for longer than a job may take", progress, stalled)
         if patience.left <= 0:
             raise patience.over()
         yield Pause(min(poll.wait, patience.left, stall - stalled))
