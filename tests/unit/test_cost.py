@@ -194,9 +194,12 @@ def test_the_page_on_security_says_what_strangers_cost() -> None:
     without, _, made_up, _, throttled = (million(request, NOW).dollars() for request in hostile())
     limit = read()["Parameters"]["RateLimit"]["Default"]
     large = next(poll for poll in polls() if poll.name == "50,000 jobs")
-    month = 3_000 / large.read_units * MONTH / 1_000_000 * million(large, NOW).dollars()
+    reads = 3_000 / large.read_units
+    month = reads * MONTH / 1_000_000 * million(large, NOW).dollars()
     assert f"A million of them cost about ${without:.0f}: $3.50 for API Gateway" in text
     assert f"its answer, ${throttled:.2f} for a million" in text
     assert f"of {limit} a second" in text
     assert f"at most about ${round(limit * MONTH / 1_000_000 * made_up, -1):,.0f} a month" in text
-    assert f"three times a second, which costs about ${round(month, -2):,.0f} a month" in text
+    assert f"{reads:.1f} times a second, which costs about ${round(month, -2):,.0f} a month" in text
+    operations = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    assert f"a batch of 50,000 jobs can be read in full {reads:.1f} times a second" in operations
