@@ -89,6 +89,8 @@ def aws() -> Iterator[None]:
     except (NoCredentialsError, PartialCredentialsError, ProfileNotFound) as error:
         raise Failed(f"AWS is not set up: {visible(str(error)).removesuffix('.')}; {_LOCAL}") from error
     except (BotoCoreError, ClientError, ResponseParserError) as error:
+        if isinstance(error, ClientError) and error.response["Error"].get("Code") == "ResourceNotFoundException":
+            raise Failed("there is no such table; --table, --stack and --local choose another") from error
         raise Failed(visible(str(error))) from error
 
 

@@ -52,8 +52,14 @@ class TokenEntry:
 
     @classmethod
     def of(cls, item: dict[str, dict[str, str]]) -> Self:
-        """Read an item; other programs may have written it."""
+        """Read an item; other programs may have written it.
+
+        Raises:
+            Failed: It is the item of another table.
+        """
         texts = {name: visible(next(iter(value.values()), ""), 64) for name, value in item.items() if _scalar(value)}
+        if "token_hash" not in texts:
+            raise Failed("this is not a table of tokens: its items have no token_hash")
         expires = texts.get("expires_at", "")
         return cls(
             token_hash=texts["token_hash"],

@@ -278,8 +278,16 @@ def test_a_stack_without_the_output_is_one_line(cloudformation: type[Stack]) -> 
 
 def test_a_missing_table_is_one_line() -> None:
     done = token("list", "--table", "nowhere")
-    assert (2, 1) == (done.exit_code, done.stderr.count("\n"))
-    assert "ResourceNotFoundException" in done.stderr
+    said = "batch-progress: there is no such table; --table, --stack and --local choose another\n"
+    assert (2, said) == (done.exit_code, done.stderr)
+
+
+def test_a_table_of_other_items_is_one_line(world: World) -> None:
+    """Someone names the jobs table."""
+    world.put_batch()
+    done = token("list", "--table", world.jobs_table)
+    said = "batch-progress: this is not a table of tokens: its items have no token_hash\n"
+    assert (2, said) == (done.exit_code, done.stderr)
 
 
 def test_on_the_local_server_it_takes_no_more_than_its_port(local_api: LocalApi) -> None:
