@@ -305,6 +305,7 @@ def test_an_unchanged_batch_without_a_tag_is_not_believed(kind: Kind) -> None:
             "422 VALIDATION_ERROR: No. (limit: bad)",
         ),
         (lambda: error(404, "A_NEW_CODE"), NotFound, "404 A_NEW_CODE: No."),
+        (lambda: error(404, "ROUTE_NOT_FOUND"), UnexpectedAnswer, "404 ROUTE_NOT_FOUND: No."),
         (
             lambda: httpx.Response(403, text="<html>"),
             UnexpectedAnswer,

@@ -4,7 +4,7 @@
   * AuthenticationError    401, 403   no token, or one that is not valid (any more)
   * NotFound               404        no such batch, or it belongs to another owner
   * InvalidRequest         4xx        an argument is not valid; `details` says which
-  * UnexpectedAnswer                  not an answer of this API: a redirect, a proxy's page
+  * UnexpectedAnswer                  not an answer of this API (a redirect, a proxy's page), or no path of it
   * Unavailable            5xx, 408   no usable answer, after the retries
     * Throttled            429        too many requests, after the retries
   * TimedOut                          `wait` took longer than its `timeout`
@@ -60,7 +60,7 @@ class InvalidRequest(ProgressError):
 
 
 class UnexpectedAnswer(ProgressError):
-    """The answer is not of this API, and another try would not help. Check the address."""
+    """The address is wrong, or the answer is not of this API; another try would not help."""
 
 
 class Unavailable(ProgressError):

@@ -392,7 +392,8 @@ def _refusal(answer: Answer) -> ProgressError:
         reason = f"{status} {error.code}: {error.message}{f' ({details})' if details else ''}"
     else:
         reason = f"the API, or a proxy in front of it, answered {status}"
-    return _kind(status, known=bool(error.code))(
+    # A path that the API does not have: the address is wrong, not the batch.
+    return _kind(status, known=error.code not in {"", "ROUTE_NOT_FOUND"})(
         reason,
         code=error.code,
         status=status,
@@ -403,7 +404,7 @@ def _refusal(answer: Answer) -> ProgressError:
 
 
 def _kind(status: int, *, known: bool) -> type[ProgressError]:
-    """Return the class for a status; `known` tells that the error is in the API's envelope."""
+    """Return the class for a status; `known` says that the error is the API's, and about the request."""
     match status:
         case HTTPStatus.TOO_MANY_REQUESTS:
             return Throttled
