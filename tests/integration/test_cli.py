@@ -36,7 +36,7 @@ def command(api: LocalApi, line: str) -> Iterator[subprocess.Popen[str]]:
     [
         ("serve --port 0", "The batch progress API is running on", 0),
         ("watch batch_xyz789 --url URL --json", '"total_urls": 10', INTERRUPTED),
-        ("events --local PORT", "Batch Stalled", INTERRUPTED),
+        ("events --local PORT", "  event  Batch ", INTERRUPTED),
         ("simulate BATCH --jobs 1 --stalls 1 --local PORT", " of demo: 1 jobs", INTERRUPTED),
     ],
 )

@@ -71,6 +71,8 @@ def test_targets_that_need_linux_say_so_at_once(target: str, tmp_path: Path) -> 
     (tmp_path / "uname").write_text("#!/bin/sh\necho Darwin\n")
     (tmp_path / "uname").chmod(0o700)
     environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "MAKEFLAGS": "PYTHON3=/nowhere"}
+    # Below another make it would also print the directory.
+    environment["MAKELEVEL"] = "0"
     done = subprocess.run(  # noqa: S603  # our own
         ["/usr/bin/env", "make", target], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
     )
