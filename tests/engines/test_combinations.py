@@ -4,14 +4,13 @@ Eight deployments have every pair of choices of seven parameters. The emulator t
 metric math: `tests/package/test_stack.py` checks every combination in SAM's expansion.
 """
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.engines.ministack import REGION, ministack
-from tests.engines.test_deploy import STACK, Stack, deploy, put_any_methods
+from tests.engines.ministack import REGION
+from tests.engines.test_deploy import Stack, deployed
 from tests.integration.world import unique
 
 pytestmark = pytest.mark.timeout(300)
@@ -43,16 +42,7 @@ ROWS = ("0000000", "0001111", "0110011", "0111100", "1010101", "1011010", "11001
 @pytest.fixture(scope="module")
 def stack(build: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """The stack with its defaults."""
-    copy = tmp_path_factory.mktemp("deployed") / "build"
-    shutil.copytree(build, copy)
-    template = copy / "template.yaml"
-    with ministack() as aws:
-        deploy(aws, template)
-        (described,) = aws.client("cloudformation").describe_stacks(StackName=STACK)["Stacks"]
-        outputs = {output["OutputKey"]: output["OutputValue"] for output in described["Outputs"]}
-        names = (outputs["JobsTableName"], outputs["TokensTableName"])
-        stack = Stack(aws.client("dynamodb"), *names, aws=aws, template=template, outputs=outputs)
-        put_any_methods(stack)
+    with deployed(build, tmp_path_factory.mktemp("deployed")) as stack:
         yield stack
 
 

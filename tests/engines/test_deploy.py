@@ -13,6 +13,7 @@ import re
 import shutil
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -106,7 +107,14 @@ def deploy(aws: Aws, template: Path, *parameters: str) -> str:
 @pytest.fixture(scope="module")
 def stack(build: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """The stack in an empty account."""
-    copy = tmp_path_factory.mktemp("deployed") / "build"
+    with deployed(build, tmp_path_factory.mktemp("deployed")) as stack:
+        yield stack
+
+
+@contextmanager
+def deployed(build: Path, folder: Path) -> Iterator[Stack]:
+    """Deploy a copy of the build to an empty account."""
+    copy = folder / "build"
     shutil.copytree(build, copy)
     template = copy / "template.yaml"
     with ministack() as aws:
