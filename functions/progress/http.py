@@ -37,7 +37,9 @@ class Request:
         for name, values in _multiple(event, "headers", "multiValueHeaders").items():
             self._headers.setdefault(name.lower(), []).extend(values)
         context = event.get("requestContext")
-        self.request_id = _text(context.get("requestId")) if isinstance(context, dict) else ""
+        request_id = _text(context.get("requestId")) if isinstance(context, dict) else ""
+        # A lone surrogate could not be logged.
+        self.request_id = request_id if request_id.isascii() else ""
 
     def header(self, name: str) -> str | None:
         """Return a header's value, `None` without one. Repeated headers are joined (RFC 9110, section 5.3)."""

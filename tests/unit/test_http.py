@@ -149,3 +149,9 @@ def test_the_next_link_fits_into_the_headers() -> None:
 def test_trace_id(monkeypatch: pytest.MonkeyPatch, variable: str, expected: str) -> None:
     monkeypatch.setenv("_X_AMZN_TRACE_ID", variable)
     assert expected == trace_id("id")
+
+
+def test_a_request_id_that_cannot_be_logged_is_none() -> None:
+    """Then Lambda's id stands in the log and in the answer."""
+    for request_id, kept in (("a-1", "a-1"), ("\ud800", ""), ("é", ""), (5, ""), (None, "")):
+        assert kept == Request({"requestContext": {"requestId": request_id}}).request_id
