@@ -197,7 +197,8 @@ def page_address(api: str, batch_id: str) -> str:
         host = None
     # A token must not cross a network in the clear.
     schemes = {"https", "http"} if host in _LOOPBACK else {"https"}
-    if not host or address.scheme not in schemes or address.query or address.fragment or not api.isprintable():
+    usable = host and address.scheme in schemes and api.isprintable()
+    if not usable or address.username is not None or address.query or address.fragment:
         raise Failed(f"{visible(api, 140)!r} is not the address of an API; give the https URL that clients use")
     return f"{api.rstrip('/')}/watch/{batch_id}"
 

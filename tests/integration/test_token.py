@@ -128,6 +128,7 @@ def test_a_link_to_share_has_the_token_in_its_fragment_alone(world: World, api: 
         ["--batch", "batch_x", "--link", "https://[::1"],
         ["--batch", "batch_x", "--link", "https://abc.example/?a=1"],
         ["--batch", "batch_x", "--link", "https://abc.example/#a"],
+        ["--batch", "batch_x", "--link", "https://abc@evil.example"],
     ],
     ids=" ".join,
 )
