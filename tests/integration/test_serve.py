@@ -7,6 +7,7 @@ import shlex
 import signal
 import socket
 import subprocess
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -173,7 +174,10 @@ def listening(process: int) -> set[tuple[str, int]]:
         command = ["lsof", "-nPa", "-p", str(process), "-iTCP", "-sTCP:LISTEN", "-Fn"]
         printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout  # noqa: S603  # the above
         return {(host, int(port)) for host, port in re.findall(r"^n(.*):(\d+)$", printed, re.MULTILINE)}
-    sockets = {str(file.readlink()) for file in Path(f"/proc/{process}/fd").iterdir()}
+    sockets = set()
+    for file in Path(f"/proc/{process}/fd").iterdir():
+        with suppress(FileNotFoundError):  # closed meanwhile
+            sockets.add(str(file.readlink()))
     found = set()
     for table in ("tcp", "tcp6"):
         for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
