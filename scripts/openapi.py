@@ -18,7 +18,7 @@ from batch_progress.progress import CONFIDENCE
 from batch_progress.table import ID_PATTERN, JobStatus
 from functions.progress import envelope
 from functions.progress.parameters import INCLUDES, MOST_JOBS, HttpParameters
-from functions.progress.schema import ErrorAnswer, ProgressAnswer
+from functions.progress.schema import ErrorResponse, ProgressResponse
 from local_cloud.template import read
 
 ROOT = Path(__file__).parent.parent
@@ -206,7 +206,7 @@ def _short(suffix: str) -> str:
 
 def _schemas() -> dict[str, Any]:
     _, components = msgspec.json.schema_components(
-        (ProgressAnswer, ErrorAnswer, Job, DetailedJob),
+        (ProgressResponse, ErrorResponse, Job, DetailedJob),
         ref_template="#/components/schemas/{name}",
     )
     # One schema for both kinds of jobs: of two alternatives, generated clients pick the one without the details.
@@ -292,7 +292,7 @@ def _operation(operation_id: str, summary: str, *, body: bool) -> dict[str, Any]
         "200": {
             "description": "The progress of the batch.",
             "headers": _headers((*known, "Link", "Content-Encoding")),
-            "content": _content("ProgressAnswer", {"published": _EXAMPLE, "with_everything": _FULL_EXAMPLE}),
+            "content": _content("ProgressResponse", {"published": _EXAMPLE, "with_everything": _FULL_EXAMPLE}),
         },
         "304": {
             "description": "No change is known since the answer with this `ETag`.",
@@ -307,7 +307,7 @@ def _operation(operation_id: str, summary: str, *, body: bool) -> dict[str, Any]
         responses[str(status)] = {
             "description": _STATUS_TEXTS[status],
             "headers": _headers(("Cache-Control", "X-Request-Id", *_ON_ERRORS.get(status, ()))),
-            "content": _content("ErrorAnswer", examples),
+            "content": _content("ErrorResponse", examples),
         }
     responses = dict(sorted(responses.items()))
     if not body:

@@ -11,7 +11,7 @@ from batch_progress.errors import (
     BatchTooLarge,
     ServiceUnavailable,
 )
-from functions.progress.schema import ErrorAnswer, ErrorView
+from functions.progress.schema import ApiError, ErrorResponse
 
 
 class RouteNotFound(BatchProgressError):
@@ -54,7 +54,7 @@ _LONGEST_RETRY_AFTER_SECONDS: Final = 60
 _UNITS_PER_INTERVAL: Final = 250
 
 
-def error_answer(error: BatchProgressError, trace_id: str, now: float) -> ErrorAnswer:
+def error_answer(error: BatchProgressError, trace_id: str, now: float) -> ErrorResponse:
     """Return the envelope of an error.
 
     Args:
@@ -63,7 +63,7 @@ def error_answer(error: BatchProgressError, trace_id: str, now: float) -> ErrorA
         now: Epoch seconds.
     """
     status = STATUS[error.code]
-    view = ErrorView(
+    body = ApiError(
         code=error.code,
         message=error.message,
         system_message=error.system_message,
@@ -73,7 +73,7 @@ def error_answer(error: BatchProgressError, trace_id: str, now: float) -> ErrorA
         trace_id=trace_id,
         timestamp=rfc3339(int(now)),
     )
-    return ErrorAnswer(success=False, error=view)
+    return ErrorResponse(success=False, error=body)
 
 
 def error_headers(error: BatchProgressError, units: float) -> dict[str, str]:

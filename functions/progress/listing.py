@@ -7,11 +7,11 @@ import msgspec
 
 from batch_progress.model import DetailedJob, Job, Page
 from batch_progress.progress import CONFIDENCE, Estimate, Progress
+from functions.progress import schema
 from functions.progress.coding import Body, Written
 from functions.progress.cursor import Cursor
 from functions.progress.envelope import rfc3339
 from functions.progress.query import Query
-from functions.progress.schema import EstimateView, FailuresView, ProgressAnswer, ProgressView, SummaryView
 
 _encoder: Final = msgspec.json.Encoder()
 # The largest number of strings in a job: its field names and their values.
@@ -84,7 +84,7 @@ class Listing:
     def _envelope(self, progress: Progress, cursor: str | None) -> bytes:
         """Return the envelope without jobs."""
         query, counts, expected = self._query, progress.counts, progress.estimate
-        view = ProgressView(
+        data = schema.Progress(
             batch_id=query.batch_id,
             total_urls=counts.total_urls,
             completed=counts.completed,
@@ -93,19 +93,19 @@ class Listing:
             total_items_extracted=counts.total_items_extracted,
             estimated_completion=rfc3339(expected.completion),
             jobs=msgspec.Raw(b"[]"),
-            estimate=_estimate_view(expected) if query.estimate else msgspec.UNSET,
-            summary=_summary_view(progress) if query.summary else msgspec.UNSET,
+            estimate=_estimate(expected) if query.estimate else msgspec.UNSET,
+            summary=_summary(progress) if query.summary else msgspec.UNSET,
             next_cursor=cursor if query.paged or cursor else msgspec.UNSET,
         )
-        return _encoder.encode(ProgressAnswer(success=True, data=view))
+        return _encoder.encode(schema.ProgressResponse(success=True, data=data))
 
 
 # Where the jobs are inserted into the envelope.
 _JOBS: Final = b'"jobs":['
 
 
-def _estimate_view(expected: Estimate) -> EstimateView:
-    return EstimateView(
+def _estimate(expected: Estimate) -> schema.Estimate:
+    return schema.Estimate(
         basis=expected.basis,
         earliest=rfc3339(expected.earliest),
         latest=rfc3339(expected.latest),
@@ -113,12 +113,12 @@ def _estimate_view(expected: Estimate) -> EstimateView:
     )
 
 
-def _summary_view(progress: Progress) -> SummaryView | msgspec.UnsetType:
+def _summary(progress: Progress) -> schema.Summary | msgspec.UnsetType:
     summary = progress.summary
     if summary is None:
         return msgspec.UNSET
-    return SummaryView(
+    return schema.Summary(
         statuses=summary.statuses,
-        failures=[FailuresView(error_code=each.error_code, jobs=each.jobs) for each in summary.failures],
+        failures=[schema.Reason(error_code=each.error_code, jobs=each.jobs) for each in summary.failures],
         as_of=rfc3339(int(progress.as_of)),
     )

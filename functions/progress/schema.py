@@ -20,7 +20,7 @@ Moment = Annotated[
 ]
 
 
-class EstimateView(msgspec.Struct, frozen=True):
+class Estimate(msgspec.Struct, frozen=True):
     """The interval around `estimated_completion`, and what the estimate is based on."""
 
     basis: Annotated[
@@ -45,7 +45,7 @@ class EstimateView(msgspec.Struct, frozen=True):
     ]
 
 
-class FailuresView(msgspec.Struct, frozen=True):
+class Reason(msgspec.Struct, frozen=True):
     """The number of jobs that failed for one reason."""
 
     error_code: Annotated[
@@ -63,7 +63,7 @@ class FailuresView(msgspec.Struct, frozen=True):
     ]
 
 
-class SummaryView(msgspec.Struct, frozen=True):
+class Summary(msgspec.Struct, frozen=True):
     """The jobs by status, and the reasons of failures."""
 
     statuses: Annotated[
@@ -87,7 +87,7 @@ class SummaryView(msgspec.Struct, frozen=True):
         ),
     ]
     failures: Annotated[
-        list[FailuresView],
+        list[Reason],
         msgspec.Meta(
             description=f"The {MOST_FAILURES} most frequent error codes of jobs whose status is `failed`, the most "
             "frequent first."
@@ -102,7 +102,7 @@ class SummaryView(msgspec.Struct, frozen=True):
     ]
 
 
-class ProgressView(msgspec.Struct, frozen=True):
+class Progress(msgspec.Struct, frozen=True):
     """The progress of a batch. `completed`, `failed` and `pending` sum to `total_urls`."""
 
     batch_id: Annotated[str, msgspec.Meta(description="The batch's id, as in the request.")]
@@ -145,11 +145,11 @@ class ProgressView(msgspec.Struct, frozen=True):
         ),
     ]
     estimate: Annotated[
-        EstimateView | msgspec.UnsetType,
+        Estimate | msgspec.UnsetType,
         msgspec.Meta(description="With `include=estimate`: the interval around `estimated_completion`."),
     ] = msgspec.UNSET
     summary: Annotated[
-        SummaryView | msgspec.UnsetType,
+        Summary | msgspec.UnsetType,
         msgspec.Meta(
             description="With `include=summary`, on the first page only: the jobs by status, and the reasons of "
             "failures."
@@ -164,14 +164,14 @@ class ProgressView(msgspec.Struct, frozen=True):
     ] = msgspec.UNSET
 
 
-class ProgressAnswer(msgspec.Struct, frozen=True):
+class ProgressResponse(msgspec.Struct, frozen=True):
     """The envelope of an answer."""
 
     success: Annotated[Literal[True], msgspec.Meta(description="`true`; an error has `false`.")]
-    data: Annotated[ProgressView, msgspec.Meta(description="The progress of the batch.")]
+    data: Annotated[Progress, msgspec.Meta(description="The progress of the batch.")]
 
 
-class ErrorView(msgspec.Struct, frozen=True):
+class ApiError(msgspec.Struct, frozen=True):
     """What went wrong."""
 
     code: Annotated[str, msgspec.Meta(description="Stable identifier of the error, for programs.")]
@@ -196,8 +196,8 @@ class ErrorView(msgspec.Struct, frozen=True):
     ]
 
 
-class ErrorAnswer(msgspec.Struct, frozen=True):
+class ErrorResponse(msgspec.Struct, frozen=True):
     """The envelope of an error."""
 
     success: Annotated[Literal[False], msgspec.Meta(description="`false`.")]
-    error: Annotated[ErrorView, msgspec.Meta(description="The error.")]
+    error: Annotated[ApiError, msgspec.Meta(description="The error.")]

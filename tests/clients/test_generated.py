@@ -149,7 +149,7 @@ def test_a_generated_client_reads_every_field(
     # The answers are those that were to be tested.
     assert [200, 200, 200, 200, 200, 200, 304, 404, 422, 401, 401, 429] == [answer["status"] for answer in sent]
     bodies = [answer["body"] for answer in recorder.answers if answer["body"]]
-    expected = {*documented(SCHEMAS["ProgressAnswer"]), *documented(SCHEMAS["ErrorAnswer"])}
+    expected = {*documented(SCHEMAS["ProgressResponse"]), *documented(SCHEMAS["ErrorResponse"])}
     assert expected <= {path for body in bodies for path in filled(body)}
     assert any(one["error_code"] is None for one in bodies[0]["data"]["summary"]["failures"])
     assert bodies[-1]["error"]["timestamp"] is None

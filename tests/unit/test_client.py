@@ -8,6 +8,7 @@ import random
 import traceback
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
@@ -19,13 +20,17 @@ from batch_progress import client
 from batch_progress.client import (
     AsyncProgressClient,
     AuthenticationError,
+    Estimate,
     InvalidRequest,
     Job,
     NotFound,
     Progress,
     ProgressClient,
     ProgressError,
+    Reason,
     Stalled,
+    Statuses,
+    Summary,
     Throttled,
     TimedOut,
     Unavailable,
@@ -33,6 +38,7 @@ from batch_progress.client import (
     errors,
 )
 
+ROOT = Path(__file__).parents[2]
 NOW = datetime(2026, 11, 24, 10, 0, tzinfo=UTC)
 URL = "http://api.example.com/prod/"
 TOKEN = "a-secret-token"
@@ -733,3 +739,12 @@ def test_an_unknown_field_changes_nothing(kind: Kind) -> None:
     more = data(4) | {"new": {"a": 1}}
     more["estimate"] |= {"new": 1}
     assert msgspec.json.decode(json.dumps(data(4)), type=Progress) == kind(Series(ok(more))).call("get", "batch_a")
+
+
+@pytest.mark.parametrize("kind", [Progress, Estimate, Summary, Statuses, Reason, Job])
+def test_each_result_has_the_name_and_the_fields_of_its_schema(kind: type[msgspec.Struct]) -> None:
+    """`jobs` lists the jobs, page by page. Generated clients name their types like the schemas."""
+    schemas = json.loads((ROOT / "docs/openapi.json").read_text())["components"]["schemas"]
+    schemas["Statuses"] = schemas["Summary"]["properties"]["statuses"]
+    expected = {*schemas[kind.__name__]["properties"]} - ({"jobs", "next_cursor"} if kind is Progress else set())
+    assert expected == {*kind.__struct_fields__}

@@ -11,15 +11,15 @@ import org.openapitools.client.ApiClient;
 import org.openapitools.client.ApiException;
 import org.openapitools.client.ApiResponse;
 import org.openapitools.client.api.ProgressApi;
-import org.openapitools.client.model.ErrorAnswer;
-import org.openapitools.client.model.ErrorView;
-import org.openapitools.client.model.EstimateView;
-import org.openapitools.client.model.FailuresView;
+import org.openapitools.client.model.ApiError;
+import org.openapitools.client.model.ErrorResponse;
+import org.openapitools.client.model.Estimate;
 import org.openapitools.client.model.Job;
-import org.openapitools.client.model.ProgressAnswer;
-import org.openapitools.client.model.ProgressView;
+import org.openapitools.client.model.Progress;
+import org.openapitools.client.model.ProgressResponse;
+import org.openapitools.client.model.Reason;
 import org.openapitools.client.model.Statuses;
-import org.openapitools.client.model.SummaryView;
+import org.openapitools.client.model.Summary;
 
 /** Read every field with the Java client that OpenAPI Generator generates. */
 public class ReadEveryField {
@@ -42,13 +42,13 @@ public class ReadEveryField {
     }
     try {
       ApiResponse<?> response = called(new ProgressApi(client), request);
-      Object body = response.getData() instanceof ProgressAnswer answer ? progress(answer) : null;
+      Object body = response.getData() instanceof ProgressResponse answer ? progress(answer) : null;
       return answer(response.getStatusCode(), response.getHeaders(), body);
     } catch (ApiException error) {
       Map<String, List<String>> headers = new TreeMap<>(String.CASE_INSENSITIVE_ORDER);
       headers.putAll(error.getResponseHeaders().map());
       String text = error.getResponseBody();
-      Object body = text == null || text.isEmpty() ? null : failure(JSON.readValue(text, ErrorAnswer.class));
+      Object body = text == null || text.isEmpty() ? null : failure(JSON.readValue(text, ErrorResponse.class));
       return answer(error.getCode(), headers, body);
     }
   }
@@ -82,8 +82,8 @@ public class ReadEveryField {
     return object("status", status, "etag", etag == null ? null : etag.get(0), "body", body);
   }
 
-  private static Object progress(ProgressAnswer answer) {
-    ProgressView data = answer.getData();
+  private static Object progress(ProgressResponse answer) {
+    Progress data = answer.getData();
     List<Object> jobs = new ArrayList<>();
     for (Job one : data.getJobs()) {
       jobs.add(
@@ -114,7 +114,7 @@ public class ReadEveryField {
                 "next_cursor", data.getNextCursor()));
   }
 
-  private static Object estimate(EstimateView estimate) {
+  private static Object estimate(Estimate estimate) {
     return object(
         "basis", estimate.getBasis().getValue(),
         "earliest", moment(estimate.getEarliest()),
@@ -122,10 +122,10 @@ public class ReadEveryField {
         "confidence", estimate.getConfidence());
   }
 
-  private static Object summary(SummaryView summary) {
+  private static Object summary(Summary summary) {
     Statuses statuses = summary.getStatuses();
     List<Object> failures = new ArrayList<>();
-    for (FailuresView one : summary.getFailures()) {
+    for (Reason one : summary.getFailures()) {
       failures.add(object("error_code", one.getErrorCode(), "jobs", one.getJobs()));
     }
     return object(
@@ -140,8 +140,8 @@ public class ReadEveryField {
         "as_of", moment(summary.getAsOf()));
   }
 
-  private static Object failure(ErrorAnswer answer) {
-    ErrorView error = answer.getError();
+  private static Object failure(ErrorResponse answer) {
+    ApiError error = answer.getError();
     return object(
         "success", answer.getSuccess(),
         "error",

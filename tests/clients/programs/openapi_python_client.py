@@ -12,7 +12,7 @@ from batch_progress_client.api.progress import (
     get_batch_progress_headers,
     get_batch_progress_headers_by_short_path,
 )
-from batch_progress_client.models import ErrorAnswer, Job, ProgressAnswer
+from batch_progress_client.models import ErrorResponse, Job, ProgressResponse
 from batch_progress_client.types import Unset
 
 OPERATIONS = {
@@ -31,7 +31,7 @@ def known[ValueT](value: ValueT | Unset) -> ValueT | None:
     return None if isinstance(value, Unset) else value
 
 
-def progress(answer: ProgressAnswer) -> dict[str, Any]:
+def progress(answer: ProgressResponse) -> dict[str, Any]:
     data = answer.data
     estimate, summary = known(data.estimate), known(data.summary)
     return {
@@ -82,7 +82,7 @@ def job(one: Job) -> dict[str, Any]:
     }
 
 
-def failure(answer: ErrorAnswer) -> dict[str, Any]:
+def failure(answer: ErrorResponse) -> dict[str, Any]:
     error = answer.error
     return {
         "success": answer.success,
@@ -110,9 +110,9 @@ def ask(address: str, request: dict[str, Any]) -> dict[str, Any]:
     response = OPERATIONS[request["operation"]].sync_detailed(client=client, **request["parameters"])
     body: dict[str, Any] | None
     match response.parsed:
-        case ProgressAnswer():
+        case ProgressResponse():
             body = progress(response.parsed)
-        case ErrorAnswer():
+        case ErrorResponse():
             body = failure(response.parsed)
         case _:
             body = None

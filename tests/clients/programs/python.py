@@ -5,7 +5,7 @@ import sys
 from datetime import datetime
 from typing import Any
 
-from openapi_client import ApiClient, ApiException, Configuration, ErrorAnswer, Job, ProgressAnswer, ProgressApi
+from openapi_client import ApiClient, ApiException, Configuration, ErrorResponse, Job, ProgressApi, ProgressResponse
 
 OPERATIONS = {
     "getBatchProgress": ProgressApi.get_batch_progress_with_http_info,
@@ -19,7 +19,7 @@ def moment(value: datetime | None) -> str | None:
     return value.strftime("%Y-%m-%dT%H:%M:%SZ") if value else None
 
 
-def progress(answer: ProgressAnswer) -> dict[str, Any]:
+def progress(answer: ProgressResponse) -> dict[str, Any]:
     data = answer.data
     estimate, summary = data.estimate, data.summary
     return {
@@ -70,7 +70,7 @@ def job(one: Job) -> dict[str, Any]:
     }
 
 
-def failure(answer: ErrorAnswer) -> dict[str, Any]:
+def failure(answer: ErrorResponse) -> dict[str, Any]:
     error = answer.error
     return {
         "success": answer.success,

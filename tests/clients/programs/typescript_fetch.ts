@@ -3,11 +3,11 @@
 import {
   type ApiResponse,
   Configuration,
-  type ErrorAnswer,
-  ErrorAnswerFromJSON,
+  type ErrorResponse,
+  ErrorResponseFromJSON,
   type GetBatchProgressRequest,
   type Job,
-  type ProgressAnswer,
+  type ProgressResponse,
   ProgressApi,
   ResponseError,
 } from "./client/index";
@@ -34,7 +34,7 @@ const job = (one: Job) => ({
   error_message: one.errorMessage,
 });
 
-const progress = ({ success, data }: ProgressAnswer) => ({
+const progress = ({ success, data }: ProgressResponse) => ({
   success,
   data: {
     batch_id: data.batchId,
@@ -66,7 +66,7 @@ const progress = ({ success, data }: ProgressAnswer) => ({
   },
 });
 
-const failure = ({ success, error }: ErrorAnswer) => ({
+const failure = ({ success, error }: ErrorResponse) => ({
   success,
   error: {
     code: error.code,
@@ -91,7 +91,7 @@ async function ask(address: string, { operation, token, scheme, parameters }: Re
     include: parameters.include as string | undefined,
     ifNoneMatch: parameters.if_none_match as string | undefined,
   };
-  const operations: Record<string, () => Promise<ApiResponse<ProgressAnswer | void>>> = {
+  const operations: Record<string, () => Promise<ApiResponse<ProgressResponse | void>>> = {
     getBatchProgress: () => api.getBatchProgressRaw(request),
     getBatchProgressByShortPath: () => api.getBatchProgressByShortPathRaw(request),
     getBatchProgressHeaders: () => api.getBatchProgressHeadersRaw(request),
@@ -105,7 +105,7 @@ async function ask(address: string, { operation, token, scheme, parameters }: Re
     if (!(error instanceof ResponseError)) throw error;
     const { status, headers } = error.response;
     const text = await error.response.text();
-    return { status, etag: headers.get("ETag"), body: text ? failure(ErrorAnswerFromJSON(JSON.parse(text))) : null };
+    return { status, etag: headers.get("ETag"), body: text ? failure(ErrorResponseFromJSON(JSON.parse(text))) : null };
   }
 }
 
