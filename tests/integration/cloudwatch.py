@@ -47,16 +47,22 @@ def filters(log_group: str) -> list[dict[str, Any]]:
     return [one for one in found if {"Ref": log_group} == one["LogGroupName"]]
 
 
-def fields(found: Mapping[str, Any]) -> set[str]:
-    """Return the fields of log lines that a metric filter reads."""
+def compared(found: Mapping[str, Any]) -> set[str]:
+    """Return the fields of log lines in a metric filter's pattern."""
+    return set(re.findall(r"\$\.(\w+)", found["FilterPattern"]))
+
+
+def taken(found: Mapping[str, Any]) -> set[str]:
+    """Return the fields of log lines that become a metric filter's value or dimensions."""
     (made,) = found["MetricTransformations"]
-    values = [found["FilterPattern"], made["MetricValue"], *(one["Value"] for one in made.get("Dimensions", []))]
-    return {name for value in values for name in re.findall(r"\$\.(\w+)", value)}
+    values = [made["MetricValue"], *(one["Value"] for one in made.get("Dimensions", []))]
+    return {value.removeprefix("$.") for value in values if value.startswith("$.")}
 
 
 def measured(found: Mapping[str, Any], line: Mapping[str, Any]) -> tuple[Metric, float] | None:
     """Return the metric and the value that a filter takes from a log line, `None` if it does not match."""
     condition = found["FilterPattern"].strip("{} ").replace("&&", " and ").replace("||", " or ")
+    condition = re.sub(r"\$\.(\w+) = \*", r"'\1' in line", condition)
     condition = re.sub(r"\$\.(\w+) = ", r"line.get('\1') == ", condition)
     if not eval(condition, {"line": line}):  # noqa: S307  # the template's pattern
         return None

@@ -11,7 +11,18 @@ import pytest
 
 from benchmarks.cost import OPERATIONS
 from local_cloud.template import read
-from tests.integration.cloudwatch import Metric, Metrics, embedded, fields, filters, goes_off, measured, metric_of, text
+from tests.integration.cloudwatch import (
+    Metric,
+    Metrics,
+    compared,
+    embedded,
+    filters,
+    goes_off,
+    measured,
+    metric_of,
+    taken,
+    text,
+)
 from tests.integration.world import World, event, progress_path, request_lines
 
 TEMPLATE = read()
@@ -101,6 +112,12 @@ def test_each_metric_of_ours_is_made_and_heard() -> None:
     assert {"Version"} == {dimension["Key"] for one in made for dimension in one.get("Dimensions", [])}
 
 
+def test_a_field_that_a_filter_takes_is_in_its_pattern() -> None:
+    """Otherwise CloudWatch Logs does not take it from the line (docs/decisions/0016-aws.md)."""
+    assert {"version", "milliseconds"} == {field for one in FILTERS for field in taken(one)}
+    assert all(taken(one) <= compared(one) for one in FILTERS)
+
+
 def test_the_number_of_metrics_is_in_the_runbook() -> None:
     alarms = [one["Properties"] for one in RESOURCES.values() if one["Type"] == "AWS::CloudWatch::Alarm"]
     of_alarms = sum(len([part for part in one.get("Metrics", []) if "MetricStat" in part]) or 1 for one in alarms)
@@ -165,18 +182,18 @@ def test_the_warning_about_malformed_items_is_a_metric(world: World) -> None:
 
 def test_each_filter_reads_what_the_function_writes(lines: dict[tuple[str, int], Line]) -> None:
     """And counts it right."""
-    taken: dict[str, list[float]] = {}
+    counted: dict[str, list[float]] = {}
     for found in filters("ProgressLogs"):
-        assert fields(found) <= {name for line in lines.values() for name in line}
+        assert compared(found) | taken(found) <= {name for line in lines.values() for name in line}
         for line in lines.values():
             if one := measured(found, line):
-                taken.setdefault(one[0].name, []).append(one[1])
+                counted.setdefault(one[0].name, []).append(one[1])
     direct = [line["milliseconds"] for (kind, _), line in lines.items() if kind == "direct"]
     assert {
         "FailedAnswers": [1, 1, 1, 1],
         "DirectFailedAnswers": [1, 1],
         "DirectLatency": direct,
-    } == taken
+    } == counted
 
 
 def test_each_query_of_the_dashboard_asks_for_what_is_logged(lines: dict[tuple[str, int], Line]) -> None:

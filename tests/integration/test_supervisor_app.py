@@ -14,12 +14,13 @@ import pytest
 from batch_progress import messages
 from batch_progress.errors import ConfigurationError, ServiceUnavailable
 from batch_progress.messages import ChecksQueue, EventBus, EventRefused
-from batch_progress.settings import supervisor_settings
+from batch_progress.settings import revision_settings, supervisor_settings
 from batch_progress.store import ReadStats
 from batch_progress.supervision import Check, Event
 from batch_progress.supervisor import Done, Interrupted, Outcome
 from functions.revision import app as revision
 from functions.supervisor import app
+from local_cloud.template import read
 from tests.integration.moto_engine import moto_engine
 from tests.integration.test_revision import deliver, record
 from tests.integration.world import Context, World, now, unique
@@ -61,7 +62,8 @@ def wires(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[Wires]:
 
 
 def _restart() -> None:
-    for cached in (supervisor_settings, app._supervisor, revision._client, revision._revisions, revision._chains):
+    settings = (supervisor_settings, revision_settings)
+    for cached in (*settings, app._supervisor, revision._client, revision._revisions, revision._chains):
         cached.cache_clear()
 
 
@@ -149,11 +151,21 @@ def test_a_queue_or_bus_that_is_missing_is_no_silent_loss(world: World, wires: W
 def test_a_cold_start_does_not_log_where_its_credentials_are_from(
     wires: Wires, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Botocore does, at the level that Lambda logs."""
+    """Botocore does, at the level that Lambda logs. Other loggers keep their level."""
     monkeypatch.setattr(logging.getLogger("botocore"), "level", logging.NOTSET)
     with caplog.at_level(logging.INFO):
         ChecksQueue(wires.checks).send("{}", 0)
+        assert logging.INFO == logging.getLogger().level
     assert [] == [record.message for record in caplog.records if record.name.startswith("botocore")]
+
+
+def test_a_service_that_does_not_answer_is_given_up_before_the_functions_time_out(wires: Wires) -> None:
+    """Three attempts, of which each takes at most a second to connect and three to read."""
+    config = ChecksQueue(wires.checks)._client.meta.config
+    assert (1, 3) == (config.connect_timeout, config.read_timeout)
+    assert {"mode": "standard", "total_max_attempts": 3} == config.retries
+    functions = [read()["Resources"][f"{name}Function"]["Properties"] for name in ("Revision", "Supervisor")]
+    assert all(3 * (1 + 3) < function["Timeout"] for function in functions)
 
 
 class Entries:
@@ -172,23 +184,33 @@ class Entries:
         return {"FailedEntryCount": int(failed), "Entries": [refused if failed else {"EventId": "1"}]}
 
 
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The seconds for which the bus has waited; it does not wait."""
+    waited: list[float] = []
+    monkeypatch.setattr("batch_progress.messages.time.sleep", waited.append)
+    return waited
+
+
 @pytest.mark.parametrize("refusals", [0, 1, 2])
-def test_an_entry_that_is_refused_is_put_again(monkeypatch: pytest.MonkeyPatch, refusals: int) -> None:
-    """The call itself succeeds then."""
-    monkeypatch.setattr(messages, "_FIRST_PAUSE_SECONDS", 0)
+def test_an_entry_that_is_refused_is_put_again(
+    monkeypatch: pytest.MonkeyPatch, pauses: list[float], refusals: int
+) -> None:
+    """After a moment. The call itself succeeds then."""
     client, bus = Entries(refusals), EventBus("default")
     monkeypatch.setattr(messages, "_client", lambda _: client)
     bus.put(Event("Batch Finished", {}))
     assert refusals + 1 == client.calls
+    assert [0.2, 0.4][:refusals] == pauses
 
 
-def test_an_entry_that_is_always_refused_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(messages, "_FIRST_PAUSE_SECONDS", 0)
+def test_an_entry_that_is_always_refused_fails(monkeypatch: pytest.MonkeyPatch, pauses: list[float]) -> None:
     client = Entries(9)
     monkeypatch.setattr(messages, "_client", lambda _: client)
     with pytest.raises(ServiceUnavailable) as raised:
         EventBus("default").put(Event("Batch Finished", {}))
     assert (3, "InternalFailure: later") == (client.calls, str(raised.value.__cause__))
+    assert 2 == len(pauses)
     assert isinstance(raised.value.__cause__, EventRefused)
 
 

@@ -80,7 +80,7 @@ class EventBus:
         }
         for attempt in range(_ATTEMPTS):
             if attempt:
-                time.sleep(_FIRST_PAUSE_SECONDS * 2**attempt)
+                time.sleep(_FIRST_PAUSE_SECONDS * attempt)
             try:
                 answer = self._client.put_events(Entries=[entry])
             except (BotoCoreError, ClientError) as error:
