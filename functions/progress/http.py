@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import urlencode
 
-from batch_progress.errors import ApiKeyInvalid, AuthenticationRequired, TokenInvalid
+from batch_progress.errors import ApiKeyInvalid, AuthenticationRequired, AuthorizationMalformed
 from batch_progress.tokens import Credential, Scheme
 
 # The query parameters; others are ignored.
@@ -56,7 +56,7 @@ class Request:
         if authorization := self._headers.get("authorization"):
             match = _BEARER.match(authorization[0].strip(" \t"))
             if match is None or _differ(authorization):
-                raise TokenInvalid
+                raise AuthorizationMalformed
             return Credential(Scheme.BEARER, match[1])
         if key := self._headers.get("x-api-key"):
             if _differ(key):

@@ -10,6 +10,9 @@ from tests.integration.world import Answer, World, progress_path, unique
 
 type Header = tuple[str, str]
 
+# Says what is wrong with a header that has no bearer token at all.
+FORM = "The Authorization header must be 'Bearer <token>', and must be sent once."
+
 
 def ask(world: World, batch_id: str, *headers: Header) -> Answer:
     """Send a request with these headers and no other credentials."""
@@ -122,12 +125,15 @@ def test_another_scheme_or_bearer_alone(world: World, batch_id: str, value: str)
     """The request has credentials, so the token is invalid rather than missing."""
     answer = ask(world, batch_id, ("Authorization", value))
     assert (401, "TOKEN_INVALID") == answer.outcome
+    assert FORM == answer.error["message"]
     assert 'error="invalid_token"' in answer.headers["WWW-Authenticate"]
 
 
 def test_a_good_token_of_another_scheme_is_refused(world: World, batch_id: str, token: str) -> None:
     for value in (f"Basic {token}", token, f"Bearer{token}", f"BearerX {token}"):
-        assert (401, "TOKEN_INVALID") == ask(world, batch_id, ("Authorization", value)).outcome
+        answer = ask(world, batch_id, ("Authorization", value))
+        assert (401, "TOKEN_INVALID") == answer.outcome
+        assert FORM == answer.error["message"]
 
 
 def test_authorization_alone_decides(world: World, batch_id: str, token: str) -> None:
@@ -157,7 +163,9 @@ def test_header_twice_with_different_values(world: World, batch_id: str, token: 
     """Two different values are refused in either order."""
     other = world.put_token()
     for first, second in ((token, other), (other, token), (token, "bad"), ("bad", token)):
-        assert (401, "TOKEN_INVALID") == ask(world, batch_id, bearer(first), bearer(second)).outcome
+        twice = ask(world, batch_id, bearer(first), bearer(second))
+        assert (401, "TOKEN_INVALID") == twice.outcome
+        assert FORM == twice.error["message"]
         assert (401, "INVALID_API_KEY") == ask(world, batch_id, key(first), key(second)).outcome
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from batch_progress.errors import ApiKeyInvalid, AuthenticationRequired, CredentialRefused, TokenInvalid
+from batch_progress.errors import ApiKeyInvalid, AuthenticationRequired, AuthorizationMalformed, CredentialRefused
 from batch_progress.tokens import Credential, Scheme
 from functions.progress.http import Request, trace_id
 
@@ -83,11 +83,11 @@ def test_the_scheme_has_no_case(value: str) -> None:
     ("headers", "refusal"),
     [
         ({}, AuthenticationRequired),
-        ({"authorization": "Bearer"}, TokenInvalid),
-        ({"authorization": "Bearer a b"}, TokenInvalid),
-        ({"authorization": "Bearerabc"}, TokenInvalid),
-        ({"authorization": "Basic abc", "x_api_key": "good"}, TokenInvalid),
-        ({"authorization": ["Bearer a", "Bearer b"]}, TokenInvalid),
+        ({"authorization": "Bearer"}, AuthorizationMalformed),
+        ({"authorization": "Bearer a b"}, AuthorizationMalformed),
+        ({"authorization": "Bearerabc"}, AuthorizationMalformed),
+        ({"authorization": "Basic abc", "x_api_key": "good"}, AuthorizationMalformed),
+        ({"authorization": ["Bearer a", "Bearer b"]}, AuthorizationMalformed),
         ({"x_api_key": ["a", "b"]}, ApiKeyInvalid),
     ],
 )

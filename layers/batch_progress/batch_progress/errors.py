@@ -72,6 +72,12 @@ class TokenInvalid(CredentialRefused):
     system_message = "Invalid token"
 
 
+class AuthorizationMalformed(TokenInvalid):
+    """`Authorization` has another scheme than `Bearer`, has no token, or was sent twice with different values."""
+
+    message = "The Authorization header must be 'Bearer <token>', and must be sent once."
+
+
 class TokenExpired(CredentialRefused):
     """The bearer token has expired."""
 
