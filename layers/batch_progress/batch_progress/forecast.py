@@ -244,13 +244,15 @@ def _durations(ended: list[float], known: int, ages: list[float], busy: int, pri
     """
     c = FITTED
     centre, width = prior
-    events = [(seconds, -known / len(ended)) for seconds in ended]
+    each = -known / len(ended) if ended else 0.0
+    events = [(seconds, each) for seconds in ended]
     for score in _scores(PRIOR_POINTS):
         point = max(centre + c.prior_width * width * score, centre / 10)
         events.append((point ** (1 / c.power), -c.prior_jobs / PRIOR_POINTS))
     if ages:
         events += [(ages[-1] * (1 + c.beyond * far), -c.beyond_jobs / len(BEYOND)) for far in BEYOND]
-        events += [(age, busy / len(ages)) for age in ages]  # censored: at a tie they sort after events
+        each = busy / len(ages)
+        events += [(age, each) for age in ages]  # censored: at a tie they sort after events
     events.sort()
     at_risk = math.fsum([abs(weight) for _, weight in events])
     surviving = 1.0
@@ -258,10 +260,12 @@ def _durations(ended: list[float], known: int, ages: list[float], busy: int, pri
     last = 0.0
     for seconds, weight in events:
         if weight < 0:
-            surviving *= max(1 + weight / at_risk, 0.0) if at_risk > 0 else 0.0
+            surviving *= 1 + weight / at_risk if at_risk > -weight else 0.0
             durations += [seconds] * (int(QUANTILES * (1 - surviving) + 0.5) - len(durations))
             last = seconds
-        at_risk -= abs(weight)
+            at_risk += weight
+        else:
+            at_risk -= weight
     return durations + [last] * (QUANTILES - len(durations))
 
 
@@ -281,7 +285,7 @@ def _ends(durations: list[float], ages: list[float], free: float, waiting: float
     ends = []
     for picks in _draws():
         left = [durations[at + pick * n // QUANTILES] - age for (at, n, age), pick in zip(rests, picks, strict=False)]
-        ends.append(_last_end(left, free, bulk, [takes[pick] for pick in picks[PLAYED:alone]]))
+        ends.append(_last_end(left, free, bulk, takes, picks[PLAYED:alone]))
     return ends
 
 
@@ -301,14 +305,14 @@ def _interval(ends: list[float], doubt: float, later: float, most: float) -> For
     return Forecast(median, min(low, median), max(min(high, most), median))
 
 
-def _last_end(left: list[float], free: float, bulk: float, jobs: list[float]) -> float:
-    """Simulate `jobs` first come, first served: seconds until the last worker is done.
+def _last_end(left: list[float], free: float, bulk: float, takes: list[float], picks: Sequence[int]) -> float:
+    """Simulate jobs first come, first served: seconds until the last worker is done.
 
     One worker becomes free after each of the `left` seconds, and `free` more are free now.
-    Before `jobs`, `bulk` seconds of work are spread over the workers that become free
-    first, so that they all finish it at the same time: much faster than job by job.
+    The jobs take the `picks` of `takes`. Before them, `bulk` seconds of work are spread
+    over the workers that become free first, so that they all finish it at the same time:
+    much faster than job by job.
     """
-    level = 0.0
     if bulk:
         left.sort()
         work, slots = bulk, free
@@ -318,11 +322,16 @@ def _last_end(left: list[float], free: float, bulk: float, jobs: list[float]) ->
             work += seconds
             slots += 1
         level = work / slots
-        left = [max(seconds, level) for seconds in left]
-    left += [level] * min(int(free), len(jobs))
+        # All workers that are free at `level` take their first jobs then: no heap is needed for these.
+        together = bisect_right(left, level)
+        first = together + int(free)
+        left[:together] = [level + takes[pick] for pick in picks[:first]]
+        picks = picks[first:]
+    else:
+        left += [0.0] * min(int(free), len(picks))
     heapify(left)
-    for seconds in jobs:
-        heapreplace(left, left[0] + seconds)
+    for pick in picks:
+        heapreplace(left, left[0] + takes[pick])
     return max(left)
 
 
