@@ -39,8 +39,11 @@ def event_line(event: dict[str, Any]) -> str:
     """Return an event as one line for people."""
     detail = event["detail"]
     counts = f"{detail['completed']} completed, {detail['failed']} failed, {detail['pending']} pending"
-    reasons = ", ".join(f"{each['jobs']} {each['error_code'] or 'no code'}" for each in detail["summary"]["failures"])
-    shown = visible(f"{detail['batch_id']}  {counts}{f' ({reasons})' if reasons else ''}", 200)
+    summary = detail["summary"]
+    reasons = [f"{each['jobs']} {each['error_code'] or 'no code'}" for each in summary["failures"]]
+    # `failed` includes them.
+    reasons += [f"{cancelled} cancelled"] if (cancelled := summary["statuses"]["cancelled"]) else []
+    shown = visible(f"{detail['batch_id']}  {counts}{f' ({", ".join(reasons)})' if reasons else ''}", 200)
     at = datetime.fromisoformat(event["time"]).astimezone()
     return f"{at:%H:%M:%S}  event  {event['detail-type']}  {shown}"
 

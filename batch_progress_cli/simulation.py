@@ -1,6 +1,7 @@
 """A simulated scraper: workers that process the jobs of a batch and record them with `BatchRecorder`."""
 
 import random
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -10,11 +11,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from batch_progress import table
 from batch_progress.errors import BatchProgressError, IllegalTransition
-from batch_progress.recorder import BatchRecorder
+from batch_progress.recorder import BatchRecorder, OwnerId
 from batch_progress_cli.failure import Failed
 from batch_progress_cli.terminal import visible
 
@@ -86,7 +87,8 @@ class Workload:
         ):
             value = getattr(self, name)
             if value is not None and not least <= value <= most:
-                raise Failed(f"{name} is {value:g}; it must be from {least:,} to {most:,}")
+                option = "kill-workers" if name == "killed" else name.replace("_", "-")
+                raise Failed(f"--{option} is {value:g}; it must be from {least:,} to {most:,}")
 
     def check_local(self) -> None:
         """Check that the local server bears it.
@@ -95,7 +97,7 @@ class Workload:
             Failed: It has too many jobs.
         """
         if self.jobs > LARGEST_LOCAL:
-            raise Failed(f"jobs is {self.jobs}; on the local server it must be at most {LARGEST_LOCAL:,}")
+            raise Failed(f"--jobs is {self.jobs}; on the local server it must be at most {LARGEST_LOCAL:,}")
 
 
 @dataclass(frozen=True)
@@ -232,6 +234,7 @@ def simulate(client: Any, name: str, batch_id: str, owner: str, workload: Worklo
             not end.
         BotoCoreError, ClientError: DynamoDB does not answer, or refuses a request.
     """
+    _check(batch_id, owner)
     tasks = plan(workload, seed)
     recorder = BatchRecorder(name, client)
     if _read(client, name, table.batch_key(batch_id)):
@@ -241,9 +244,6 @@ def simulate(client: Any, name: str, batch_id: str, owner: str, workload: Worklo
         job_ids = create(recorder, batch_id, owner, workload, tasks, lasts=_LASTS)
         jobs = dict(zip(job_ids, tasks, strict=True))
         Crew(recorder, batch_id).work(jobs, workload.workers)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False)[0]
-        raise Failed(visible(f"{'.'.join(map(str, first['loc']))}: {first['msg']}", 400)) from error
     except BatchProgressError as error:
         if isinstance(error.__cause__, (BotoCoreError, ClientError)):
             raise error.__cause__ from error
@@ -254,6 +254,20 @@ def simulate(client: Any, name: str, batch_id: str, owner: str, workload: Worklo
     killed = [job_id for job_id, task in jobs.items() if task.killed]
     if killed:
         yield from _lost(client, name, batch_id, killed)
+
+
+def _check(batch_id: str, owner: str) -> None:
+    """Check what only the recorder would check, before anything is printed.
+
+    Raises:
+        Failed: It is not a batch id, or no owner.
+    """
+    if not re.fullmatch(table.ID_PATTERN, batch_id):
+        raise Failed(f"the batch id {visible(batch_id, 140)!r} {table.ID_RULE}")
+    try:
+        TypeAdapter(OwnerId).validate_python(owner)
+    except ValidationError:
+        raise Failed(f"the owner {visible(owner, 140)!r} must be 1 to 256 characters") from None
 
 
 def _read(client: Any, name: str, key: table.Item) -> dict[str, str]:  # noqa: ANN401  # boto has no types

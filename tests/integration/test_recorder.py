@@ -139,6 +139,16 @@ def test_an_expiry_may_be_a_time(world: World, recorder: BatchRecorder) -> None:
     assert str(int(moment.timestamp())) == stored(world, batch_id, "BATCH")["expires_at"]
 
 
+@pytest.mark.parametrize(
+    "seconds", [32_503_680_000, 32_503_680_000.75, Decimal("32503680000.75"), np.int64(32_503_680_000)]
+)
+def test_an_expiry_may_be_any_number_of_seconds(world: World, recorder: BatchRecorder, seconds: Any) -> None:  # noqa: ANN401  # any number
+    """`time.time() + 3600` has a fraction, which is dropped."""
+    batch_id = unique("batch")
+    recorder.create(batch_id, "demo", URLS, expires_at=seconds)
+    assert "32503680000" == stored(world, batch_id, "BATCH")["expires_at"]
+
+
 def test_a_batch_of_nothing_is_finished(world: World, recorder: BatchRecorder) -> None:
     batch_id = unique("batch")
     assert [] == recorder.create(batch_id, "demo", [])
@@ -600,6 +610,7 @@ def test_every_transition(
     ("into", "call", "text"),
     [
         (["complete 3"], "start", "cannot change from completed to processing"),
+        (["fail A"], "start", "cannot change from failed to processing; retry=True starts it again"),
         (["fail A"], "fail B", "is already failed, with other values"),
         ([], "fail A by 1", "is pending, and attempt 1 cannot change it: it has had no attempt"),
         (["start", "start"], "report by 1", "is processing, and attempt 1 cannot change it: attempt 2 is the latest"),
@@ -1035,6 +1046,11 @@ BAD_BATCHES: dict[str, dict[str, Any]] = {
     "an expiry of no time zone": {"expires_at": datetime(2999, 1, 1)},  # noqa: DTZ001  # the bad argument
     "an expiry in words": {"expires_at": "tomorrow"},
     "an expiry from now": {"expires_at": timedelta(days=1)},
+    "an expiry of yes": {"expires_at": True},
+    "an expiry that is no number": {"expires_at": float("nan")},
+    "an expiry never": {"expires_at": float("inf")},
+    "an expiry of no decimal": {"expires_at": Decimal("sNaN")},
+    "an expiry before 1970": {"expires_at": -1},
 }
 
 
@@ -1083,6 +1099,71 @@ def test_bad_arguments_are_refused_before_anything_is_written(
 ) -> None:
     with pytest.raises(ValidationError):
         getattr(BatchRecorder("table", Untouched()), name)(*arguments, **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "options", "text"),
+    [
+        ("start", ("batch_a", "a b"), {}, "BatchRecorder.start of batch batch_a\njob_id\n  must be 1 to 128 of"),
+        ("start", (5, "job_b"), {}, "BatchRecorder.start of job job_b\nbatch_id\n  Input should be a valid string"),
+        ("start", ("batch_a",), {}, "BatchRecorder.start of batch batch_a\njob_id\n  Missing required argument"),
+        ("start", ("batch_a", "job_b", True), {}, "batch_a\nretry\n  Unexpected positional argument"),
+        ("start", ("batch_a", "job_b"), {"again": True}, "batch_a\nagain\n  Unexpected keyword argument"),
+        (
+            "report",
+            ("batch_a", "job_b", [1], 1),
+            {},
+            "BatchRecorder.report of job job_b of batch batch_a\nitems_extracted",
+        ),
+        ("complete", ("batch_a", "job_b", "5"), {}, "batch_a\nitems_extracted\n  Input should be a valid integer"),
+        ("fail", ("batch_a", "job_b", 503), {}, "batch_a\nerror_code\n  Input should be a valid string"),
+        ("fail", ("batch_a", "job_b", "CODE", None), {}, "batch_a\nerror_message\n"),
+        (
+            "create",
+            ("batch_a", "demo", ["example.com"]),
+            {},
+            "BatchRecorder.create of batch batch_a\nurls.0\n  must begin with",
+        ),
+        ("create", ("batch_a", "demo", ["https:///"]), {}, "batch_a\nurls.0\n  is not a URL: "),
+        ("create", ("b a", "demo", URLS), {}, "BatchRecorder.create\nbatch_id\n  must be 1 to 128 of"),
+        (
+            "create",
+            ("batch_a", "demo", URLS),
+            {"expires_at": "soon"},
+            "expires_at\n  must be epoch seconds, or a datetime",
+        ),
+        (
+            "create",
+            ("batch_a", "demo", URLS),
+            {"expires_at": 1_734_345_000_000},
+            "expires_at\n  must be in epoch seconds, not",
+        ),
+        ("create", ("batch_a", "demo", URLS), {"job_ids": ["a"]}, "batch_a\n  'job_ids' must have exactly one id"),
+    ],
+)
+def test_a_refusal_names_the_call_the_job_and_the_argument(
+    name: str, arguments: tuple[Any, ...], options: dict[str, Any], text: str
+) -> None:
+    """Whether it was given by position or by name. The text has no link to pydantic's pages and no `self`."""
+    with pytest.raises(ValidationError) as caught:
+        getattr(BatchRecorder("table", Untouched()), name)(*arguments, **options)
+    assert text in str(caught.value)
+    assert "pydantic" not in str(caught.value)
+    assert "BatchRecorder object" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", [None, "", 5])
+def test_a_recorder_needs_the_name_of_a_table(name: Any) -> None:  # noqa: ANN401  # anything
+    """`os.environ.get` of a variable that is not set gives `None`; DynamoDB would say that some resource is missing."""
+    with pytest.raises(ValidationError, match=r"for BatchRecorder\ntable_name\n"):
+        BatchRecorder(name, Untouched())
+
+
+def test_a_table_that_does_not_exist_is_named(world: World) -> None:
+    """DynamoDB's own text does not name it."""
+    with pytest.raises(ClientError) as caught:
+        BatchRecorder("jobs-tabel", world.dynamodb).start("batch", "job")
+    assert ["There is no table 'jobs-tabel'."] == caught.value.__notes__
 
 
 def test_the_longest_of_everything_is_taken(world: World, recorder: BatchRecorder) -> None:

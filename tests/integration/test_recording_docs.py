@@ -96,10 +96,12 @@ def handler(heading: str, world: World) -> Callable[..., Any]:
 def test_first_steps(local_api: LocalApi) -> None:
     """The lines record a batch. Run again, and with other URLs, they end in the errors that the page shows."""
     (lines,) = blocks("First steps", "sh")
-    again, other = blocks("First steps", "text")
+    again, other, items = blocks("First steps", "text")
     assert (0, "2 jobs: ['job_000001', 'job_000002']\n", "") == run(lines, local_api)
     assert again == run(lines, local_api)[2].splitlines(keepends=True)[-1]
     assert other == run(lines.replace(', "https://example.com/page2"', ""), local_api)[2].splitlines(keepends=True)[-1]
+    wrong = lines.replace("batch_mine", "batch_mine_2").replace("extracted = 25", 'extracted = ["a", "b"]')
+    assert items == "".join(run(wrong, local_api)[2].splitlines(keepends=True)[-2:])
 
 
 def test_what_create_assumes() -> None:

@@ -150,7 +150,7 @@ def test_a_value_out_of_range_is_one_line(arguments: tuple[str, ...]) -> None:
 def test_the_local_server_bears_a_limited_number_of_jobs() -> None:
     """Nothing is written above it, whether or not a server runs; a table of AWS may get more."""
     done = simulate("--jobs", "20001", "--local", "9", *QUICK)
-    said = "batch-progress: jobs is 20001; on the local server it must be at most 20,000\n"
+    said = "batch-progress: --jobs is 20001; on the local server it must be at most 20,000\n"
     assert (2, "", said) == (done.exit_code, done.stdout, done.stderr)
     Workload(jobs=100_000)
 
@@ -170,10 +170,18 @@ def test_a_batch_that_exists_is_one_line() -> None:
 
 
 @pytest.mark.usefixtures("world")
-@pytest.mark.parametrize("arguments", [("bad/id",), ("--owner", "")])
-def test_a_bad_name_is_one_line(arguments: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("b 1",), "the batch id 'b 1' must be 1 to 128 of A-Z, a-z, 0-9, '_' and '-'"),
+        (("--owner", ""), "the owner '' must be 1 to 256 characters"),
+        (("--owner", "\udcff"), "the owner '?' must be 1 to 256 characters"),
+    ],
+)
+def test_a_bad_name_is_one_line(arguments: tuple[str, ...], said: str) -> None:
+    """Nothing is printed before it: no batch is said to begin."""
     done = simulate(*arguments, *QUICK)
-    assert (2, 1) == (done.exit_code, done.stderr.count("\n"))
+    assert (2, "", f"batch-progress: {said}\n") == (done.exit_code, done.stdout, done.stderr)
 
 
 class Attempts:

@@ -2,6 +2,7 @@
 
 import time
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -61,13 +62,31 @@ def test_an_event_is_a_line_with_its_own_time(monkeypatch: pytest.MonkeyPatch) -
     """Not with the time at which it is printed: `events` begins with those since the server's start."""
     monkeypatch.setenv("TZ", "UTC")
     time.tzset()
-    counts = {"completed": 7, "failed": 3, "pending": 0}
-    failures = [{"error_code": "TIME\x1bOUT", "jobs": 2}, {"error_code": None, "jobs": 1}]
-    detail = {"batch_id": "batch_a", **counts, "summary": {"failures": failures}}
-    line = event_line({"time": "2026-11-24T10:00:03Z", "detail-type": "Batch Finished", "detail": detail})
+    failures: list[dict[str, Any]] = [{"error_code": "TIME\x1bOUT", "jobs": 2}, {"error_code": None, "jobs": 1}]
+    line = event_line(finished(failures))
     monkeypatch.undo()
     time.tzset()
     assert "10:00:03  event  Batch Finished  batch_a  7 completed, 3 failed, 0 pending (2 TIME?OUT, 1 no code)" == line
+
+
+def finished(failures: list[dict[str, Any]], cancelled: int = 0) -> dict[str, Any]:
+    """Return the event of a batch of ten jobs of which three failed or were cancelled."""
+    statuses = {"pending": 0, "processing": 0, "completed": 7, "failed": 3 - cancelled, "cancelled": cancelled}
+    detail = {
+        "batch_id": "batch_a",
+        "completed": 7,
+        "failed": 3,
+        "pending": 0,
+        "summary": {"statuses": statuses, "failures": failures},
+    }
+    return {"time": "2026-11-24T10:00:03Z", "detail-type": "Batch Finished", "detail": detail}
+
+
+def test_an_event_names_the_cancelled_jobs() -> None:
+    """They count as failed, but none of the reasons is theirs."""
+    line = event_line(finished([{"error_code": "TIMEOUT", "jobs": 1}], cancelled=2))
+    assert line.endswith("7 completed, 3 failed, 0 pending (1 TIMEOUT, 2 cancelled)")
+    assert event_line(finished([], cancelled=3)).endswith("3 failed, 0 pending (3 cancelled)")
 
 
 def test_a_plain_text_stays_as_it_is() -> None:

@@ -204,7 +204,8 @@ class IllegalTransition(BatchProgressError):
             return f"{job} is {self.current}, and attempt {self.attempt} cannot change it: {latest}"
         if self.current == self.wanted:
             return f"{job} is already {self.current}, with other values"
-        return f"{job} cannot change from {self.current} to {self.wanted}"
+        again = "; retry=True starts it again" if (self.current, self.wanted) == ("failed", "processing") else ""
+        return f"{job} cannot change from {self.current} to {self.wanted}{again if self.attempt is None else ''}"
 
 
 class InvalidRequest(BatchProgressError):

@@ -6,12 +6,14 @@ job is one conditional write, so every call can be repeated.
 """
 
 import hashlib
+import inspect
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import wraps
 from itertools import batched
 from numbers import Real
 from time import time
@@ -37,7 +39,7 @@ from pydantic import (
     model_validator,
     validate_call,
 )
-from pydantic_core import PydanticCustomError
+from pydantic_core import ArgsKwargs, PydanticCustomError
 
 from batch_progress import table
 from batch_progress.dynamodb import RETRYABLE_CODES
@@ -70,11 +72,25 @@ LEAST_LOST_AFTER: Final = 60.0
 _LEAST_DIGITS: Final = 6
 
 _url: Final = TypeAdapter(HttpUrl)
+_URL: Final = re.compile(r"(?i:https?)://[^\s\x00-\x1f\x7f]+")
+_ID: Final = re.compile(table.ID_PATTERN)
+
+
+def _is_id(text: str) -> str:
+    if not _ID.fullmatch(text):
+        raise PydanticCustomError("rule", table.ID_RULE)
+    return text
 
 
 def _is_url(text: str) -> str:
     """Validate a URL, but keep its spelling: pydantic would normalise it."""
-    _url.validate_python(text)
+    if not _URL.fullmatch(text):
+        raise PydanticCustomError("rule", "must begin with http:// or https:// and have no blanks")
+    try:
+        _url.validate_python(text)
+    except ValidationError as error:
+        reason = error.errors(include_url=False)[0]["msg"]
+        raise PydanticCustomError("rule", "is not a URL: {reason}", {"reason": reason}) from None
     return text
 
 
@@ -107,16 +123,30 @@ def _real(value: Any) -> object:  # noqa: ANN401  # to be validated
     return float(value) if _is_number(value) else value
 
 
-def _epoch(value: object) -> object:
-    # A naive time is not converted, and so refused: it would be another moment on a machine in another time zone.
-    return int(value.timestamp()) if isinstance(value, datetime) and value.tzinfo else value
+def _epoch(value: Any) -> int:  # noqa: ANN401  # to be validated
+    """Convert a time to whole epoch seconds, rounded towards 0.
+
+    A naive time is refused: it would be another moment on a machine in another time zone.
+    """
+    if isinstance(value, datetime) and value.tzinfo:
+        value = value.timestamp()
+    try:
+        seconds = int(value) if _is_number(value) else None
+    except (ArithmeticError, ValueError):  # infinite, or not a number
+        seconds = None
+    if seconds is None:
+        raise PydanticCustomError("rule", "must be epoch seconds, or a datetime with a time zone")
+    if seconds > table.LAST_SECOND:
+        raise PydanticCustomError("rule", "must be in epoch seconds, not in milliseconds")
+    return seconds
 
 
-Id = Annotated[str, Field(strict=True, pattern=f"^{table.ID_PATTERN}$")]
+Name = Annotated[str, Field(strict=True, min_length=1)]
+Id = Annotated[str, Field(strict=True), AfterValidator(_is_id)]
 OwnerId = Annotated[str, Field(strict=True, min_length=1, max_length=256)]
 Url = Annotated[
     str,
-    Field(strict=True, max_length=LONGEST_URL, pattern=r"^(?i:https?)://[^\s\x00-\x1f\x7f]+$"),
+    Field(strict=True, max_length=LONGEST_URL),
     AfterValidator(_is_url),
 ]
 Count = Annotated[int, Field(strict=True, ge=0, le=LARGEST_NUMBER), BeforeValidator(_whole)]
@@ -126,9 +156,58 @@ Seconds = Annotated[float, Field(strict=True, ge=1, le=LARGEST_NUMBER), BeforeVa
 ErrorCode = Annotated[str, Field(strict=True, min_length=1), BeforeValidator(_cut)]
 ErrorText = Annotated[str, Field(strict=True), BeforeValidator(_cut)]
 Flag = Annotated[bool, Field(strict=True)]
-Expiry = Annotated[int, Field(strict=True, ge=1, le=table.LAST_SECOND), BeforeValidator(_epoch)]
+Expiry = Annotated[int, Field(strict=True, ge=1), BeforeValidator(_epoch)]
 
 _count: Final[TypeAdapter[int]] = TypeAdapter(Count)
+
+
+def _refusal(
+    what: str, error: ValidationError, given: Mapping[str, object], names: Mapping[int | str, str]
+) -> ValidationError:
+    """Return a validation error that names the batch, the job and each argument.
+
+    Args:
+        what: What is not valid: a call, or an attribute.
+        error: pydantic's error. It names positional arguments by their number.
+        given: The arguments by name.
+        names: The names of the positional arguments.
+    """
+    for kind in ("job", "batch"):
+        one = given.get(f"{kind}_id")
+        if isinstance(one, str) and _ID.fullmatch(one):
+            what += f" of {kind} {one}"
+    lines = []
+    for each in error.errors(include_url=False, include_context=False):
+        first, *rest = each["loc"] or ("",)
+        is_call = isinstance(each["input"], ArgsKwargs)  # an argument is missing
+        lines.append(
+            {
+                # With a type of pydantic's own, the text would link to pydantic's documentation.
+                "type": PydanticCustomError(each["type"], each["msg"]),
+                "loc": (names.get(first, first), *rest) if each["loc"] else (),
+                "input": dict(given) if is_call else each["input"],
+            }
+        )
+    return ValidationError.from_exception_data(what, lines)  # type: ignore[arg-type]  # as the class wants them
+
+
+def _validated[**Arguments, ResultT](method: Callable[Arguments, ResultT]) -> Callable[Arguments, ResultT]:
+    """Validate the arguments of a method by its annotations, and name an invalid one."""
+    names: dict[int | str, str] = dict(enumerate(inspect.signature(method).parameters))
+    call = validate_call(method)
+    what = method.__qualname__.removesuffix(".__init__")
+
+    @wraps(method)
+    def checked(*args: Arguments.args, **kwargs: Arguments.kwargs) -> ResultT:
+        try:
+            return call(*args, **kwargs)
+        except ValidationError as error:
+            if error.title != method.__qualname__:  # raised by the method
+                raise
+            given = {names.get(number, str(number)): value for number, value in enumerate(args) if number} | kwargs
+            raise _refusal(what, error, given, names) from None
+
+    return checked
 
 
 class _NewBatch(BaseModel):
@@ -235,9 +314,8 @@ class RunningJob:
         try:
             self._items = _count.validate_python(value)
         except ValidationError as error:
-            title = f"items_extracted of job {self.job_id} of batch {self.batch_id}"
-            # The errors of a validation are valid arguments, but have another type.
-            raise ValidationError.from_exception_data(title, error.errors()) from None  # type: ignore[arg-type]
+            ids = {"batch_id": self.batch_id, "job_id": self.job_id}
+            raise _refusal("items_extracted", error, ids, {}) from None
 
     def report(self) -> None:
         """Record `items_extracted`, and that the worker is alive.
@@ -324,7 +402,8 @@ class BatchRecorder:
         client: A DynamoDB client of botocore or boto3; by default, the recorder creates one.
     """
 
-    def __init__(self, table_name: str, client: Any = None) -> None:  # noqa: ANN401  # botocore ships no types
+    @_validated
+    def __init__(self, table_name: Name, client: Any = None) -> None:  # noqa: ANN401  # botocore ships no types
         self._table = table_name
         self._client = client or _dynamodb()
 
@@ -366,18 +445,20 @@ class BatchRecorder:
                 limit, or by jobs of an expired batch. Or the batch has been cancelled, before this call or during it:
                 then no job is left that has not ended.
         """
-        new = _NewBatch.model_validate(
-            {
-                "batch_id": batch_id,
-                "owner_id": owner_id,
-                "urls": urls,
-                "job_ids": job_ids,
-                "parallel_jobs": parallel_jobs,
-                "timeout_per_url": timeout_per_url,
-                "lost_after": lost_after,
-                "expires_at": expires_at,
-            }
-        )
+        given = {
+            "batch_id": batch_id,
+            "owner_id": owner_id,
+            "urls": urls,
+            "job_ids": job_ids,
+            "parallel_jobs": parallel_jobs,
+            "timeout_per_url": timeout_per_url,
+            "lost_after": lost_after,
+            "expires_at": expires_at,
+        }
+        try:
+            new = _NewBatch.model_validate(given)
+        except ValidationError as error:
+            raise _refusal("BatchRecorder.create", error, given, {}) from None
         stored, existing = self._claim(new)
         self._stop_if_cancelled(stored)
         missing = (item for item in new.jobs(stored.get("expires_at")) if item["sk"]["S"] not in existing)
@@ -412,7 +493,7 @@ class BatchRecorder:
                 return self._claim(new)
         return batch, {item["sk"]["S"] for item in items}
 
-    @validate_call
+    @_validated
     def start(self, batch_id: Id, job_id: Id, *, retry: Flag = False) -> int:
         """Set a job to `processing`, as a new attempt.
 
@@ -460,7 +541,7 @@ class BatchRecorder:
         values = table.item(started_at=_now()) | values
         return _attempt(self._change(batch_id, job_id, expression, condition, values, answer="UPDATED_NEW"))
 
-    @validate_call
+    @_validated
     def report(self, batch_id: Id, job_id: Id, items_extracted: Count, *, attempt: Attempt) -> None:
         """Record the number of items found so far, and that the worker is alive.
 
@@ -481,7 +562,7 @@ class BatchRecorder:
         except _Refused as refused:
             raise _not_by(attempt, batch_id, job_id, refused.item, JobStatus.PROCESSING) from None
 
-    @validate_call
+    @_validated
     def complete(self, batch_id: Id, job_id: Id, items_extracted: Count) -> None:
         """Set a job to `completed`, with the number of items found.
 
@@ -501,7 +582,7 @@ class BatchRecorder:
             if (current := _status(refused.item)) != JobStatus.COMPLETED:
                 raise IllegalTransition(batch_id, job_id, current, JobStatus.COMPLETED) from None
 
-    @validate_call
+    @_validated
     def fail(
         self,
         batch_id: Id,
@@ -550,7 +631,7 @@ class BatchRecorder:
         if any(found.get(name, _ABSENT.get(name)) != values.get(name) for name in _FAILURE):
             raise IllegalTransition(batch_id, job_id, current, JobStatus.FAILED)
 
-    @validate_call
+    @_validated
     def cancel(self, batch_id: Id, job_id: Id) -> None:
         """Set a job to `cancelled`. A no-op if it already is.
 
@@ -569,7 +650,7 @@ class BatchRecorder:
             if (current := _status(refused.item)) != JobStatus.CANCELLED:
                 raise IllegalTransition(batch_id, job_id, current, JobStatus.CANCELLED) from None
 
-    @validate_call
+    @_validated
     def cancel_batch(self, batch_id: Id) -> int:
         """Cancel a batch: every job that has not ended, and every job that has no item yet.
 
@@ -730,6 +811,8 @@ def _call(operation: Any, arguments: dict[str, Any]) -> dict[str, Any]:  # noqa:
         # botocore sets the code to the status if the body has none: it is truncated, or not from DynamoDB.
         if status >= _SERVER_ERROR or code in RETRYABLE_CODES or code.isdigit():
             raise ServiceUnavailable(**_named(arguments)) from error
+        if code == "ResourceNotFoundException":
+            error.add_note(f"There is no table {arguments['TableName']!r}.")
         raise
     return response
 
