@@ -4,6 +4,7 @@ import contextlib
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -73,6 +74,14 @@ def running(*options: str, prefix: Sequence[str] = (), **environment: str) -> It
         finally:
             if process.poll() is None:
                 api.stop()
+
+
+@contextlib.contextmanager
+def closed_port() -> Iterator[int]:
+    """Keep a port of loopback at which nothing listens until the block ends, so that no other process takes it."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        yield held.getsockname()[1]
 
 
 @pytest.fixture(scope="session")

@@ -70,12 +70,20 @@ class Door:
         target = urlsplit(address)
         self._target = (target.hostname, target.port)
         self._open: list[socket.socket] = []
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self._port = self._listener.getsockname()[1]
-        self.address = f"http://127.0.0.1:{self._port}"
-        self._start()
+        # Keeps the port while the door is shut.
+        self._held = socket.socket()
+        self._held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        self._held.bind(("127.0.0.1", 0))
+        self._place = self._held.getsockname()
+        self.address = f"http://127.0.0.1:{self._place[1]}"
+        self.open()
 
-    def _start(self) -> None:
+    def close(self) -> None:
+        self.shut()
+        self._held.close()
+
+    def open(self) -> None:
+        self._listener = socket.create_server(self._place, reuse_port=True)
         self._thread = threading.Thread(target=self._accept, args=(self._listener,), daemon=True)
         self._thread.start()
 
@@ -103,10 +111,6 @@ class Door:
             with self._open.pop() as end, contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
 
-    def open(self) -> None:
-        self._listener = socket.create_server(("127.0.0.1", self._port))
-        self._start()
-
 
 @both
 def test_a_server_that_goes_away_and_comes_back(
@@ -130,7 +134,7 @@ def test_a_server_that_goes_away_and_comes_back(
 
     monkeypatch.setattr(Unavailable, "__init__", count)
     end = wait(door.address, made.batch_id, on_change=on_change)
-    door.shut()
+    door.close()
     assert (8, 0) == (end.completed, end.pending)
     assert 2 == len(refused)
 

@@ -30,6 +30,7 @@ from batch_progress.errors import ConfigurationError, ServiceUnavailable
 from batch_progress.sigv4 import Credentials
 from tests.hostile.misbehaving import Reply
 from tests.integration.faulty import Faulty, error, good, serving
+from tests.integration.server import closed_port
 
 GET: dict[str, Any] = {"TableName": "JobsTable", "Key": {"batch_id": {"S": "batch"}, "sk": {"S": "BATCH"}}}
 SEED = 1
@@ -61,8 +62,9 @@ class Rig:
 
 @pytest.fixture
 def rig(monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
-    """The client retries without waiting."""
+    """The client retries without waiting. No request times out because the machine is busy."""
     monkeypatch.setattr(dynamodb, "backoff", lambda *_, **__: 0.0)
+    monkeypatch.setattr(dynamodb, "READ_TIMEOUT_SECONDS", 60.0)
     with serving() as server:
         ours = Client(endpoint(server.address))
         yield Rig(server, ours)
@@ -162,13 +164,16 @@ def test_a_response_may_ask_for_a_longer_wait(header: str) -> None:
     assert expected == dynamodb._delay(0.0125, header)
 
 
-def test_no_attempt_is_waited_for_that_could_not_begin_in_time(rig: Rig) -> None:
+def test_no_attempt_is_waited_for_that_could_not_begin_in_time(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     """A throttled request fails at once when its back-off would pass the deadline."""
     rig.server.forever["batch"] = replace(error("ThrottlingException"), headers={"x-amz-retry-after": "5000"})
-    with dynamodb.deadline(time.monotonic() + 4):
-        began = time.monotonic()
+    waits: list[float] = []
+    monkeypatch.setattr(time, "sleep", waits.append)
+    # The attempt takes 56 of 60 seconds.
+    monkeypatch.setattr(dynamodb, "monotonic", lambda: 1_056.0 if rig.server.calls else 1_000.0)
+    with dynamodb.deadline(1_060.0):
         cause = failure(rig.ours.get_item)
-        assert time.monotonic() - began < 4
+    assert [] == waits
     assert (Reason.THROTTLED, "ThrottlingException", 400, 1) == (cause.reason, cause.code, cause.status, cause.attempts)
 
 
@@ -231,22 +236,20 @@ def test_credentials_that_cannot_be_renewed_are_an_outage(rig: Rig) -> None:
 
 def test_every_address_of_a_host_is_tried(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     """They share the time to connect."""
-    with socket.create_server(("127.0.0.1", 0)) as unused:
-        closed = unused.getsockname()[1]
     right = int(rig.server.address.rpartition(":")[2])
-    found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port)) for port in (closed, closed, right)]
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
-    assert bytes(rig.ours.get_item(**GET).raw)
+    with closed_port() as closed:
+        found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port)) for port in (closed, closed, right)]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+        assert bytes(rig.ours.get_item(**GET).raw)
 
 
 def test_a_silent_server_is_told_from_a_missing_one(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dynamodb, "READ_TIMEOUT_SECONDS", 0.1)
     rig.server.forever["batch"] = replace(good("batch"), silent=30)
     assert (Reason.SILENT, dynamodb.ATTEMPTS) == ((cause := failure(rig.ours.get_item)).reason, cause.attempts)
-    with socket.create_server(("127.0.0.1", 0)) as unused:
-        port = unused.getsockname()[1]
-    missing = Client(endpoint(f"http://127.0.0.1:{port}"))
-    assert (Reason.UNREACHABLE, "ConnectionRefusedError") == ((cause := failure(missing.get_item)).reason, cause.code)
+    with closed_port() as port:
+        cause = failure(Client(endpoint(f"http://127.0.0.1:{port}")).get_item)
+    assert (Reason.UNREACHABLE, "ConnectionRefusedError") == (cause.reason, cause.code)
 
 
 def test_without_time_nothing_is_sent(rig: Rig) -> None:
@@ -497,9 +500,10 @@ def test_a_proxy_without_tls_is_asked_for_the_whole_address(rig: Rig) -> None:
     assert heads[0].startswith(f"POST {rig.server.address}/ HTTP/1.1\r\n".encode())
 
 
-def test_the_seconds_left_are_those_until_the_deadline() -> None:
+def test_the_seconds_left_are_those_until_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a deadline they have no end."""
+    monkeypatch.setattr(dynamodb, "monotonic", lambda: 1_000.0)
     assert math.inf == dynamodb.seconds_left()
-    with dynamodb.deadline(time.monotonic() + 100):
-        assert 99 < dynamodb.seconds_left() <= 100
+    with dynamodb.deadline(1_100.0):
+        assert 100.0 == dynamodb.seconds_left()
     assert math.inf == dynamodb.seconds_left()

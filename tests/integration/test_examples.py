@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 
-from tests.integration.server import LocalApi
+from tests.integration.server import CEILING, LocalApi
 
 CURL = """\
 curl {address}/api/v1/scrape/batch/batch_xyz789/progress \\
@@ -29,7 +29,7 @@ print(f"Total items: {{data['total_items_extracted']}}")
 def run(*command: str) -> str:
     """Run an example and return what it prints."""
     environment = os.environ | {"FREDDY_API_KEY": "demo-token"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=60)  # noqa: S603
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=CEILING)  # noqa: S603
     return done.stdout
 
 

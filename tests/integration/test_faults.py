@@ -183,7 +183,7 @@ def etag() -> str:
 def ask(place: str, context: Context | None = None) -> Answer:
     """Send a request that makes the function read `place`."""
     headers = {"X-API-Key": "good-token"} | ({"If-None-Match": etag()} if place == "batch" else {})
-    return Answer.read(app.handler(event("GET", progress_path("batch"), headers), context or Context()))
+    return Answer.read(app.handler(event("GET", progress_path("batch"), headers), context or Context(60)))
 
 
 # Compared with the stock client
@@ -309,7 +309,7 @@ def test_a_fault_that_passes_is_not_seen(function: Faulty, place: str, name: str
 @pytest.mark.usefixtures("_at_once")
 def test_a_direct_call_has_the_same_error(function: Faulty) -> None:
     function.forever["later page"] = fault("bad checksum", "later page")
-    answer = app.handler({"batch_id": "batch"}, Context())
+    answer = app.handler({"batch_id": "batch"}, Context(60))
     assert (503, "SERVICE_UNAVAILABLE") == (answer["error"]["status"], answer["error"]["code"])
 
 

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from batch_progress_cli.main import app
 from tests.integration import server
-from tests.integration.server import CEILING, COMMAND, LocalApi
+from tests.integration.server import CEILING, COMMAND, LocalApi, closed_port
 
 PATH = "/api/v1/scrape/batch/batch_xyz789/progress"
 KEY = {"X-API-Key": "demo-token"}
@@ -112,9 +112,8 @@ def test_events_come_as_they_are_delivered(local_api: LocalApi) -> None:
 
 
 def test_events_without_a_server_is_one_line() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as nobody:
-        port = str(nobody.getsockname()[1])
-    done = CliRunner().invoke(app, ["events", "--local", port])
+    with closed_port() as port:
+        done = CliRunner().invoke(app, ["events", "--local", str(port)])
     said = f"no events at http://127.0.0.1:{port}/events; `make run` must run, or give its port with --local"
     assert (2, "", f"batch-progress: {said}\n") == (done.exit_code, done.stdout, done.stderr)
 

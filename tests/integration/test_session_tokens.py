@@ -39,8 +39,9 @@ from tests.integration.world import Answer, World, event, progress_path, unique
 
 @pytest.fixture
 def issuer(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[Issuer]:
-    """An issuer that the function trusts. Nothing is cached."""
+    """An issuer that the function trusts. Nothing is cached, and no request times out because the machine is busy."""
     del world  # it sets the environment first
+    monkeypatch.setattr(jwks, "FETCH_SECONDS", 60.0)
     with issuing() as running:
         for name, value in running.environment().items():
             monkeypatch.setenv(name, value)
@@ -70,6 +71,8 @@ def outcome(world: World, batch_id: str, token: str) -> tuple[int, str]:
     return answer.status, "" if answer.status == 200 else answer.error["code"]
 
 
+# For an issuer that does not answer in time.
+FETCH_SECONDS = jwks.FETCH_SECONDS
 GOOD = (200, "")
 INVALID = (401, "TOKEN_INVALID")
 
@@ -593,16 +596,22 @@ def test_a_failing_issuer_is_a_503_until_two_seconds_after_it_recovered(
     world: World, issuer: Issuer, batch_id: str, day: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A token that may be valid is never a 401. For two seconds after a failure the issuer is not asked again."""
+    failed_at = time.monotonic()
+    monkeypatch.setattr(jwks, "monotonic", lambda: failed_at)
     before = {name: getattr(issuer, name) for name in BAD_DAYS[day]}
     for name, value in BAD_DAYS[day].items():
         setattr(issuer, name, value)
-    unavailable(world, batch_id, issuer.token())
+    with monkeypatch.context() as during:
+        during.setattr(jwks, "FETCH_SECONDS", FETCH_SECONDS if issuer.hangs else jwks.FETCH_SECONDS)
+        unavailable(world, batch_id, issuer.token())
     for name, value in before.items():
         setattr(issuer, name, value)
     asked = len(issuer.asked)
-    unavailable(world, batch_id, issuer.token())
+    for seconds in (0, jwks.PAUSE_SECONDS - 0.1):
+        monkeypatch.setattr(jwks, "monotonic", lambda now=failed_at + seconds: now)
+        unavailable(world, batch_id, issuer.token())
     assert asked == len(issuer.asked)
-    monkeypatch.setattr(jwks, "monotonic", lambda: time.monotonic() + jwks.PAUSE_SECONDS)
+    monkeypatch.setattr(jwks, "monotonic", lambda: failed_at + jwks.PAUSE_SECONDS + 0.1)
     assert GOOD == outcome(world, batch_id, issuer.token())
 
 
@@ -621,12 +630,14 @@ def test_junk_tokens_do_not_keep_the_function_busy_with_an_issuer_that_hangs(
 
 @pytest.mark.parametrize("day", BAD_DAYS)
 def test_a_failing_issuer_affects_neither_known_keys_nor_api_keys(
-    world: World, issuer: Issuer, batch_id: str, day: str
+    world: World, issuer: Issuer, batch_id: str, day: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Tokens signed with a known key, and API keys, are accepted without asking the issuer."""
     assert GOOD == outcome(world, batch_id, issuer.token())
     for name, value in BAD_DAYS[day].items():
         setattr(issuer, name, value)
+    if issuer.hangs:
+        monkeypatch.setattr(jwks, "FETCH_SECONDS", 0.1)
     # An unknown key id makes the function ask the issuer.
     assert INVALID == outcome(world, batch_id, issuer.token(header={"kid": "unknown"}))
     asked = len(issuer.asked)
@@ -635,8 +646,9 @@ def test_a_failing_issuer_affects_neither_known_keys_nor_api_keys(
     assert asked == len(issuer.asked)
 
 
-def test_an_issuer_that_trickles(world: World, issuer: Issuer, batch_id: str) -> None:
+def test_an_issuer_that_trickles(world: World, issuer: Issuer, batch_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each byte arrives in time, but the whole document does not."""
+    monkeypatch.setattr(jwks, "FETCH_SECONDS", FETCH_SECONDS)
     original = issuer.answer
 
     def answer(handler: Any) -> None:  # noqa: ANN401  # the server's

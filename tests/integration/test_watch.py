@@ -27,7 +27,7 @@ from typer.testing import CliRunner
 from batch_progress.recorder import BatchRecorder
 from batch_progress_cli.main import app
 from batch_progress_cli.simulation import Crew, Task
-from tests.integration.server import CEILING, COMMAND, LocalApi, unmeasured
+from tests.integration.server import CEILING, COMMAND, LocalApi, closed_port, unmeasured
 from tests.integration.world import progress_path, unique
 
 CURSOR_HIDDEN, CURSOR_SHOWN = b"\x1b[?25l", b"\x1b[?25h"
@@ -378,7 +378,7 @@ def test_it_gives_up_on_a_stalled_batch(local_api: LocalApi) -> None:
     assert "; stalled: " in done.stdout
     (line,) = done.stderr.splitlines()
     assert re.fullmatch(
-        r"batch-progress: gave up: stalled for \ds, 2 of 2 pending; "
+        r"batch-progress: gave up: stalled for \d+s, 2 of 2 pending; "
         rf"hanging: {made.job_ids[1]} for \d+d \d\dh https://example\.com/1",
         line,
     )
@@ -391,10 +391,9 @@ def test_the_token_of_the_option_comes_first(local_api: LocalApi) -> None:
 
 
 def test_it_gives_up_without_an_answer() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as closed:
-        address = f"http://127.0.0.1:{closed.getsockname()[1]}"
-    arguments = ["watch", "batch_a", "--url", address, "--give-up-after", "2s"]
-    done = CliRunner().invoke(app, arguments, env={"FREDDY_API_KEY": "demo-token"})
+    with closed_port() as port:
+        arguments = ["watch", "batch_a", "--url", f"http://127.0.0.1:{port}", "--give-up-after", "2s"]
+        done = CliRunner().invoke(app, arguments, env={"FREDDY_API_KEY": "demo-token"})
     assert (2, "") == (done.exit_code, done.stdout)
     assert "gave up after " in done.stderr.splitlines()[-1]
 

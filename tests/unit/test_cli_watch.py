@@ -583,7 +583,8 @@ def test_a_poll_without_an_answer_is_shown_while_it_waits(monkeypatch: pytest.Mo
         assert expected == ("last answer 7s ago; waiting for an answer" in console.file.getvalue())  # type: ignore[attr-defined]  # a StringIO
 
 
-def test_a_screen_tells_of_trouble_and_of_its_end() -> None:
+def test_a_screen_tells_of_trouble_and_of_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    Seconds(monkeypatch)
     console = Console(file=io.StringIO(), width=120, force_terminal=True, color_system=None)
     with Screen(console) as screen:
         screen.trouble("no answer", 1)
