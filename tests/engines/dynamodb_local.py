@@ -9,7 +9,6 @@ import contextlib
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -17,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from tests.engines.starting import EngineFailed, until_it_listens
+from tests.engines.starting import EngineFailed, free_ports, until_it_listens
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 CACHE: Final = ROOT / ".engines"
@@ -36,9 +35,7 @@ def dynamodb_local() -> Iterator[str]:
     """
     library = installed()
     preload = loopback_preload()
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    (port,) = free_ports(1)
     natives = library / "DynamoDBLocal_lib"
     command = ["java", "-Xmx1g", "-Djava.net.preferIPv4Stack=true"]
     command += [f"-D{name}={natives}" for name in ("java.library.path", "sqlite4java.library.path")]

@@ -9,7 +9,6 @@ import json
 import os
 import platform
 import signal
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -20,7 +19,7 @@ from typing import Any, Final
 import httpx
 
 from local_cloud.template import read
-from tests.engines.starting import EngineFailed, until_it_listens
+from tests.engines.starting import EngineFailed, free_ports, until_it_listens
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 EMULATORS: Final = ROOT / ".venv-sam/lib/python3.13/site-packages/samcli/local/rapid"
@@ -108,7 +107,7 @@ def emulator(  # noqa: PLR0913  # each has a default but the first four
     template = read(build / "template.yaml")
     properties = template["Resources"][function]["Properties"]
     task_root = build / function
-    (port, api_port) = _free_ports(2)
+    port, api_port = free_ports(2)
     command = [str(program), "--log-level", "error"]
     command += ["--runtime-interface-emulator-address", f"127.0.0.1:{port}"]
     command += ["--runtime-api-address", f"127.0.0.1:{api_port}"]
@@ -150,9 +149,3 @@ def _variables(template: dict[str, Any], function: str, tables: Mapping[str, str
         one = value["Fn::If"][1] if isinstance(value, dict) and "Fn::If" in value else value
         plain[name] = one if isinstance(one, str) else known.get(one.get("Ref"))
     return {name: value for name, value in plain.items() if value is not None}
-
-
-def _free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        held = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [int(one.getsockname()[1]) for one in held]

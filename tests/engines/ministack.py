@@ -6,7 +6,6 @@ ministack is installed into an environment of its own, `.venv-ministack`. It los
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ from typing import Any, Final
 
 import boto3
 
-from tests.engines.starting import EngineFailed, until_it_listens
+from tests.engines.starting import EngineFailed, free_ports, until_it_listens
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 MINISTACK: Final = ROOT / ".venv-ministack/bin/ministack"
@@ -113,8 +112,7 @@ def ministack() -> Iterator[Aws]:
     """
     if not MINISTACK.exists():
         raise EngineFailed(f"no {MINISTACK.relative_to(ROOT)}; run: python3 scripts/setup.py ministack")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = int(free.getsockname()[1])
+    (port,) = free_ports(1)
     with tempfile.TemporaryDirectory() as home:
         log = Path(home, "log")
         environment = _without_aws() | {

@@ -1,6 +1,7 @@
-"""Waits for an engine to start."""
+"""Finds a port for an engine, and waits for the engine to start."""
 
 import contextlib
+import random
 import socket
 import subprocess
 import time
@@ -8,10 +9,30 @@ from pathlib import Path
 from typing import Final
 
 STARTS_WITHIN: Final = 240.0
+_EPHEMERAL: Final = Path("/proc/sys/net/ipv4/ip_local_port_range")
+_PORTS: Final = 10_000
 
 
 class EngineFailed(Exception):
     """The engine cannot run here; the message says why."""
+
+
+def free_ports(count: int) -> list[int]:
+    """Return ports of loopback that stay free until the engine listens at them.
+
+    They are below those that the system hands out by itself: another process could get one of those meanwhile.
+
+    Raises:
+        EngineFailed: Not as many are free.
+    """
+    lowest = int(_EPHEMERAL.read_text(encoding="ascii").split()[0])
+    found: list[int] = []
+    for port in random.sample(range(lowest - _PORTS, lowest), _PORTS):
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            found.append(port)
+        if len(found) == count:
+            return found
+    raise EngineFailed(f"no port from {lowest - _PORTS} to {lowest} is free")
 
 
 def until_it_listens(name: str, process: "subprocess.Popen[bytes]", port: int, log: Path) -> None:

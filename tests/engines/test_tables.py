@@ -10,10 +10,17 @@ import pytest
 from batch_progress.recorder import BatchRecorder
 from local_cloud.template import tables
 from tests.engines.ministack import ministack
-from tests.engines.test_deploy import ARRIVES_WITHIN, STACK, Stack, block_with, deploy, put_any_methods, with_names
+from tests.engines.test_deploy import (
+    ARRIVES_WITHIN,
+    STACK,
+    Stack,
+    block_with,
+    deploy,
+    put_any_methods,
+    settled,
+    with_names,
+)
 from tests.integration.world import unique
-
-pytestmark = pytest.mark.timeout(300)
 
 JOBS, TOKENS = "the-platform-s-jobs", "the-platform-s-tokens"
 
@@ -64,7 +71,7 @@ def batch(stack: Stack) -> tuple[str, list[str]]:
     jobs = recorder.create(batch_id, "demo", urls, timeout_per_url=300)
     recorder.start(batch_id, jobs[0])
     recorder.complete(batch_id, jobs[0], 35)
-    time.sleep(5)  # until its creation is counted
+    settled(stack, batch_id, len(jobs) + 1)
     return batch_id, jobs
 
 
