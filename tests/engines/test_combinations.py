@@ -13,8 +13,6 @@ from tests.engines.ministack import REGION
 from tests.engines.test_deploy import Stack, deployed
 from tests.integration.world import unique
 
-pytestmark = pytest.mark.timeout(300)
-
 # What a second choice of each parameter is; the first one is its default.
 CHOICES: tuple[tuple[str, ...], ...] = (
     ("Tracing=true",),

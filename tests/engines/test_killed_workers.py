@@ -10,8 +10,6 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
-import pytest
-
 from batch_progress.recorder import BatchRecorder
 from batch_progress.table import job_key
 from tests.engines.worker import outcome, work
@@ -35,7 +33,6 @@ class Worker:
     holds: list[str] = field(default_factory=list)
 
 
-@pytest.mark.timeout(600)
 def test_killed_workers(world: World) -> None:
     """50 processes do 5,000 jobs and a third of them is killed: every job ends once and the counts are exact."""
     batch_id = unique("batch")

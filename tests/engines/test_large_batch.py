@@ -65,7 +65,6 @@ def ask(world: World, batch_id: str, headers: list[tuple[str, str]], **query: st
     return Answer.read(payload)
 
 
-@pytest.mark.timeout(600)
 @pytest.mark.parametrize("headers", [[], [("Accept-Encoding", "gzip")]], ids=["plain", "gzip"])
 def test_a_hundred_thousand_jobs(world: World, batch_id: str, headers: list[tuple[str, str]]) -> None:
     """The counts are those of all jobs. The answer has as many jobs as fit, and a cursor for the others."""
@@ -84,7 +83,6 @@ def test_a_hundred_thousand_jobs(world: World, batch_id: str, headers: list[tupl
     assert [f"job_{number:06}" for number in range(JOBS)] == job_ids
 
 
-@pytest.mark.timeout(600)
 def test_a_stranger_reads_one_short_page(world: World, batch_id: str, capsys: pytest.CaptureFixture[str]) -> None:
     """404 for a few read units, like a batch that does not exist: the batch's size neither shows nor costs anything."""
     capsys.readouterr()
@@ -96,7 +94,6 @@ def test_a_stranger_reads_one_short_page(world: World, batch_id: str, capsys: py
     assert foreign["read_units"] <= 10
 
 
-@pytest.mark.timeout(600)
 def test_a_large_batch_is_counted_once_for_many_polls(
     world: World, batch_id: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -45,7 +45,6 @@ def made(world: World) -> tuple[str, list[str]]:
     return batch_id, recorder.create(batch_id, "demo", urls, timeout_per_url=20, lost_after=LOST_AFTER)
 
 
-@pytest.mark.timeout(900)
 def test_killed_workers_without_redelivery(world: World, dynamodb_endpoint: str, made: tuple[str, list[str]]) -> None:
     """Exactly the jobs that they ran are `WORKER_LOST`, and the batch is announced as finished once."""
     batch_id, job_ids = made
@@ -64,7 +63,6 @@ def test_killed_workers_without_redelivery(world: World, dynamodb_endpoint: str,
     cheap(around)
 
 
-@pytest.mark.timeout(900)
 def test_killed_workers_with_redelivery(world: World, dynamodb_endpoint: str, made: tuple[str, list[str]]) -> None:
     """Their jobs are done by the next attempt, before or after they are lost. The last event has the final counts."""
     batch_id, job_ids = made

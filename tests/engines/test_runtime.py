@@ -26,8 +26,6 @@ from tests.integration.test_events import EVENTS
 from tests.integration.test_revision import number, record, revision
 from tests.integration.world import Context, World, event, progress_path, unique
 
-pytestmark = pytest.mark.timeout(300)
-
 CANNED = {"JobsTable": "JobsTable", "TokensTable": "TokensTable"}
 NOWHERE = "http://127.0.0.1:1"
 # The largest response in bytes, from Lambda's own error message.

@@ -32,7 +32,6 @@ RUNTIME = ROOT / ".venv-runtime/lib/python3.13/site-packages"
 OLDEST = ROOT / ".venv-oldest/lib/python3.13/site-packages"
 HOST = {"aarch64": "arm64"}.get(platform.machine(), platform.machine())
 OTHER = {"arm64": "x86_64", "x86_64": "arm64"}[HOST]
-pytestmark = pytest.mark.timeout(300)  # the first test waits for two builds
 MACHINES = {"arm64": 183, "x86_64": 62}  # ELF's e_machine
 
 # Replaces the runtime. The function logs to stdout, too, so the answer is the last line.

@@ -17,7 +17,6 @@ from local_cloud.template import read
 from tests.integration.test_documents import BY_SAM
 
 ROOT = Path(__file__).resolve().parents[2]
-pytestmark = pytest.mark.timeout(300)  # checkov is slow, and so is every tool on a busy machine
 KEY = "arn:aws:kms:eu-central-1:123456789012:key/0b1c2d3e-0000-4000-8000-000000000000"
 STREAM = "arn:aws:dynamodb:eu-central-1:123456789012:table/jobs/stream/2026-11-24T03:00:00.123"
 TOPIC = "arn:aws:sns:eu-central-1:123456789012:alarms"

@@ -4,14 +4,11 @@ import re
 from typing import Any
 
 import boto3
-import pytest
 
 from local_cloud import seed
 from tests.integration.world import Answer
 from tests.sam_local.conftest import Invoke, command
 from tests.sam_local.image import ARCHITECTURE
-
-pytestmark = pytest.mark.timeout(300)  # the first test waits for images to be built
 
 COUNTS = {
     "batch_id": seed.BATCH,

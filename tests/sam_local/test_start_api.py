@@ -13,8 +13,6 @@ import pytest
 from tests.sam_local.conftest import at_work, command, listens
 from tests.sam_local.test_invoke import check_data
 
-pytestmark = pytest.mark.timeout(300)  # the first test waits for an image to be built
-
 PORT = 3080
 PATH = "/api/v1/scrape/batch/batch_xyz789/progress"
 KEY = {"X-API-Key": "demo-token"}

@@ -10,8 +10,6 @@ import pytest
 from tests.sam_local.conftest import ROOT, at_work, command, listens
 from tests.sam_local.test_invoke import COUNTS, check_data
 
-pytestmark = pytest.mark.timeout(300)  # the first test waits for an image to be built
-
 PORT = 3081
 
 
