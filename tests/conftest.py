@@ -9,16 +9,12 @@ from xdist.remote import Producer
 from xdist.scheduler import LoadFileScheduling
 
 # No deadline for an example: its duration depends on the machine's load.
-settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-# For `make mutation`: the same examples every time, and no shrinking of a failing one.
-settings.register_profile(
-    "mutation",
-    settings.get_profile("untimed"),
-    derandomize=True,
-    database=None,
-    phases=[Phase.explicit, Phase.generate],
-)
-settings.load_profile("untimed")
+settings.register_profile("random", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# The same examples every time: a test fails because of a change, not by chance.
+settings.register_profile("repeatable", settings.get_profile("random"), derandomize=True, database=None)
+# For `make mutation`: no shrinking of a failing example.
+settings.register_profile("mutation", settings.get_profile("repeatable"), phases=[Phase.explicit, Phase.generate])
+settings.load_profile("repeatable")
 
 # Some tests end a command with SIGINT. A background job of a shell ignores SIGINT, and so do its child processes.
 signal.signal(signal.SIGINT, signal.default_int_handler)
