@@ -1,27 +1,47 @@
 """docs/operations.md agrees with the template, the log lines and the measured costs."""
 
+import hashlib
 import json
+import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from benchmarks.cost import OPERATIONS
 from local_cloud.template import read
+from tests.integration.test_revision import record
 from tests.integration.world import World, event, progress_path, unique
 
 TEXT = OPERATIONS.read_text(encoding="utf-8")
 TEMPLATE = read()
-# The blocks without a language are queries.
-BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
-QUERIES = [block for language, block in BLOCKS if not language]
-# Words of CloudWatch Logs Insights that are not fields.
-WORDS = {
-    *("fields", "filter", "stats", "sort", "limit", "by", "as", "like", "or", "and", "desc"),
-    *("count", "sum", "pct", "max", "bin", "latest"),
-}
+# The blocks without a language are queries. The last log group that is named before a query is its own.
+BLOCK = re.compile(r"`(/aws/[\w/-]+)`|^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+SHORT = {"/aws/lambda/batch-progress-": "", "/aws/apigateway/batch-progress": "access"}
+
+
+def _queries() -> list[tuple[str, str]]:
+    """Return each query with its log group: `progress`, `revision`, `supervisor` or `access`."""
+    found, group = [], ""
+    for named, language, block in BLOCK.findall(TEXT):
+        if named:
+            (group,) = (short or named.removeprefix(long) for long, short in SHORT.items() if named.startswith(long))
+        elif not language:
+            found.append((group, block))
+    return found
+
+
+QUERIES = _queries()
+# Words of CloudWatch Logs Insights that are not fields, and those that begin a step of a query.
+STEPS = {"fields", "filter", "stats", "sort", "limit"}
+WORDS = STEPS | {"by", "as", "like", "in", "or", "and", "desc", "count", "sum", "max", "latest"}
+# What Lambda writes when a function crashes: its runtime client's line, which tests/engines/test_runtime.py checks, and
+# its report of an invocation that did not succeed.
+CRASH = {"timestamp", "log_level", "errorMessage", "errorType", "requestId", "stackTrace"}
+REPORT = {"time", "type", "record.requestId", "record.status"}
 
 
 def rows(heading: str) -> list[list[str]]:
@@ -31,58 +51,130 @@ def rows(heading: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in table[0].splitlines()[2:]]
 
 
-CHECK = """
-import sys
-from functions.supervisor import app
+HANDLE = """
+import importlib, json, sys
 from tests.integration.world import Context
-app.handler({"Records": [{"messageId": "1", "body": sys.argv[1]}]}, Context(60))
+event = json.loads(sys.argv[2])
+importlib.import_module(f"functions.{sys.argv[1]}.app").handler(event, Context(60))
 """
 
 
-def _checked(batch_id: str) -> str:
-    """Let a process of its own check a batch, and return its log."""
-    body = json.dumps({"batch_id": batch_id, "number": 1})
+def _handled(function: str, record: object, **variables: str) -> str:
+    """Let a process of its own handle a record, and return its log."""
+    event = json.dumps({"Records": [record]})
     done = subprocess.run(  # noqa: S603  # this interpreter, and the text above
-        [sys.executable, "-c", CHECK, body], capture_output=True, text=True, check=True, timeout=240
+        [sys.executable, "-c", HANDLE, function, event],
+        env=os.environ | variables,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=240,
     )
     return done.stdout
 
 
+def _check(batch_id: str) -> dict[str, str]:
+    return {"messageId": "1", "body": json.dumps({"batch_id": batch_id, "number": 1})}
+
+
+def _names(line: dict[str, Any], above: str = "") -> Iterator[str]:
+    """Yield the names that Logs Insights gives to the fields of a line."""
+    for name, value in line.items():
+        if isinstance(value, dict):
+            yield from _names(value, f"{above}{name}.")
+        else:
+            yield above + name
+
+
+def _lines(log: str) -> list[dict[str, Any]]:
+    found = (json.loads(line) for line in log.splitlines() if line.startswith("{"))
+    return [line for line in found if "level" in line]
+
+
+NOTHING_LISTENS = "http://127.0.0.1:9"
+
+
 @pytest.fixture(scope="module")
-def logged(world: World) -> tuple[str, str, set[str]]:
-    """The log lines of a 200 and of a 500, and the names of all fields, including those of a 503 and of checks."""
+def logged(world: World) -> dict[str, list[dict[str, Any]]]:
+    """The lines that the functions write, by function."""
     batch_id = world.put_batch()
     world.put_jobs(batch_id, {"good": {}})
-    fine = world.elsewhere(event("GET", progress_path(batch_id), world.key())).log
+    request = event("GET", progress_path(batch_id), world.key())
+    progress = world.elsewhere(request).log
+    progress += world.elsewhere(request, BATCH_PROGRESS_JOBS_TABLE="no").log
     world.put_jobs(batch_id, {"bad": {"status": "no such"}})
-    malformed = world.elsewhere(event("GET", progress_path(batch_id), world.key())).log
-    failed = world.elsewhere(event("GET", progress_path(batch_id), world.key()), BATCH_PROGRESS_JOBS_TABLE="no").log
-    nothing_listens = "http://127.0.0.1:9"
-    unavailable = world.elsewhere({"batch_id": batch_id}, AWS_ENDPOINT_URL_DYNAMODB=nothing_listens).log
-    # One succeeds, because the batch does not exist; the other one fails, because there is no queue.
-    checks = _checked(unique("none")) + _checked(world.put_batch(total_urls=1))
-    assert '"check"' in checks
-    assert '"check failed"' in checks
-    logs = fine + malformed + failed + unavailable + checks
-    lines = [json.loads(line) for line in logs.splitlines() if line.startswith("{")]
-    return fine, failed, {name for line in lines if "level" in line for name in line}
+    progress += world.elsewhere(request).log
+    progress += world.elsewhere({"batch_id": batch_id}, AWS_ENDPOINT_URL_DYNAMODB=NOTHING_LISTENS).log
+    change = record(batch_id)
+    revision = _handled("revision", change, AWS_ENDPOINT_URL_DYNAMODB=NOTHING_LISTENS)
+    revision += _handled("revision", change, BATCH_PROGRESS_JOBS_TABLE="no-such-table")
+    # The first one succeeds, because the batch does not exist. The others fail: no queue, no table, and no check.
+    supervisor = _handled("supervisor", _check(unique("none")))
+    supervisor += _handled("supervisor", _check(world.put_batch(total_urls=1)))
+    supervisor += _handled("supervisor", _check(unique("none")), BATCH_PROGRESS_JOBS_TABLE="no-such-table")
+    supervisor += _handled("supervisor", {"messageId": "1", "body": "{"})
+    logs = {"progress": progress, "revision": revision, "supervisor": supervisor}
+    return {name: _lines(log) for name, log in logs.items()}
 
 
-def test_every_query_asks_for_what_is_logged(logged: tuple[str, str, set[str]]) -> None:
-    """Its fields are in a line of the function or of the access log."""
-    _, failed, fields = logged
-    assert '"exception_name"' in failed
-    assert 1 == failed.count("Traceback (most recent call last)")
-    access = json.loads(TEMPLATE["Resources"]["Api"]["Properties"]["AccessLogSetting"]["Format"])
-    assert len(QUERIES) >= 7
-    for query in QUERIES:
-        bare = re.sub(r'"[^"]*"|/(?:[^/])*/', "", query)
-        named = set(re.findall(r"(?<![@.\w])[A-Za-z_]\w*", bare)) - WORDS
-        made = set(re.findall(r"\bas (\w+)", bare))
-        assert named
-        assert named - made <= fields | access.keys(), query
-        messages = set(re.findall(r'message = "([^"]*)"', query))
-        assert messages <= {"request", "malformed items", "check", "check failed"}
+@pytest.mark.parametrize(("group", "query"), QUERIES, ids=range(len(QUERIES)))
+def test_a_query_asks_for_what_is_logged(logged: dict[str, list[dict[str, Any]]], group: str, query: str) -> None:
+    """Its fields are in lines of its log group: if it asks for a message, in lines with that message."""
+    steps = [step.split()[0] for step in query.split("\n| ")]
+    assert set(steps) <= STEPS
+    bare = re.sub(r'"[^"]*"|/[^/\n]*/', "", query)
+    made = set(re.findall(r"\bas (\w+)", bare))
+    named = set(re.findall(r"(?<![@.\w])[A-Za-z_][\w.]*", bare)) - WORDS - made
+    assert named
+    if group == "access":
+        access = json.loads(TEMPLATE["Resources"]["Api"]["Properties"]["AccessLogSetting"]["Format"])
+        assert named <= access.keys()
+        return
+    messages = set(re.findall(r'message = "([^"]*)"', query))
+    lines = [line for line in logged[group] if not messages or line["message"] in messages]
+    assert messages <= {line["message"] for line in lines}
+    fields = {name for line in lines for name in _names(line)}
+    assert named <= (fields if messages else fields | CRASH | REPORT)
+    # What is sorted by is a field or a result.
+    assert set(re.findall(r"^\| sort @?(\w+)", bare, re.MULTILINE)) <= named | made | {"timestamp"}
+
+
+def test_a_failure_has_one_traceback(logged: dict[str, list[dict[str, Any]]]) -> None:
+    """Which the runbook's query shows."""
+    failed = [line for line in logged["progress"] if line["level"] == "ERROR"]
+    assert [1] == [json.dumps(line).count("Traceback (most recent call last)") for line in failed]
+
+
+def test_the_data_of_an_owner_is_deleted_and_no_other(world: World) -> None:
+    """By the runbook's program: batches of more jobs than one write takes, and tokens that name an issuer too."""
+    (block,) = re.findall(r"^```sh\n([^`]*batch_writer.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
+    owner, other, issuer = unique("owner"), unique("owner"), "https://issuer.example.com"
+    batch_ids = [world.put_batch(owner=name) for name in (owner, owner, other)]
+    for batch_id in batch_ids:
+        world.put_jobs(batch_id, ["pending"] * 30)
+    tokens = [world.put_token(owner=owner), world.put_token(owner=other), world.put_token(owner=owner, issuer=issuer)]
+
+    def delete(name: str) -> str:
+        command = block.replace(".venv/bin/python", sys.executable)
+        command = command.replace("JobsTable TokensTable alice", f"{world.jobs_table} {world.tokens_table} '{name}'")
+        return subprocess.check_output(["/bin/sh", "-ec", command], text=True, timeout=240)  # noqa: S603  # the document's own
+
+    def left() -> tuple[list[int], list[bool]]:
+        """Return the number of items of each batch, and which tokens exist."""
+        condition = {"KeyConditionExpression": "batch_id = :id", "Select": "COUNT", "TableName": world.jobs_table}
+        queries = [
+            world.dynamodb.query(ExpressionAttributeValues={":id": {"S": batch_id}}, **condition)
+            for batch_id in batch_ids
+        ]
+        keys = [{"token_hash": {"S": hashlib.sha256(token.encode()).hexdigest()}} for token in tokens]
+        found = [world.dynamodb.get_item(TableName=world.tokens_table, Key=key) for key in keys]
+        return [one["Count"] for one in queries], ["Item" in one for one in found]
+
+    assert ([31, 31, 31], [True, True, True]) == left()
+    assert f"deleted 2 batches of {owner}\n" == delete(owner)
+    assert ([0, 0, 31], [False, True, True]) == left()
+    assert f"deleted 0 batches of {issuer}#{owner}\n" == delete(f"{issuer}#{owner}")
+    assert ([0, 0, 31], [False, True, False]) == left()
 
 
 def test_every_log_group_that_is_named_is_there() -> None:
