@@ -8,6 +8,7 @@ import random
 import traceback
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from types import MappingProxyType, SimpleNamespace
 from typing import Any
@@ -43,6 +44,7 @@ NOW = datetime(2026, 11, 24, 10, 0, tzinfo=UTC)
 URL = "http://api.example.com/prod/"
 TOKEN = "a-secret-token"
 PROXY = "the API, or a proxy in front of it,"
+RIGHT = "; is the address of the API right?"
 
 type Answers = Callable[[httpx.Request], httpx.Response]
 
@@ -311,17 +313,17 @@ def test_an_unchanged_batch_without_a_tag_is_not_believed(kind: Kind) -> None:
             "422 VALIDATION_ERROR: No. (limit: bad)",
         ),
         (lambda: error(404, "A_NEW_CODE"), NotFound, "404 A_NEW_CODE: No."),
-        (lambda: error(404, "ROUTE_NOT_FOUND"), UnexpectedAnswer, "404 ROUTE_NOT_FOUND: No."),
+        (lambda: error(404, "ROUTE_NOT_FOUND"), UnexpectedAnswer, f"404 ROUTE_NOT_FOUND: No{RIGHT}"),
         (
             lambda: httpx.Response(403, text="<html>"),
             UnexpectedAnswer,
-            f"{PROXY} answered 403",
+            f"{PROXY} answered 403{RIGHT}",
         ),
-        (lambda: httpx.Response(304), UnexpectedAnswer, f"{PROXY} answered 304"),
+        (lambda: httpx.Response(304), UnexpectedAnswer, f"{PROXY} answered 304{RIGHT}"),
         (
             lambda: httpx.Response(302, headers={"Location": "http://elsewhere"}),
             UnexpectedAnswer,
-            f"{PROXY} answered 302",
+            f"{PROXY} answered 302{RIGHT}",
         ),
     ],
 )
@@ -352,7 +354,11 @@ def test_what_another_try_does_not_help_is_raised_at_once(
 
 
 FAULTS: list[tuple[Callable[[], httpx.Response | Exception], type[Unavailable], str]] = [
-    (lambda: httpx.ConnectError("refused"), Unavailable, "no answer (ConnectError: refused)"),
+    (
+        lambda: httpx.ConnectError("refused"),
+        Unavailable,
+        "no answer (ConnectError: refused) from http://api.example.com",
+    ),
     (lambda: httpx.ReadTimeout(""), Unavailable, "no answer (ReadTimeout: the time is over)"),
     (lambda: httpx.RemoteProtocolError("cut"), Unavailable, "no answer (RemoteProtocolError: cut)"),
     (lambda: error(503, "SERVICE_UNAVAILABLE"), Unavailable, "503 SERVICE_UNAVAILABLE: No."),
@@ -491,6 +497,74 @@ def test_a_stall_is_no_error_unless_asked_for(kind: Kind, clock: Clock) -> None:
 
 
 # Arguments
+
+
+@pytest.mark.parametrize("value", ["5m", "300", timedelta(minutes=5), True, float("nan"), Decimal(5)], ids=repr)
+@pytest.mark.parametrize(
+    ("name", "option"), [("wait", "timeout"), ("wait", "retry_for"), ("get", "retry_for"), ("jobs", "retry_for")]
+)
+def test_seconds_are_a_number(kind: Kind, name: str, option: str, value: object) -> None:
+    """Before anything is sent."""
+    series = Series()
+    with pytest.raises(InvalidRequest) as caught:
+        kind(series).call(name, "batch_a", **{option: value})
+    assert f"{option} must be a number of seconds, not {value!r}" == str(caught.value)
+    assert [] == series.asked
+
+
+def test_seconds_of_a_stall_are_a_number(kind: Kind) -> None:
+    with pytest.raises(InvalidRequest, match="give_up_when_stalled must be a number of seconds, not '5m'"):
+        kind(Series()).call("wait", "batch_a", give_up_when_stalled="5m")
+
+
+@pytest.mark.parametrize("status", [None, 5, [None], ["failed", 5]])
+def test_a_status_is_text(kind: Kind, status: object) -> None:
+    with pytest.raises(InvalidRequest, match="status must be a status, or several in a list, not "):
+        kind(Series()).call("jobs", "batch_a", status=status)
+
+
+@pytest.mark.parametrize("batch_id", [None, 5, b"batch_a"])
+@pytest.mark.parametrize("name", ["get", "jobs", "watch", "wait"])
+def test_a_batch_id_is_text(kind: Kind, name: str, batch_id: object) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        kind(Series()).call(name, batch_id)
+    assert str(caught.value).startswith(f"{batch_id!r} is not a batch id: 1 to 128 of")
+
+
+@pytest.mark.parametrize("url", [None, 5, b"https://api.example.com"])
+@pytest.mark.parametrize("client", [ProgressClient, AsyncProgressClient])
+def test_an_address_is_text(client: Any, url: object) -> None:  # noqa: ANN401  # both clients
+    """`os.environ.get` of a variable that is not set gives `None`."""
+    with pytest.raises(InvalidRequest) as caught:
+        client(url, TOKEN)
+    assert str(caught.value).startswith(f"{url!r} is not the address of an API; ")
+
+
+@pytest.mark.parametrize(
+    ("client", "http", "said"),
+    [
+        (ProgressClient, httpx.AsyncClient, "http must be an httpx.Client, not <httpx.AsyncClient"),
+        (AsyncProgressClient, httpx.Client, "http must be an httpx.AsyncClient, not <httpx.Client"),
+        (ProgressClient, lambda: httpx.Client, "http must be an httpx.Client, not <class"),
+    ],
+)
+def test_a_client_of_ones_own_is_of_the_same_kind(client: Any, http: Callable[[], object], said: str) -> None:  # noqa: ANN401  # both
+    with pytest.raises(InvalidRequest) as caught:
+        client(URL, TOKEN, http=http())
+    assert str(caught.value).startswith(said)
+
+
+def test_a_coroutine_function_is_not_forgotten() -> None:
+    """`ProgressClient` cannot await it: it would never run."""
+    states: list[Progress] = []
+
+    async def note(now: Progress) -> None:
+        states.append(now)
+
+    with pytest.raises(InvalidRequest, match="on_change is a coroutine function; only AsyncProgressClient awaits it"):
+        Sync(Series(ok(data(1)), ok(data(4)))).call("wait", "batch_a", on_change=note)
+    Async(Series(ok(data(1)), ok(data(4)))).call("wait", "batch_a", on_change=note)
+    assert [1, 4] == [state.completed for state in states]
 
 
 @pytest.mark.parametrize("batch_id", ["", "a/b", "../batch_a", "batch a", "batch_a?x=1", "é", "a" * 129, "batch_a\n"])

@@ -10,7 +10,9 @@ from typing import Final, Self
 
 import httpx
 
+from batch_progress.client import arguments
 from batch_progress.client.connection import AsyncConnection, Bearer, Connection
+from batch_progress.client.errors import InvalidRequest
 from batch_progress.client.protocol import Pause, Steps, WireJob, follow, listing
 from batch_progress.client.results import Job, Progress
 
@@ -36,7 +38,7 @@ class ProgressClient:
     def __init__(self, url: str, token: str, *, http: httpx.Client | None = None) -> None:
         bearer = Bearer(token)
         del token  # a traceback may show local variables
-        self._connection = Connection(url, bearer, http)
+        self._connection = Connection(url, bearer, arguments.http_client(http, httpx.Client))
 
     def get(self, batch_id: str, *, retry_for: float = RETRY_FOR) -> Progress:
         """Return the state of a batch.
@@ -106,7 +108,10 @@ class ProgressClient:
             for state in states:
                 progress = state.progress
                 if on_change and state.changed:
-                    on_change(progress)
+                    called = on_change(progress)
+                    if inspect.iscoroutine(called):
+                        called.close()
+                        raise InvalidRequest("on_change is a coroutine function; only AsyncProgressClient awaits it")
         return progress
 
     def _results[ResultT](self, steps: Steps[ResultT]) -> Generator[ResultT]:
@@ -147,7 +152,7 @@ class AsyncProgressClient:
     def __init__(self, url: str, token: str, *, http: httpx.AsyncClient | None = None) -> None:
         bearer = Bearer(token)
         del token  # a traceback may show local variables
-        self._connection = AsyncConnection(url, bearer, http)
+        self._connection = AsyncConnection(url, bearer, arguments.http_client(http, httpx.AsyncClient))
 
     async def get(self, batch_id: str, *, retry_for: float = RETRY_FOR) -> Progress:
         """Return the state of a batch."""
@@ -209,10 +214,10 @@ class AsyncProgressClient:
 
 
 def _timeout(seconds: float | None) -> float:
-    return math.inf if seconds is None else seconds
+    return math.inf if seconds is None else arguments.seconds("timeout", seconds)
 
 
 def _stall(give_up: bool | float) -> float:  # noqa: FBT001  # the argument of `wait`
     if isinstance(give_up, bool):
         return 0.0 if give_up else math.inf
-    return give_up
+    return arguments.seconds("give_up_when_stalled", give_up)

@@ -165,9 +165,14 @@ _FAILURES: Final = (httpx.RequestError, httpx.InvalidURL, UnicodeError, TimeoutE
 def _failed(error: Exception) -> ProgressError:
     """Return the client's error for one of httpx, without a reference to it: that one holds the request."""
     text = str(error) or "the time is over"
+    try:
+        url = error.request.url if isinstance(error, httpx.RequestError) else None
+    except RuntimeError:  # it has none
+        url = None
+    asked = f" from {url.scheme}://{url.netloc.decode()}" if url else ""
     if isinstance(error, httpx.InvalidURL | UnicodeError):
         return InvalidRequest(f"the address of the API is not valid: {text}")
-    return Unavailable(f"no answer ({type(error).__name__}: {text})")
+    return Unavailable(f"no answer ({type(error).__name__}: {text}){asked}")
 
 
 def _without_frames(error: BaseException) -> BaseException:
@@ -195,7 +200,7 @@ def _checked(url: str) -> str:
         InvalidRequest: It is not the address of an API.
     """
     try:
-        address = urlsplit(url)
+        address = urlsplit(url if isinstance(url, str) else "")
         host, _ = address.hostname, address.port
     except ValueError:
         host = None

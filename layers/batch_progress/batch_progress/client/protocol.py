@@ -17,6 +17,7 @@ from typing import Final
 
 import msgspec
 
+from batch_progress.client import arguments
 from batch_progress.client.errors import (
     AuthenticationError,
     InvalidRequest,
@@ -173,7 +174,8 @@ def follow(batch_id: str, *, retry_for: float, timeout: float = math.inf, stall:
         InvalidRequest: The batch id is not one.
         ProgressError: When the generator runs: any of its subclasses.
     """
-    return _follow(_Poll(batch_path(batch_id)), _Patience(batch_id, retry_for, timeout), stall)
+    patience = _Patience(batch_id, arguments.seconds("retry_for", retry_for), timeout)
+    return _follow(_Poll(batch_path(batch_id)), patience, stall)
 
 
 def _follow(poll: "_Poll", patience: "_Patience", stall: float) -> Steps[Polled]:
@@ -214,9 +216,11 @@ def listing[JobT](
         InvalidRequest: The batch id is not one.
         ProgressError: When the generator runs: any of its subclasses.
     """
-    status = statuses if isinstance(statuses, str) else ",".join(statuses)
+    status = arguments.statuses(statuses)
     parameters = {"limit": str(_JOBS_PER_PAGE), "include": "details"} | ({"status": status} if status else {})
-    return _listing(batch_path(batch_id), parameters, kind, _Patience(batch_id, retry_for))
+    return _listing(
+        batch_path(batch_id), parameters, kind, _Patience(batch_id, arguments.seconds("retry_for", retry_for))
+    )
 
 
 def _listing[JobT](path: str, parameters: dict[str, str], kind: type[JobT], patience: "_Patience") -> Steps[Page[JobT]]:
@@ -357,15 +361,15 @@ def batch_path(batch_id: str) -> str:
     Raises:
         InvalidRequest: The API would refuse the id.
     """
-    if not re.fullmatch(ID_PATTERN, batch_id):
+    if not isinstance(batch_id, str) or not re.fullmatch(ID_PATTERN, batch_id):
         reason = f"{shown(batch_id)} is not a batch id: 1 to 128 of A-Z, a-z, 0-9, '_' and '-'"
         raise InvalidRequest(reason, code="VALIDATION_ERROR", details={"batch_id": reason})
     return f"/api/v1/scrape/batch/{batch_id}/progress"
 
 
-def shown(text: str) -> str:
+def shown(value: object) -> str:
     """Return an argument for a message."""
-    return repr(text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…")
+    return repr(f"{value[: _SHOWN - 1]}…" if isinstance(value, str) and len(value) > _SHOWN else value)
 
 
 def _answer(outcome: Outcome | None) -> Answer:
@@ -393,7 +397,10 @@ def _refusal(answer: Answer) -> ProgressError:
     else:
         reason = f"the API, or a proxy in front of it, answered {status}"
     # A path that the API does not have: the address is wrong, not the batch.
-    return _kind(status, known=error.code not in {"", "ROUTE_NOT_FOUND"})(
+    kind = _kind(status, known=error.code not in {"", "ROUTE_NOT_FOUND"})
+    if kind is UnexpectedAnswer:
+        reason = f"{reason.removesuffix('.')}; is the address of the API right?"
+    return kind(
         reason,
         code=error.code,
         status=status,
