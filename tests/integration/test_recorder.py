@@ -1,6 +1,7 @@
 """The recorder: every transition, repeated calls, and crashes anywhere. tests/engines has concurrent writers."""
 
 import contextlib
+import inspect
 import pickle
 import re
 import threading
@@ -1150,6 +1151,13 @@ def test_a_refusal_names_the_call_the_job_and_the_argument(
     assert text in str(caught.value)
     assert "pydantic" not in str(caught.value)
     assert "BatchRecorder object" not in str(caught.value)
+
+
+def test_help_shows_plain_types() -> None:
+    """Not the rules of pydantic that validate them."""
+    shown = "(self, batch_id: str, job_id: str, items_extracted: int, *, attempt: int) -> None"
+    assert shown == str(inspect.signature(BatchRecorder.report))
+    assert "(self, batch_id: str, job_id: str) -> None" == str(inspect.signature(BatchRecorder.cancel))
 
 
 @pytest.mark.parametrize("name", [None, "", 5])

@@ -17,7 +17,7 @@ from functools import wraps
 from itertools import batched
 from numbers import Real
 from time import time
-from typing import Annotated, Any, Final, Self
+from typing import Annotated, Any, Final, Self, get_type_hints
 
 import botocore.session
 import msgspec
@@ -193,7 +193,8 @@ def _refusal(
 
 def _validated[**Arguments, ResultT](method: Callable[Arguments, ResultT]) -> Callable[Arguments, ResultT]:
     """Validate the arguments of a method by its annotations, and name an invalid one."""
-    names: dict[int | str, str] = dict(enumerate(inspect.signature(method).parameters))
+    signature, plain = inspect.signature(method), get_type_hints(method)
+    names: dict[int | str, str] = dict(enumerate(signature.parameters))
     call = validate_call(method)
     what = method.__qualname__.removesuffix(".__init__")
 
@@ -207,6 +208,12 @@ def _validated[**Arguments, ResultT](method: Callable[Arguments, ResultT]) -> Ca
             given = {names.get(number, str(number)): value for number, value in enumerate(args) if number} | kwargs
             raise _refusal(what, error, given, names) from None
 
+    # For `help`: the types without the rules of validation.
+    checked.__signature__ = signature.replace(  # type: ignore[attr-defined]  # `inspect` reads it
+        parameters=[
+            one.replace(annotation=plain.get(name, one.annotation)) for name, one in signature.parameters.items()
+        ],
+    )
     return checked
 
 
