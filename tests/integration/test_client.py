@@ -5,18 +5,21 @@ import contextlib
 import gzip
 import json
 import socket
+import ssl
 import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlsplit
 
+import httpx
 import pytest
 
 from batch_progress.client import AsyncProgressClient, Job, NotFound, Progress, ProgressClient, TimedOut, Unavailable
-from tests.hostile.misbehaving import Reply, misbehaving
+from tests.hostile.misbehaving import Reply, misbehaving, write_certificate
 from tests.integration.server import CEILING, LocalApi
 from tests.integration.test_watch import DONE, bad_line, batch, finished
 
@@ -236,6 +239,37 @@ def test_a_body_that_trickles_does_not_outlast_the_time(wait: Wait) -> None:
         pytest.raises(TimedOut, match="batch_a: no answer after 2 seconds: no answer"),
     ):
         wait(address, "batch_a", timeout=2)
+
+
+TRICKLE = Reply(body=answer(4), headers={"X-Long": "x" * 2_000}, head_pause=0.05)
+
+
+@both
+@pytest.mark.parametrize("before", [(), (Reply(body=answer(1), headers={"Retry-After": "1"}),)], ids=["new", "kept"])
+def test_headers_that_trickle_do_not_outlast_the_time(wait: Wait, before: tuple[Reply, ...]) -> None:
+    """On a new connection, and on one that is used again. The last byte would come after two minutes."""
+    with served(*before, TRICKLE) as address, pytest.raises(TimedOut):
+        wait(address, "batch_a", timeout=2)
+
+
+def test_headers_that_trickle_over_tls_do_not_outlast_the_time(tmp_path: Path) -> None:
+    certificate = write_certificate(tmp_path / "localhost.pem")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    trusting = httpx.Client(verify=ssl.create_default_context(cafile=certificate), trust_env=False)
+    with (
+        misbehaving(lambda *_: TRICKLE, context) as server,
+        trusting as http,
+        pytest.raises(TimedOut, match=r"no answer .*time"),
+    ):
+        ProgressClient(server.address, TOKEN, http=http).wait("batch_a", timeout=1)
+
+
+def test_a_given_client_keeps_its_own_time_outs() -> None:
+    """Also on the connection that a request of ours has opened, and after the time of that one is over."""
+    with served(Reply(body=answer(4)), Reply(body=b"late", pause=1.5)) as address, httpx.Client(timeout=None) as http:  # noqa: S113  # the point
+        ProgressClient(address, TOKEN, http=http).wait("batch_a", timeout=1)
+        assert "late" == http.get(address).text
 
 
 @both

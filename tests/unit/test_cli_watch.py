@@ -156,7 +156,7 @@ def test_it_asks_with_the_last_tag_and_the_token() -> None:
 
 
 @pytest.mark.parametrize(
-    ("header", "expected"), [("7", 7), ("0", 1), ("999", 60), ("-1", 5), ("soon", 5), ("", 5), ("1" * 30, 5)]
+    ("header", "expected"), [("7", 7), ("0", 1), ("999", 60), ("-1", 5), ("soon", 5), ("", 5), ("1" * 30, 60)]
 )
 def test_it_waits_as_long_as_the_api_asks_for(header: str, expected: float) -> None:
     """At most a minute. An invalid `Retry-After` is ignored."""

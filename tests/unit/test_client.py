@@ -5,8 +5,11 @@ import inspect
 import json
 import pickle
 import random
+import threading
+import time
 import traceback
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -81,8 +84,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 class Sync:
     """Calls `ProgressClient`."""
 
-    def __init__(self, answers: Answers) -> None:
-        self._client = ProgressClient(URL, TOKEN, http=httpx.Client(transport=httpx.MockTransport(answers)))
+    def __init__(self, answers: Answers, token: Any = TOKEN) -> None:  # noqa: ANN401  # that of the client
+        self._client = ProgressClient(URL, token, http=httpx.Client(transport=httpx.MockTransport(answers)))
 
     def call(self, name: str, *arguments: Any, **options: Any) -> Any:  # noqa: ANN401  # those of the client
         """Call a method; return its result, or the list of what it yields."""
@@ -93,14 +96,15 @@ class Sync:
 class Async:
     """Calls `AsyncProgressClient`."""
 
-    def __init__(self, answers: Answers) -> None:
+    def __init__(self, answers: Answers, token: Any = TOKEN) -> None:  # noqa: ANN401  # that of the client
         self._http = httpx.AsyncClient(transport=httpx.MockTransport(answers))
+        self._token = token
 
     def call(self, name: str, *arguments: Any, **options: Any) -> Any:  # noqa: ANN401  # those of the client
         """Call a method; return its result, or the list of what it yields."""
 
         async def called() -> object:
-            async with AsyncProgressClient(URL, TOKEN, http=self._http) as used:
+            async with AsyncProgressClient(URL, self._token, http=self._http) as used:
                 result = getattr(used, name)(*arguments, **options)
                 return [one async for one in result] if isinstance(result, AsyncIterator) else await result
 
@@ -411,6 +415,28 @@ def test_pauses_grow_and_differ_and_keep_to_retry_after(kind: Kind, clock: Clock
     assert len(set(clock.pauses)) == len(clock.pauses)
 
 
+@pytest.mark.parametrize(
+    ("asked", "pause"),
+    [("0", 1), ("61", 60), ("9" * 400, 60), ("-1", 5), ("1.5", 5), ("\u0663", 5), ("Fri, 27 Nov 2026 10:00:00 GMT", 5)],
+)
+def test_an_odd_retry_after_keeps_the_pace_within_bounds(kind: Kind, asked: str, pause: float, clock: Clock) -> None:
+    """From one second to a minute; five seconds if it is not a whole number."""
+    first = ok(data(1))
+    first.headers = httpx.Headers([*first.headers.raw, (b"Retry-After", asked.encode())])
+    kind(Series(first, ok(data(4)))).call("wait", "batch_a")
+    assert [pause] == clock.pauses
+
+
+@pytest.mark.parametrize("date", ["", "soon", "Fri, 99999999999999999999 Nov 2026 00:00:00 GMT"])
+def test_a_damaged_header_is_no_error(kind: Kind, date: str) -> None:
+    """A tag that cannot be sent back is not sent."""
+    first = ok(data(1), Date=date)
+    first.headers = httpx.Headers([*first.headers.raw, (b"ETag", b'W/"\xc3\xa9"')])
+    series = Series(first, ok(data(4)))
+    assert 4 == kind(series).call("wait", "batch_a").completed
+    assert [None, None] == [request.headers.get("If-None-Match") for request in series.asked]
+
+
 def test_it_gives_up_without_an_answer(kind: Kind, clock: Clock) -> None:
     """Within the time that it may take. The error is that of the last try."""
     series = Series(*[httpx.ConnectError("refused")] * 20, error(429, "RATE_LIMIT_EXCEEDED", retry_after="60"))
@@ -615,6 +641,8 @@ def test_a_host_that_cannot_be_looked_up_is_refused(host: str) -> None:
     ("token", "said"),
     [
         ("", "no token"),
+        (None, "no token"),
+        (b"secret", "the token must be a text, not bytes"),
         ("secret token", "the token has characters that are not allowed in a token"),
         ("secret\n", "the token has characters that are not allowed in a token"),
         ("sécret", "the token has characters that are not allowed in a token"),
@@ -624,6 +652,158 @@ def test_a_bad_token_is_refused(made: type[ProgressClient], token: str, said: st
     with pytest.raises(AuthenticationError) as caught:
         made(URL, token)
     assert said == str(caught.value)
+
+
+# Tokens that expire
+
+
+def expiring(kind: Kind, *tokens: object) -> Callable[[], object]:
+    """Return a function that returns these tokens, one after the other: for asyncio, a coroutine function."""
+    left = list(tokens)
+
+    async def token() -> object:
+        await asyncio.sleep(0)
+        return left.pop(0)
+
+    return token if kind is Async else lambda: left.pop(0)
+
+
+def bearers(series: Series) -> list[str]:
+    return [request.headers["Authorization"].removeprefix("Bearer ") for request in series.asked]
+
+
+def test_a_token_that_has_expired_is_renewed(kind: Kind, clock: Clock) -> None:
+    """Waiting goes on as if nothing had happened: with the tag, without a pause or a report."""
+    seen: list[int] = []
+    series = Series(
+        ok(data(1), ETag='W/"1"'),
+        error(401, "TOKEN_EXPIRED"),
+        httpx.Response(304),
+        error(401, "TOKEN_EXPIRED"),
+        ok(data(4)),
+    )
+    waiting = kind(series, expiring(kind, "first", "second", "third"))
+    waiting.call("wait", "batch_a", on_change=lambda progress: seen.append(progress.ended))
+    assert ["first", "first", "second", "second", "third"] == bearers(series)
+    assert [None, *['W/"1"'] * 4] == [request.headers.get("If-None-Match") for request in series.asked]
+    assert ([1, 4], [5, 5]) == (seen, clock.pauses)
+
+
+def test_a_plain_function_serves_asyncio_too() -> None:
+    series = Series(error(401, "TOKEN_EXPIRED"), ok(data(4)))
+    Async(series, expiring(Sync, "first", "second")).call("get", "batch_a")
+    assert ["first", "second"] == bearers(series)
+
+
+def test_a_token_is_renewed_once_for_a_request(kind: Kind) -> None:
+    """One that has expired when it comes is the caller's to mend."""
+    series = Series(error(401, "TOKEN_EXPIRED"), error(401, "TOKEN_EXPIRED"))
+    with pytest.raises(AuthenticationError, match="401 TOKEN_EXPIRED"):
+        kind(series, expiring(kind, "first", "second", "third")).call("get", "batch_a")
+    assert ["first", "second"] == bearers(series)
+
+
+@pytest.mark.parametrize(
+    "refused",
+    [
+        lambda: error(401, "TOKEN_INVALID"),
+        lambda: error(403, "TOKEN_EXPIRED"),
+        lambda: httpx.Response(401, text="TOKEN_EXPIRED"),
+    ],
+)
+def test_a_token_that_is_refused_for_another_reason_is_not_renewed(
+    kind: Kind, refused: Callable[[], httpx.Response]
+) -> None:
+    series = Series(refused())
+    with pytest.raises(ProgressError):
+        kind(series, expiring(kind, "first", "second")).call("get", "batch_a")
+    assert ["first"] == bearers(series)
+
+
+def test_a_given_token_is_not_renewed(kind: Kind) -> None:
+    series = Series(error(401, "TOKEN_EXPIRED"))
+    with pytest.raises(AuthenticationError, match="401 TOKEN_EXPIRED"):
+        kind(series).call("get", "batch_a")
+    assert 1 == len(series.asked)
+
+
+@pytest.mark.parametrize(
+    ("token", "said"),
+    [("", "no token"), (None, "no token"), (7, "not int"), (f"{TOKEN} x", "characters that are not allowed")],
+)
+def test_what_is_returned_must_be_a_token(kind: Kind, token: str, said: str) -> None:
+    """It is not sent, not shown, and does not replace the one before."""
+    series = Series(error(401, "TOKEN_EXPIRED"), ok(data(4)))
+    used = kind(series, expiring(kind, "first", token))
+    with pytest.raises(AuthenticationError, match=said) as caught:
+        used.call("get", "batch_a")
+    error_ = caught.value
+    assert error_.__traceback__
+    assert TOKEN not in told(error_.with_traceback(error_.__traceback__.tb_next))
+    if kind is Sync:  # the other one makes a client for each call
+        used.call("get", "batch_a")
+    assert {"first"} == set(bearers(series))
+
+
+def test_an_error_of_the_function_stays_what_it_is(kind: Kind) -> None:
+    """With its traceback: it is the caller's code. The client is usable after it."""
+
+    def token() -> str:
+        if not failed:
+            failed.append(True)
+            raise LookupError("no issuer")
+        return "first"
+
+    failed: list[bool] = []
+    series = Series(ok(data(4)))
+    used = kind(series, token)
+    with pytest.raises(LookupError, match="no issuer") as caught:
+        used.call("get", "batch_a")
+    assert "token" in [frame.name for frame in traceback.extract_tb(caught.value.__traceback__)]
+    used.call("get", "batch_a")
+    assert ["first"] == bearers(series)
+
+
+def test_waiting_threads_renew_a_token_once() -> None:
+    """Their requests fail at the same time."""
+    both = threading.Barrier(4)
+    asked: list[str] = []
+
+    def answers(request: httpx.Request) -> httpx.Response:
+        if request.headers["Authorization"] == "Bearer token-1":
+            both.wait(60)
+            return error(401, "TOKEN_EXPIRED")
+        return ok(data(4))
+
+    def token() -> str:
+        time.sleep(0.05)
+        asked.append(f"token-{len(asked) + 1}")
+        return asked[-1]
+
+    used = ProgressClient(URL, token, http=httpx.Client(transport=httpx.MockTransport(answers)))
+    with ThreadPoolExecutor(4) as pool:
+        ended = list(pool.map(used.get, [f"batch_{number}" for number in range(4)]))
+    assert ([4] * 4, ["token-1", "token-2"]) == ([one.completed for one in ended], asked)
+
+
+def test_waiting_tasks_renew_a_token_once() -> None:
+    asked: list[str] = []
+
+    async def answers(request: httpx.Request) -> httpx.Response:
+        await asyncio.sleep(0)
+        return error(401, "TOKEN_EXPIRED") if request.headers["Authorization"] == "Bearer token-1" else ok(data(4))
+
+    async def token() -> str:
+        await asyncio.sleep(0)
+        asked.append(f"token-{len(asked) + 1}")
+        return asked[-1]
+
+    async def called() -> list[Progress]:
+        used = AsyncProgressClient(URL, token, http=httpx.AsyncClient(transport=httpx.MockTransport(answers)))
+        return await asyncio.gather(*[used.get(f"batch_{number}") for number in range(4)])
+
+    assert [4] * 4 == [one.completed for one in asyncio.run(called())]
+    assert ["token-1", "token-2"] == asked
 
 
 def test_a_given_client_stays_open_and_an_own_one_is_closed() -> None:
@@ -715,6 +895,21 @@ def test_no_proxy_is_asked_for_this_machine(made: type[ProgressClient]) -> None:
     hosts = ("127.0.0.1:3000", "localhost", "[::1]:3000", "api.example.com")
     used = [made(f"http://{host}", TOKEN)._connection._http.trust_env for host in hosts]
     assert [False, False, False, True] == used
+
+
+@pytest.mark.parametrize("made", [ProgressClient, AsyncProgressClient])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("ALL_PROXY", "ftp://127.0.0.1:1"), ("ALL_PROXY", "http://127.0.0.1:x"), ("SSL_CERT_FILE", "/does/not/exist")],
+)
+def test_an_environment_that_cannot_be_used_is_one_error(
+    made: type[ProgressClient], name: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It says that the environment is at fault; for this machine's own addresses it does not matter."""
+    monkeypatch.setenv(name, value)
+    with pytest.raises(InvalidRequest, match="a proxy or the certificates that the environment names cannot be used: "):
+        made("https://api.example.com", TOKEN)
+    made("https://localhost", TOKEN)
 
 
 def test_both_clients_have_the_same_calls() -> None:

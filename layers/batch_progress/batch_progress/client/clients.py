@@ -27,7 +27,8 @@ class ProgressClient:
 
     Args:
         url: The address of the API, such as `https://….execute-api.eu-central-1.amazonaws.com/prod`.
-        token: An API token, or a session token.
+        token: An API token, or a session token; or a function that returns one. It is called for the first request,
+            and once more when the API says that the token has expired. What it raises, the call raises.
         http: A client of your own, for a proxy or a certificate authority. It is not closed.
 
     Raises:
@@ -35,7 +36,7 @@ class ProgressClient:
         AuthenticationError: `token` is empty, or is not a token.
     """
 
-    def __init__(self, url: str, token: str, *, http: httpx.Client | None = None) -> None:
+    def __init__(self, url: str, token: str | Callable[[], str], *, http: httpx.Client | None = None) -> None:
         bearer = Bearer(token)
         del token  # a traceback may show local variables
         self._connection = Connection(url, bearer, arguments.http_client(http, httpx.Client))
@@ -141,7 +142,7 @@ class AsyncProgressClient:
 
     Args:
         url: The address of the API.
-        token: An API token, or a session token.
+        token: An API token, or a session token; or a function that returns one, or a coroutine function.
         http: A client of your own, for a proxy or a certificate authority. It is not closed.
 
     Raises:
@@ -149,7 +150,9 @@ class AsyncProgressClient:
         AuthenticationError: `token` is empty, or is not a token.
     """
 
-    def __init__(self, url: str, token: str, *, http: httpx.AsyncClient | None = None) -> None:
+    def __init__(
+        self, url: str, token: str | Callable[[], str | Awaitable[str]], *, http: httpx.AsyncClient | None = None
+    ) -> None:
         bearer = Bearer(token)
         del token  # a traceback may show local variables
         self._connection = AsyncConnection(url, bearer, arguments.http_client(http, httpx.AsyncClient))

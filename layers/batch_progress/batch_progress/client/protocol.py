@@ -238,6 +238,15 @@ def _listing[JobT](path: str, parameters: dict[str, str], kind: type[JobT], pati
         parameters = parameters | {"cursor": page.next_cursor}
 
 
+def expired(outcome: Outcome) -> bool:
+    """Tell whether the API refused the token because its time is over."""
+    return (
+        isinstance(outcome, Answer)
+        and outcome.status == HTTPStatus.UNAUTHORIZED
+        and _error(outcome).code == "TOKEN_EXPIRED"
+    )
+
+
 def backoff(failures: int, asked: float | None) -> float:
     """Return the seconds to wait after a failure: `Retry-After`, and an exponential backoff with jitter.
 
@@ -351,7 +360,9 @@ class _Poll:
             raise _damaged()
         before, now = self._progress, _clock(answer)
         self._progress, self._age = progress, age(progress, now)
-        self._tag, self.wait = answer.headers.get("ETag", ""), _seconds(answer) or _USUAL_WAIT
+        tag = answer.headers.get("ETag", "")
+        # A damaged one could not be sent.
+        self._tag, self.wait = tag if tag.isascii() else "", _seconds(answer) or _USUAL_WAIT
         return Polled(progress, now, self._age, fresh=True, changed=_timeless(progress) != _timeless(before))
 
 
@@ -455,13 +466,13 @@ def _error(answer: Answer) -> _Error:
 def _seconds(answer: Answer) -> float | None:
     """Return `Retry-After`, from 1 to 60; `None` if it is not a number."""
     header = answer.headers.get("Retry-After", "")
-    return min(max(float(header), 1.0), _LONGEST_WAIT) if re.fullmatch("[0-9]{1,9}", header) else None
+    return min(max(float(header), 1.0), _LONGEST_WAIT) if re.fullmatch("[0-9]+", header) else None
 
 
 def _clock(answer: Answer) -> datetime:
     try:
         return parsedate_to_datetime(answer.headers["Date"]).astimezone(UTC)
-    except (KeyError, ValueError):
+    except (KeyError, ValueError, OverflowError):
         return datetime.now(UTC)
 
 
