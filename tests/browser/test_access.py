@@ -4,7 +4,7 @@ import re
 from typing import Literal
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Locator, Page, expect
 
 from tests.browser.axe import problems
 from tests.browser.conftest import Clock, sign_in
@@ -153,6 +153,39 @@ def test_a_screen_reader_announces_progress_but_not_every_poll(tab: Page, api: F
     clock.advance(1)
     expect(tab.locator("#say")).to_contain_text("100% done, All done")
     assert 2 == tab.evaluate("window.announced")
+
+
+def test_forced_colors_show_which_filter_is_chosen(tab: Page, api: FakeApi) -> None:
+    """High contrast: the browser replaces the colours of the page. The bar keeps its own, which have a meaning."""
+    tab.emulate_media(forced_colors="active", reduced_motion="reduce")
+    sign_in(tab, api.page())
+    expect(tab.locator("#rows tr")).to_have_count(10)
+
+    def colour(shown: Locator, share: float) -> bytes:
+        """Return the picture of a spot of an element at a share of its width."""
+        shown.scroll_into_view_if_needed()
+        box = shown.bounding_box()
+        assert box
+        return tab.screenshot(
+            clip={"x": box["x"] + share * box["width"], "y": box["y"] + box["height"] / 2, "width": 2, "height": 2}
+        )
+
+    labels = tab.locator("#filter label")
+    assert colour(labels.nth(1), 0.05) == colour(labels.nth(2), 0.05)
+    assert colour(labels.nth(0), 0.05) != colour(labels.nth(1), 0.05)
+    bar = tab.locator("#bar")
+    assert 4 == len({colour(bar, 0.3), colour(bar, 0.7), colour(bar, 0.95), colour(tab.locator("#percent"), 0.99)})
+
+
+def test_on_paper(tab: Page, api: FakeApi) -> None:
+    """Light, whatever the screen is; without what one clicks; and the bar is printed, which is a background."""
+    sign_in(tab, api.page())
+    expect(tab.locator("#view")).to_be_visible()
+    ink = tab.evaluate("getComputedStyle(document.body).color")
+    tab.emulate_media(media="print", color_scheme="dark")
+    assert ink == tab.evaluate("getComputedStyle(document.body).color")
+    assert [] == [one for one in tab.locator("button, input").all() if one.is_visible()]
+    expect(tab.locator("#bar .c")).to_have_css("print-color-adjust", "exact")
 
 
 def test_landmarks_headings_and_table(tab: Page, api: FakeApi) -> None:

@@ -83,6 +83,22 @@ def test_emoji_and_joined_letters_stay_whole(tab: Page, api: FakeApi, text: str)
     expect(tab.locator("#rows th")).to_contain_text(text)
 
 
+def test_persian_text_runs_from_right_to_left(tab: Page, api: FakeApi) -> None:
+    """Its full stop is at the left."""
+    api.jobs = [job(1, "failed", error_message=f"{PERSIAN} {PERSIAN}.")]
+    sign_in(tab, api.page())
+    expect(tab.locator("#rows .why")).to_be_visible()
+    first, last = tab.evaluate("""() => {
+        const text = document.querySelector("#rows .why").firstChild, range = new Range();
+        return [0, text.length - 1].map((at) => {
+            range.setStart(text, at);
+            range.setEnd(text, at + 1);
+            return range.getBoundingClientRect().x;
+        });
+    }""")
+    assert last < first
+
+
 SIGNS = (
     "\u061c",
     "\u200b",

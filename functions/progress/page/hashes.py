@@ -3,4 +3,4 @@
 from typing import Final
 
 SCRIPT: Final = "'sha256-D7udwq5kga6MEQ7fmgogEL5tZQf68u4l0kgCD+xI4uE='"
-STYLE: Final = "'sha256-QZyHpl18eA6dank3tSkYodSX2I1ixue6Irnbyyc1ekg='"
+STYLE: Final = "'sha256-HkEq1dCX7I/lUzIKNlERWYl0lODFlrsEukrp/NT8R7w='"
