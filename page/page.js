@@ -102,8 +102,10 @@ let more;
 // With an error code: the jobs that have it, as far as they have been read, and the walk that goes on reading.
 let found;
 let walk;
-// Whether the table is on the screen, whether it may have changed, and when it may be requested again.
+// Whether the table is on the screen, when its jobs were read, whether they may have changed since, and when they may be
+// read again.
 let inView = false;
+let listedAt;
 let stale;
 let listAt;
 // For the chart: [time, ended, failed] at each poll; the jobs of a batch that is not too large, and when they were read.
@@ -207,7 +209,7 @@ async function poll() {
     }
     render();
     // To the service a batch without jobs has ended.
-    const wait = answer.retryAfter || (data.total_urls ? 0 : 30);
+    const wait = answer.retryAfter || (isOver() && data.total_urls ? 0 : 30);
     if (wait) pollIn(document.hidden ? max(wait, 60) : wait);
   } catch (error) {
     if (mine !== pollCount) return;
@@ -263,9 +265,8 @@ async function loadHistory() {
   }
 }
 
-// Yields the jobs that the filter selects, from many requests.
-async function* readJobs() {
-  const [status, isWanted] = [filter, hasReason(reason)];
+// Yields jobs from many requests: those that the filter selects, unless the caller wants others.
+async function* readJobs(status = filter, isWanted = hasReason(reason)) {
   let cursor;
   do {
     const { data: answer } = await request({ include: "details", limit: ANSWER_SIZE, status, cursor });
@@ -278,12 +279,17 @@ async function* readJobs() {
 async function loadJobs() {
   listCount += 1;
   const mine = listCount;
+  const time = now();
   stale = false;
+  // A poll does not start again what takes longer than the time between two polls.
+  listAt = Number.POSITIVE_INFINITY;
   $("table").ariaBusy = true;
   if (!rows.size) showNone("Loading jobs…");
   try {
-    const jobs = await (reason === undefined ? loadPage() : findPage(mine));
+    const [jobs, isMore] = await (reason === undefined ? loadPage() : findPage(mine));
     if (mine !== listCount) return;
+    more = isMore;
+    listedAt = time;
     // For most lists the service reads the whole batch.
     listAt = Date.now() + min(filter ? 60_000 : 10_000, 10 * data.total_urls);
     renderRows(jobs);
@@ -308,8 +314,7 @@ async function loadPage() {
     cursor: known[number],
   });
   known[number + 1] = answer.next_cursor;
-  more = Boolean(answer.next_cursor);
-  return answer.jobs;
+  return [answer.jobs, Boolean(answer.next_cursor)];
 }
 
 // The service does not filter by error code: reads failed jobs until this page of the table is full.
@@ -318,18 +323,23 @@ async function findPage(mine) {
     walk = readJobs();
     found = [];
   }
+  const jobs = found;
   const end = (page + 1) * PAGE_SIZE;
-  while (found.length <= end) {
+  while (jobs.length <= end) {
     const { done, value } = await walk.next();
-    if (done || mine !== listCount) break;
-    found.push(...value);
-    setText("where", `${formatCount(found.length)} found…`);
+    if (done) break;
+    jobs.push(...value);
+    if (mine !== listCount) break;
+    setText("where", `${formatCount(jobs.length)} found…`);
   }
-  more = found.length > end;
-  return found.slice(end - PAGE_SIZE, end);
+  return [jobs.slice(end - PAGE_SIZE, end), jobs.length > end];
 }
 
 function refreshJobs() {
+  setText("listed", stale && now() - listedAt > 5000 ? `, as of ${formatTime(listedAt)}` : "");
+  for (const row of rows.values()) {
+    if (row.status === "processing" && state !== "offline") row.lastChild.textContent = jobTime(row.job);
+  }
   if (stale && inView && Date.now() >= listAt && !document.hidden) {
     walk = undefined;
     loadJobs();
@@ -392,12 +402,12 @@ async function loadHung() {
   const mine = token;
   let jobs = [];
   try {
-    if (processingCount())
-      jobs = (await request({ include: "details", limit: ANSWER_SIZE, status: "processing" })).data.jobs;
+    if (processingCount()) for await (const some of readJobs("processing", hasReason())) jobs.push(...some);
   } catch {
     hungAt = undefined;
+    jobs = [];
   }
-  if (mine !== token || !data) return;
+  if (mine !== token || !data || (hungAt ?? statuses) !== statuses) return;
   const started = (job) => parseTime(job.started_at) || 0;
   jobs.sort((a, b) => started(a) - started(b));
   const items = jobs.slice(0, HUNG_SIZE).map((job) => {
@@ -424,6 +434,7 @@ function verdict() {
 }
 
 const isOver = () => data?.estimate.basis === "finished";
+const isForecast = () => /declared|observed/.test(data.estimate.basis);
 
 function headline() {
   const done = data && `${percent()}%`;
@@ -590,7 +601,8 @@ function renderTimes() {
   const wait = nextPollAt ? max(0, round((nextPollAt - now()) / 1000)) : 0;
   const time = updatedAt && data ? formatTime(countedAt ?? updatedAt) : "";
   if (state === "offline") {
-    setText("notice-text", `${time ? `This page shows the state of ${time}. ` : ""}Next try in ${wait} s.`);
+    const next = nextPollAt ? `Next try in ${wait} s.` : "Trying now…";
+    setText("notice-text", `${time ? `This page shows the state of ${time}. ` : ""}${next}`);
   }
   const next = nextPollAt && state !== "offline" ? `, next update in ${wait} s` : "";
   setText("fresh", time ? `${countedAt ? "Counted at" : "As of"} ${time}${next}` : "");
@@ -601,9 +613,14 @@ function renderEstimate() {
   const { completion, basis, earliest, latest } = estimate();
   const withSeconds = latest - now() < 1_200_000;
   const range =
-    latest < now() ? "" : `between ${formatTime(earliest, withSeconds)} and ${formatTime(latest, withSeconds)}`;
+    latest < now() || !isForecast()
+      ? ""
+      : `between ${formatTime(earliest, withSeconds)} and ${formatTime(latest, withSeconds)}`;
   $("left").className = /failed|partial/.test(state) ? "bad" : "";
-  if (state === "empty") {
+  if (state === "offline") {
+    setText("left", `No news since ${formatTime(countedAt ?? updatedAt)}`);
+    setText("range", range && `The forecast then: ${range}`);
+  } else if (state === "empty") {
     setText("left", "No jobs yet");
     setText("range", "This batch has no jobs. This page checks twice a minute.");
   } else if (isOver()) {
@@ -611,9 +628,6 @@ function renderEstimate() {
     const all = data.completed || losses().includes(",") ? "" : "All ";
     setText("left", { finished: "All done", partial: `Done, with ${losses()}` }[verdict()] ?? all + losses());
     setText("range", `Ended ${formatTime(completion)}${took > 0 ? ` after ${formatDuration(took / 1000)}` : ""}`);
-  } else if (state === "offline") {
-    setText("left", `No news since ${formatTime(countedAt ?? updatedAt)}`);
-    setText("range", range && basis !== "stalled" ? `The forecast then: ${range}` : "");
   } else if (basis === "stalled") {
     const times = jobHistory?.flatMap((job) => [parseTime(job.started_at), parseTime(job.finished_at)]) ?? [];
     const changedAt = max(movedAt, ...times.filter(Number.isFinite));
@@ -692,14 +706,17 @@ const rows = new Map();
 
 function renderRows(jobs) {
   const first = page * PAGE_SIZE;
-  const total = reason === undefined ? filterCount(filter) : countsOfReasons().get(reason);
-  const end = formatCount(first + jobs.length);
+  const end = first + jobs.length;
+  // The count may be of another moment than the list. The list knows its end.
+  const counted = reason === undefined ? filterCount(filter) : countsOfReasons().get(reason);
+  const total = more ? counted : end;
   replace($("rows"), jobs.map(jobRow));
   for (const [id, one] of rows) if (!one.isConnected) rows.delete(id);
   showNone(jobs.length ? "" : "No jobs to show.");
   for (const id of ["previous", "next"]) $(id).hidden = !more && !page;
   for (const id of ["copy", "csv"]) $(id).hidden = !jobs.length;
-  setText("where", jobs.length ? `${formatCount(first + 1)} to ${end}${total ? ` of ${formatCount(total)}` : ""}` : "");
+  const all = total < end || total === undefined ? "" : ` of ${formatCount(total)}`;
+  setText("where", jobs.length ? `${formatCount(first + 1)} to ${formatCount(end)}${all}` : "");
   $("previous").ariaDisabled = !page;
   $("next").ariaDisabled = !more;
 }
@@ -733,7 +750,7 @@ function jobRow(job) {
       head.lastChild.title = why;
     }
   }
-  Object.assign(row, { status: job.status, why });
+  Object.assign(row, { job, status: job.status, why });
   items.textContent = formatCount(job.items_extracted);
   time.textContent = jobTime(job);
   return row;
@@ -815,8 +832,8 @@ function drawChart() {
   const height = svg.clientHeight;
   const total = data.total_urls;
   const points = chartPoints();
-  const { completion, basis, earliest, latest } = estimate();
-  const forecast = /declared|observed/.test(basis) && state !== "offline";
+  const { completion, earliest, latest } = estimate();
+  const forecast = isForecast() && state !== "offline";
   // A single point shows nothing but where a forecast begins.
   $("figure").hidden = !total || (points.length < 2 && !forecast);
   if ($("figure").hidden || !width) return;
@@ -928,6 +945,7 @@ function select(status, code) {
   if (code !== undefined) setText("chosen", `${codeName(code)} only ✕`);
   setText("copy", `Copy ${status ? `${status} ` : ""}URLs`);
   setText("where", "");
+  listedAt = undefined;
   tell("");
 }
 
@@ -940,6 +958,8 @@ function showJobs(status, code) {
 
 async function showPage(number) {
   page = number;
+  // Until it is known whether a page comes after this one.
+  more = false;
   await loadJobs();
   $("jobs-title").scrollIntoView({ block: "nearest" });
   announce(`Jobs ${$("where").textContent}`);
@@ -971,7 +991,7 @@ async function copyUrls() {
   let urls;
   const read = async () => {
     // A URL stays on its line.
-    urls = (await exportJobs((job) => job.url.replace(/[\s\p{Cc}]/gu, encodeURIComponent))).filter(Boolean);
+    urls = (await exportJobs((job) => inert(job.url.replace(/[\s\p{Cc}]/gu, encodeURIComponent)))).filter(Boolean);
     return new Blob([urls.join("\n")], { type: "text/plain" });
   };
   await navigator.clipboard.write([new ClipboardItem({ "text/plain": read() })]);
@@ -990,11 +1010,11 @@ const COLUMNS = [
 ];
 let file;
 
-// Of RFC 4180. A spreadsheet runs a cell that begins like a formula: an apostrophe makes it text.
-function csvCell(value) {
-  const text = String(value ?? "").replaceAll('"', '""');
-  return /^[\s\p{Cc}=+@\uff1d\uff0b\uff0d\uff20-]/u.test(text) ? `"'${text}"` : `"${text}"`;
-}
+// A spreadsheet runs a text that begins like a formula: an apostrophe makes it text.
+const inert = (text) => (/^[\s\p{Cc}=+@\uff1d\uff0b\uff0d\uff20-]/u.test(text) ? `'${text}` : text);
+
+// Of RFC 4180.
+const csvCell = (value) => `"${inert(String(value ?? "")).replaceAll('"', '""')}"`;
 
 async function downloadCsv() {
   const name = `${batchId}${filter && `-${filter}`}.csv`;

@@ -129,8 +129,40 @@ def test_a_reason_is_kept_up_to_date(tab: Page, api: FakeApi, clock: Clock) -> N
     clock.seconds_to_poll(2)
     expect(tab.locator("#failed")).to_have_text("5")
     expect(tab.locator("#rows tr")).to_have_count(3)
+    expect(tab.locator("#listed")).to_be_empty()
+    clock.advance(6)
+    expect(tab.locator("#pager p")).to_have_text(re.compile(r"1 to 3 of 3, as of \d\d:10:00"))
     clock.advance(60)
     expect(tab.locator("#rows tr")).to_have_count(5)
+    expect(tab.locator("#pager p")).to_have_text("1 to 5 of 5")
+
+
+def test_a_list_does_not_claim_the_count_of_another_moment(tab: Page, api: FakeApi, clock: Clock) -> None:
+    """A job has failed between the count and the list: the list shows it, and counts it."""
+    api.jobs = [job(1, "failed", error_code="A"), *(job(number) for number in range(2, 5))]
+    sign_in(tab, api.page())
+    clock.seconds_to_poll()
+    api.jobs = [*(job(number, "failed", error_code="A") for number in (1, 2)), job(3), job(4)]
+    reason(tab, "A")
+    expect(tab.locator("#where")).to_have_text("1 to 2 of 2")
+    expect(tab.locator("#reasons b")).to_have_text("1")
+
+
+def test_no_row_is_lost_on_the_way_back(tab: Page, api: FakeApi) -> None:
+    """Somebody leaves a page of a reason while its jobs are still being read, and returns to it."""
+    api.jobs, api.basis = [job(n, "failed", error_code="AB"[n % 8 == 0]) for n in range(5_000)], "finished"
+    sign_in(tab, api.page())
+    reason(tab, "B")
+    expect(tab.locator("#where")).to_have_text("1 to 100 of 625")
+    tab.evaluate("for (const id of ['next', 'previous']) document.getElementById(id).click()")
+    expect(tab.locator("#where")).to_have_text("1 to 100 of 625")
+    found = []
+    for first in range(1, 626, 100):
+        expect(tab.locator("#where")).to_have_text(f"{first} to {min(first + 99, 625)} of 625")
+        found += tab.locator("#rows th > :nth-child(2)").all_text_contents()
+        if first < 601:
+            tab.get_by_role("button", name="Next").click()
+    assert [f"job_{n:06}" for n in range(0, 5_000, 8)] == found
 
 
 def test_the_filters_have_counts(tab: Page, api: FakeApi, clock: Clock) -> None:
@@ -219,6 +251,17 @@ def test_failed_urls_are_copied(tab: Page, api: FakeApi) -> None:
     assert [*urls, "https://example.com/a%0Ab%20c"] == tab.evaluate("navigator.clipboard.readText()").split("\n")
 
 
+def test_a_copied_url_is_not_a_formula(tab: Page, api: FakeApi) -> None:
+    """A spreadsheet into which it is pasted shows it as text."""
+    tab.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    texts = ["=1+1", "+1", "-1", "@A1"]
+    api.jobs = [job(number, url=text) for number, text in enumerate(texts)]
+    sign_in(tab, api.page())
+    tab.get_by_role("button", name="Copy URLs").click()
+    expect(tab.locator("#told")).to_have_text("4 URLs copied.")
+    assert [f"'{text}" for text in texts] == tab.evaluate("navigator.clipboard.readText()").split("\n")
+
+
 def test_a_browser_that_cannot_copy(tab: Page, api: FakeApi) -> None:
     """Without HTTPS there is no clipboard. The page says what to do instead."""
     tab.add_init_script("Object.defineProperty(navigator, 'clipboard', { value: undefined })")
@@ -270,6 +313,35 @@ def test_hung_jobs_are_named_first(tab: Page, api: FakeApi, clock: Clock) -> Non
     clock.advance(60)
     expect(tab.locator("#state")).to_have_text("Running")
     expect(tab.locator("#hung")).to_be_hidden()
+
+
+def test_the_longest_hung_job_is_named_wherever_it_is(tab: Page, api: FakeApi) -> None:
+    """Also beyond the first page of the largest size."""
+    api.jobs = [job(number, "processing", started_at="2026-01-02T03:09:00Z") for number in range(2_500)]
+    api.jobs[2_400]["started_at"] = "2026-01-02T03:01:00Z"
+    api.basis = "stalled"
+    sign_in(tab, api.page())
+    expect(tab.locator("#hung li").first).to_contain_text("job_002400")
+    expect(tab.locator("#hung li").last).to_have_text("and 2,495 more")
+
+
+def test_how_long_a_job_runs_is_current(tab: Page, api: FakeApi, clock: Clock) -> None:
+    """Also in a batch in which nothing changes. Offline, the page does not claim that the job still runs."""
+    api.jobs = [job(1, "processing", started_at="2026-01-02T03:08:00Z"), job(2)]
+    api.basis = "stalled"
+    sign_in(tab, api.page())
+    time = tab.locator("#rows td").nth(2)
+    expect(time).to_have_text("2 min so far")
+    for number in range(1, 6):
+        clock.advance(clock.seconds_to_poll(number) + 59)
+    clock.seconds_to_poll(6)
+    expect(time).to_have_text("7 min so far")
+    api.refusal = (503, "SERVICE_UNAVAILABLE", 600)
+    clock.advance(clock.seconds_to_poll(6))
+    expect(tab.locator("#state")).to_have_text("Offline")
+    clock.advance(300)
+    expect(tab.locator("#notice-text")).to_contain_text("Next try in 300 s.")
+    expect(time).to_have_text("7 min so far")
 
 
 def test_a_table_that_loads_says_so(tab: Page, api: FakeApi) -> None:

@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from datetime import datetime, timedelta
 
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from tests.browser.conftest import Clock, sign_in
 from tests.browser.fake_api import FakeApi, Job, job, rfc3339
@@ -142,6 +142,36 @@ def test_a_later_page_is_kept_up_to_date(tab: Page, api: FakeApi, clock: Clock) 
     expect(tab.locator("#where")).to_have_text("101 to 200 of 10,000")
     tab.get_by_role("button", name="Previous").click()
     expect(tab.locator("#where")).to_have_text("1 to 100 of 10,000")
+
+
+def test_two_quick_clicks_on_next(tab: Page, api: FakeApi, clock: Clock) -> None:
+    """The rows are those of the page that is named."""
+    api.jobs = jobs(150, clock.now)
+    sign_in(tab, api.page())
+    expect(tab.locator("#where")).to_have_text("1 to 100 of 10,000")
+    tab.evaluate("for (const _ of [1, 2]) document.getElementById('next').click()")
+    expect(tab.locator("#where")).to_have_text("101 to 200 of 10,000")
+    expect(tab.locator("#rows tr").first).to_contain_text("job_000100")
+
+
+def test_a_list_that_takes_long_is_not_started_again(tab: Page, api: FakeApi, clock: Clock) -> None:
+    """Polls find a change each second; the table waits for the answer to its first request."""
+    api.jobs = jobs(150, clock.now)
+    held: list[Route] = []
+
+    def hold(route: Route) -> None:
+        held.append(route)
+
+    tab.route(re.compile(r"limit=100\b"), hold)
+    sign_in(tab, api.page())
+    for number in range(1, 4):
+        clock.seconds_to_poll(number)
+        api.jobs = jobs(150 + 50 * number, clock.now)
+        clock.advance(1)
+    clock.seconds_to_poll(4)
+    assert 1 == len(held)
+    held[0].continue_()
+    expect(tab.locator("#rows tr")).to_have_count(100)
 
 
 def test_a_filtered_table_is_updated_once_a_minute(tab: Page, api: FakeApi, clock: Clock) -> None:

@@ -257,9 +257,20 @@ def test_a_batch_without_jobs(tab: Page, api: FakeApi, clock: Clock) -> None:
     expect(tab).to_have_title("No jobs · batch_xyz789")
     expect(tab.locator("#figure")).to_be_hidden()
     assert 30 == clock.seconds_to_poll()
-    api.jobs, api.basis = [job(1)], "declared"
+    api.refusal = (503, "SERVICE_UNAVAILABLE", 30)
     clock.advance(30)
+    expect(tab.locator("#left")).to_have_text(re.compile(r"No news since \d\d:10:00"))
+    expect(tab.locator("#range")).to_be_empty()
+    api.jobs, api.basis, api.refusal = [job(1)], "declared", None
+    clock.advance(clock.seconds_to_poll(2))
     expect(tab.locator("#state")).to_have_text("Running")
+
+
+def test_a_running_batch_is_polled_without_retry_after(tab: Page, api: FakeApi, clock: Clock) -> None:
+    """A proxy may remove the header. A page that stopped would show a forecast that nobody updates."""
+    api.retry_after = 0
+    sign_in(tab, api.page())
+    assert 30 == clock.seconds_to_poll()
 
 
 def test_loading(tab: Page, api: FakeApi) -> None:
@@ -304,6 +315,17 @@ def test_an_unavailable_service(tab: Page, api: FakeApi, clock: Clock) -> None:
     api.refusal = None
     clock.advance(1)
     expect(tab.locator("#percent")).to_have_text("80%")
+
+
+def test_a_try_that_takes_long(tab: Page, api: FakeApi, clock: Clock) -> None:
+    """While a request is under way, no next try is announced."""
+    api.refusal = (503, "SERVICE_UNAVAILABLE", 30)
+    sign_in(tab, api.page())
+    expect(tab.locator("#notice-text")).to_have_text("Next try in 30 s.")
+    tab.route("**/progress?**", lambda _: None)
+    tab.get_by_role("button", name="Try now").click()
+    clock.advance(1)
+    expect(tab.locator("#notice-text")).to_have_text("Trying now…")
 
 
 def test_exponential_backoff(tab: Page, api: FakeApi, clock: Clock) -> None:

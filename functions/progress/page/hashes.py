@@ -2,5 +2,5 @@
 
 from typing import Final
 
-SCRIPT: Final = "'sha256-D7udwq5kga6MEQ7fmgogEL5tZQf68u4l0kgCD+xI4uE='"
-STYLE: Final = "'sha256-HkEq1dCX7I/lUzIKNlERWYl0lODFlrsEukrp/NT8R7w='"
+SCRIPT: Final = "'sha256-sUsMmPIXis8FsL8dPmontFaAifkRARvl3A8fs+v7NLo='"
+STYLE: Final = "'sha256-c6oe5Xa9S2Ax3WLoGOE5JN4aNt+blM1ywDqqR4QEF8E='"
