@@ -91,7 +91,7 @@ class Workload:
                 raise Failed(f"--{option} is {value:g}; it must be from {least:,} to {most:,}")
 
     def check_local(self) -> None:
-        """Check that the local server bears it.
+        """Check that the local server can handle it.
 
         Raises:
             Failed: It has too many jobs.

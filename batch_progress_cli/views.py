@@ -23,7 +23,7 @@ from batch_progress_cli.terminal import visible
 
 # How often per second a terminal is redrawn, for its countdown.
 _REFRESHES = 2
-# An answer is overdue so long after its poll: until then a terminal shows no trouble.
+# An answer is overdue after this time; until then a terminal shows no trouble.
 _LATE_SECONDS = 2.0
 _STALLED = "stalled: no job has moved for longer than the timeout of a job"
 # How many failed jobs are shown, the last ones.

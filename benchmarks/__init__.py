@@ -1,1 +1,1 @@
-"""Ratios measured in one run, on the machine at hand: `make bench`."""
+"""Ratios measured within one run, so that they hold on any machine: `make bench`."""

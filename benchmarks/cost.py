@@ -45,11 +45,11 @@ LOGGED: Final = {"answer": 268, "unchanged": 252, "refused": 233, "delivery": 0,
 PLATFORM_BYTES: Final = 600
 HEADER_BYTES: Final = 500
 ERROR_BYTES: Final = 900
-# Of an answer with `limit`, by a kept count.
+# The body of an answer with `limit` that gives a kept count.
 KEPT_BYTES: Final = 1_500
 # A known token is looked up again after this time, by each environment, with a consistent read.
 TOKEN_SECONDS: Final = 30
-# Assumed: environments that serve a small user's polls.
+# Assumed: the number of execution environments that serve a small user's polls.
 ENVIRONMENTS: Final = 2
 # Lambda polls a queue without traffic: five receives in 20 seconds.
 RECEIVES: Final = MONTH // 20 * 5

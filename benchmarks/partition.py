@@ -32,7 +32,7 @@ from tests.hostile.misbehaving import Reply, misbehaving
 
 READS_PER_SECOND: Final = 3_000.0
 WRITES_PER_SECOND: Final = 1_000.0
-# The seconds of its rate that a partition saves up.
+# Burst capacity: a partition saves up the unused capacity of this many seconds.
 BURST_SECONDS: Final = 1.0
 _OK: Final = 200
 _TYPE: Final = {"Content-Type": "application/x-amz-json-1.0"}

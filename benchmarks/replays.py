@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-SHARES = (0.05, 0.10, 0.25, 0.50, 0.75, 0.90)  # of the run elapsed at a snapshot
+SHARES = (0.05, 0.10, 0.25, 0.50, 0.75, 0.90)  # of a run's time: when snapshots are taken
 WORKERS = (1, 3, 10, 25)
 TIMEOUT = 60.0  # seconds; longer jobs are cut off, see `looks`
 LARGEST = 400  # jobs of a pool that are replayed

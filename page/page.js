@@ -34,7 +34,7 @@ const segment = decoded(path?.[1] ?? "");
 const batchId = /^[A-Za-z0-9_-]{1,128}$/.test(segment) ? segment : null;
 // Relative, so that a stage's prefix in the address does not matter.
 const api = `${path?.[2] ? "../../" : "../"}v1/scrape/batch/${batchId}/progress`;
-// The token of a link to this batch has a key of its own: it must not replace a token that somebody has entered.
+// The token of a link to this batch has a key of its own: it must not replace a token that was entered.
 const TYPED = "batch-progress";
 const LINKED = `${TYPED}/${batchId}`;
 let linked = Boolean(load(LINKED));

@@ -31,11 +31,11 @@ _MOST_BATCHES: Final = 1_000
 _FIRST_PAUSE_SECONDS: Final = 0.1
 _LONGEST_PAUSE_SECONDS: Final = 0.8
 _LEAST_SECONDS_LEFT: Final = 1.0
-# What a request may take to note that a batch is too large, after its deadline.
+# After its deadline, a request may take this long to note that a batch is too large.
 _NOTE_SECONDS: Final = 0.5
 # A request that ends so close to its deadline ended because of it.
 _AT_DEADLINE_SECONDS: Final = 0.1
-# A client that shares counts polls at least so often in the time that the batch has left.
+# A client that shares counts polls at least this many times before the batch is expected to end.
 _POLLS_TO_THE_END: Final = 4
 # No revision of a batch is negative.
 _NO_REVISION: Final = -1

@@ -149,7 +149,7 @@ def test_a_list_does_not_claim_the_count_of_another_moment(tab: Page, api: FakeA
 
 
 def test_no_row_is_lost_on_the_way_back(tab: Page, api: FakeApi) -> None:
-    """Somebody leaves a page of a reason while its jobs are still being read, and returns to it."""
+    """A user leaves a page of a reason while its jobs are still being read, and returns to it."""
     api.jobs, api.basis = [job(n, "failed", error_code="AB"[n % 8 == 0]) for n in range(5_000)], "finished"
     sign_in(tab, api.page())
     reason(tab, "B")

@@ -267,7 +267,7 @@ def test_a_batch_without_jobs(tab: Page, api: FakeApi, clock: Clock) -> None:
 
 
 def test_a_running_batch_is_polled_without_retry_after(tab: Page, api: FakeApi, clock: Clock) -> None:
-    """A proxy may remove the header. A page that stopped would show a forecast that nobody updates."""
+    """A proxy may remove the header. A page that stopped polling would show an old forecast as if it were current."""
     api.retry_after = 0
     sign_in(tab, api.page())
     assert 30 == clock.seconds_to_poll()

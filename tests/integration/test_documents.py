@@ -223,14 +223,9 @@ def test_every_target_that_is_named_is_there() -> None:
     """Targets within sentences are checked too."""
     named = {target for path in DOCUMENTS for target in re.findall(r"`make ([a-z-]+)", path.read_text())}
     assert {"run", "check", "deploy"} <= named
-    subprocess.run(  # noqa: S603  # our own Makefile, and nothing is run
-        ["/usr/bin/env", "make", "-n", *sorted(named)],
-        cwd=ROOT,
-        env=ENVIRONMENT,
-        capture_output=True,
-        check=True,
-        timeout=CEILING,
-    )
+    # `make -n` would accept a phony target that has no rule.
+    rules = re.findall(r"^([a-z-]+):(?!=)", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert set() == named - set(rules)
 
 
 def test_every_link_leads_somewhere() -> None:

@@ -264,6 +264,7 @@ def test_a_token_for_one_batch_gets_for_others_the_answer_of_a_stranger(world: W
     assert {(404, "BATCH_NOT_FOUND", answers[0].error["message"])} == {
         (*answer.outcome, answer.error["message"]) for answer in answers
     }
+    assert {"batch_id": other} == answers[0].error["details"]
 
 
 def test_a_token_for_a_batch_of_another_owner_opens_nothing(world: World) -> None:

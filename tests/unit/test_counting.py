@@ -16,7 +16,7 @@ COUNTS = Counts(50_000, 100, 0, 0)
 @pytest.mark.parametrize(
     ("units", "age", "left", "expected"),
     [
-        (1_000, 0, 10_000, 60),  # one poll in twenty of the time that is left, but once a minute
+        (1_000, 0, 10_000, 60),  # a twentieth of the time that is left, but at most a minute
         (1_000, 0, 100, 10),  # when the batch may be counted again
         (1_000, 7, 100, 5),
         (1_000, 0, 12, 3),  # the batch may end earlier than expected

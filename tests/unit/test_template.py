@@ -333,7 +333,7 @@ def test_a_change_that_cannot_be_counted_does_not_block_the_stream() -> None:
 
 
 def test_a_check_that_fails_is_repeated_a_few_times_and_kept() -> None:
-    """Alone, and not before the function has certainly given it up."""
+    """Without the others of its batch, and only after the function that had it must have ended."""
     queue = RESOURCES["ChecksQueue"]["Properties"]
     assert {"Fn::GetAtt": ["ChecksQueue", "Arn"]} == CHECKS["Queue"]
     assert ["ReportBatchItemFailures"] == CHECKS["FunctionResponseTypes"]

@@ -18,9 +18,9 @@ from batch_progress.table import DEFAULT_TIMEOUT_SECONDS, JobStatus
 
 # SQS delays a message by at most this.
 LONGEST_DELAY_SECONDS: Final = 900
-# A batch whose jobs change is looked at this often at most, so that a look costs little compared with the changes.
+# A batch whose jobs change is checked at most this often, so that a check costs little compared with the changes.
 LOOK_SECONDS: Final = 60.0
-# The least time between two counts for the sake of time.
+# The least time between two counts that only the passing of time requires.
 LEAST_DELAY_SECONDS: Final = 5.0
 # While its jobs change, a batch is counted once per this many seconds per read unit of a count, but at least once
 # an hour: a count finds jobs that are lost while others go on.
@@ -30,7 +30,7 @@ OLDEST_COUNT_SECONDS: Final = 3_600.0
 OVERDUE_SECONDS: Final = 300.0
 # A check that is due within this time is as good as one now.
 SOON_SECONDS: Final = 3.0
-# The first check of a batch comes this late, so that a small batch exists by then.
+# The delay of the first check of a batch: all jobs of a small batch have been created after it.
 FIRST_DELAY_SECONDS: Final = 2
 
 
@@ -86,10 +86,10 @@ class Count(msgspec.Struct, frozen=True):
 
 
 def is_outdated(batch: Batch, count: Count) -> bool:
-    """Whether a batch must be counted because of what is known to have happened since a count.
+    """Whether changes since a count require a new one.
 
-    As many jobs have changed as were pending, so that it may have finished; it was stalled, and moves again; or its
-    `BATCH` item is another, for example because it was cancelled.
+    They do if as many jobs have changed as were pending, so that the batch may have finished; if it was stalled and
+    moves again; or if its `BATCH` item has changed, for example because it was cancelled.
     """
     changes = batch.revision - count.revision
     return not count.same or changes < 0 or (changes > 0 and (count.stalled or changes >= count.pending))
@@ -233,7 +233,7 @@ class Announced(msgspec.Struct, frozen=True, array_like=True):
         return self.finished if kind is Kind.FINISHED else self.stalled
 
     def noted(self, announcement: Announcement) -> "Announced":
-        """Return what is to be noted of an announcement, before its event is put and after."""
+        """Return what to write to the `BATCH` item for an announcement, both before and after its event is sent."""
         if announcement.kind is Kind.FINISHED:
             return Announced(announcement, self.stalled)
         return Announced(self.finished, announcement)

@@ -42,7 +42,7 @@ from batch_progress.table import WORKER_LOST, JobStatus, timestamp
 
 # Lost jobs that one check fails; the next check, which follows at once, fails the rest.
 MOST_LOST: Final = 500
-# A check counts so often at most, if other checks tell something while it counts.
+# A check counts a batch at most this often, if other checks announce something while it counts.
 _COUNTS: Final = 3
 _encoder: Final = msgspec.json.Encoder()
 _attributes: Final = msgspec.json.Decoder(dict[str, dict[str, Any]])

@@ -82,8 +82,8 @@ class Call:
 
     Attributes:
         served: What it read or wrote.
-        asked: When the task went on after its call before this one, or began.
-        resumed: When the task went on after it, in epoch seconds, or ended.
+        asked: When the task continued after its previous call, or began.
+        resumed: When the task continued after this call, in epoch seconds, or ended.
         lost: Whether the task never saw the response.
     """
 

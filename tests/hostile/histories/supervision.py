@@ -93,7 +93,7 @@ class Supervision:
             if told_by_id.setdefault(identity, facts) != facts:
                 self._oracle.fault("id", f"{identity} tells {facts} and {told_by_id[identity]}")
             before = last.get(told.kind)
-            # Two stalls can be of movements within one second, which is all that their events tell.
+            # The events of two stalls can have the same time: it is in whole seconds.
             if told.kind == FINISHED and before is not None and before[1] == facts and before[0] != identity:
                 self._oracle.fault("id", f"{identity} repeats {before[0]}: {facts}")
             if before is None or before[0] != identity:
