@@ -138,6 +138,7 @@ def test_offline_claims_nothing(tab: Page, api: FakeApi, clock: Clock) -> None:
     expect(tab.locator("#chart .band, #chart .path, #chart .now")).to_have_count(0)
     expect(tab.get_by_role("img")).to_have_attribute("aria-label", re.compile(r"^8 of 10 jobs ended [^;]*$"))
     clock.advance(600)
+    clock.seconds_to_poll(3)  # the poll that was due has been refused too
     expect(tab.locator("#range")).to_be_empty()
     expect(tab.locator("#left")).to_contain_text("No news since ")
     api.refusal = None
