@@ -4,6 +4,8 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
+from types import CodeType
 from typing import Any, Final
 
 from local_cloud.template import read
@@ -41,6 +43,7 @@ def metric_of(properties: Mapping[str, Any]) -> Metric:
     return Metric(text(properties["Namespace"]), properties["MetricName"], frozenset(dimensions))
 
 
+@cache
 def filters(log_group: str) -> list[dict[str, Any]]:
     """Return the metric filters of a log group by its logical id."""
     found = [one["Properties"] for one in _RESOURCES.values() if one["Type"] == "AWS::Logs::MetricFilter"]
@@ -61,16 +64,21 @@ def taken(found: Mapping[str, Any]) -> set[str]:
 
 def measured(found: Mapping[str, Any], line: Mapping[str, Any]) -> tuple[Metric, float] | None:
     """Return the metric and the value that a filter takes from a log line, `None` if it does not match."""
-    condition = found["FilterPattern"].strip("{} ").replace("&&", " and ").replace("||", " or ")
-    condition = re.sub(r"\$\.(\w+) = \*", r"'\1' in line", condition)
-    condition = re.sub(r"\$\.(\w+) = ", r"line.get('\1') == ", condition)
-    if not eval(condition, {"line": line}):  # noqa: S307  # the template's pattern
+    if not eval(_condition(found["FilterPattern"]), {"line": line}):  # noqa: S307  # the template's pattern
         return None
     (made,) = found["MetricTransformations"]
     dimensions = {(one["Key"], str(line[one["Value"].removeprefix("$.")])) for one in made.get("Dimensions", [])}
     value = made["MetricValue"]
     number = float(line[value.removeprefix("$.")] if value.startswith("$.") else value)
     return Metric(text(made["MetricNamespace"]), made["MetricName"], frozenset(dimensions)), number
+
+
+@cache
+def _condition(pattern: str) -> CodeType:
+    condition = pattern.strip("{} ").replace("&&", " and ").replace("||", " or ")
+    condition = re.sub(r"\$\.(\w+) = \*", r"'\1' in line", condition)
+    condition = re.sub(r"\$\.(\w+) = ", r"line.get('\1') == ", condition)
+    return compile(condition, pattern, "eval")
 
 
 def embedded(line: Mapping[str, Any]) -> Iterable[tuple[Metric, float]]:
