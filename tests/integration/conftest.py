@@ -35,6 +35,8 @@ SETTINGS = {
     "BATCH_PROGRESS_CHECKS_QUEUE_URL": "http://127.0.0.1:9/checks",
     "BATCH_PROGRESS_EVENT_BUS": "default",
 }
+ENDPOINT = "AWS_ENDPOINT_URL_DYNAMODB"
+ENGINE = pytest.StashKey[str]()
 VARIABLES = {"JobsTable": "BATCH_PROGRESS_JOBS_TABLE", "TokensTable": "BATCH_PROGRESS_TOKENS_TABLE"}
 
 
@@ -62,14 +64,23 @@ def dynamodb_endpoint() -> Iterator[str]:
         yield address
 
 
+@pytest.fixture(autouse=True)
+def _nothing_else_uses_the_engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hide the engine from the tests that are not run again on a given one."""
+    hidden = "dynamodb_endpoint" not in request.fixturenames
+    if hidden and request.config.stash.get(ENGINE, "") == os.environ.get(ENDPOINT):
+        monkeypatch.setenv(ENDPOINT, "http://127.0.0.1:9")
+
+
 @pytest.fixture(scope="session")
-def world(dynamodb_endpoint: str) -> Iterator[World]:
+def world(dynamodb_endpoint: str, pytestconfig: pytest.Config) -> Iterator[World]:
     """The tables and the function. Nothing is reset between tests."""
     with pytest.MonkeyPatch.context() as environment:
         for name, value in SETTINGS.items():
             environment.setenv(name, value)
         environment.delenv("AWS_PROFILE", raising=False)
-        environment.setenv("AWS_ENDPOINT_URL_DYNAMODB", dynamodb_endpoint)
+        environment.setenv(ENDPOINT, dynamodb_endpoint)
+        pytestconfig.stash[ENGINE] = dynamodb_endpoint
         dynamodb = boto3.client("dynamodb")
         names = {}
         for table in tables():
