@@ -10,6 +10,7 @@ from typing import Final
 
 STARTS_WITHIN: Final = 240.0
 _EPHEMERAL: Final = Path("/proc/sys/net/ipv4/ip_local_port_range")
+_IANAS: Final = 49_152
 _PORTS: Final = 10_000
 
 
@@ -25,7 +26,7 @@ def free_ports(count: int) -> list[int]:
     Raises:
         EngineFailed: Not as many are free.
     """
-    lowest = int(_EPHEMERAL.read_text(encoding="ascii").split()[0])
+    lowest = int(_EPHEMERAL.read_text(encoding="ascii").split()[0]) if _EPHEMERAL.exists() else _IANAS
     found: list[int] = []
     for port in random.sample(range(lowest - _PORTS, lowest), _PORTS):
         with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):

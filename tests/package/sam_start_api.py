@@ -1,12 +1,11 @@
 """The server of `sam local start-api` and its events, without the container.
 
-Runs in the SAM command line's environment: `python sam_start_api.py TEMPLATE`. Prints its port and
-answers every request with its event in a header, because HEAD has no body.
+Runs in the SAM command line's environment: `python sam_start_api.py TEMPLATE PORT`. Answers every request with its
+event in a header, because HEAD has no body.
 """
 
 import base64
 import json
-import socket
 import sys
 from pathlib import Path
 from typing import Any
@@ -29,12 +28,8 @@ class Echo:
 
 def main() -> None:
     stacks, _ = SamLocalStackProvider.get_stacks(sys.argv[1], parameter_overrides={})
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    service = LocalApigwService(ApiProvider(stacks, cwd=str(Path.cwd())).api, Echo(), port=port)
+    service = LocalApigwService(ApiProvider(stacks, cwd=str(Path.cwd())).api, Echo(), port=int(sys.argv[2]))
     service.create()
-    sys.stdout.write(f"{port}\n")
-    sys.stdout.flush()
     service.run()
 
 

@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 
 from tests.integration import server
-from tests.integration.server import LocalApi
+from tests.integration.server import CEILING, LocalApi
 
 local_api = server.local_api  # pytest finds fixtures among the names of this module
 
@@ -38,6 +38,6 @@ def test_javascript_axios(local_api: LocalApi, tmp_path: Path) -> None:
     (tmp_path / "example.js").write_text(EXAMPLE.replace("ADDRESS", local_api.address))
     environment = os.environ | {"FREDDY_API_KEY": "demo-token", "NODE_PATH": str(MODULES), "no_proxy": "127.0.0.1"}
     done = subprocess.run(  # noqa: S603  # the example
-        [node, "example.js"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True, timeout=60
+        [node, "example.js"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True, timeout=CEILING
     )
     assert "Progress: 7/10 completed\nTotal items: 245\n" == done.stdout

@@ -8,8 +8,8 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ import pytest
 
 from local_cloud.http_server import http_server
 from local_cloud.template import TEMPLATE
+from tests.engines.starting import free_ports, until_it_listens
+from tests.integration.server import CEILING
 
 ROOT = TEMPLATE.parent
 PATH = "/api/v1/scrape/batch/batch_xyz789/progress"
@@ -31,22 +33,20 @@ type Headers = list[tuple[str, str]]
 def sam() -> Iterator[int]:
     """The port of SAM's server."""
     subprocess.run([sys.executable, "scripts/setup.py", "sam"], cwd=ROOT, check=True)  # the project's own
-    command = [ROOT / ".venv-sam/bin/python", Path(__file__).with_name("sam_start_api.py"), TEMPLATE]
-    with subprocess.Popen(  # noqa: S603  # the same
-        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=os.environ | {"SAM_CLI_TELEMETRY": "0"}
-    ) as process:
-        assert process.stdout
-        port = int(process.stdout.readline())
-        deadline = time.monotonic() + 30
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", port)).close()
-                break
-            except ConnectionRefusedError:
-                assert time.monotonic() < deadline, "it does not listen"
-                time.sleep(0.05)
-        yield port
-        process.kill()
+    (port,) = free_ports(1)
+    program = Path(__file__).with_name("sam_start_api.py")
+    command = [str(part) for part in (ROOT / ".venv-sam/bin/python", program, TEMPLATE, port)]
+    with (
+        tempfile.NamedTemporaryFile() as log,  # a full pipe would block it
+        subprocess.Popen(  # noqa: S603  # the same
+            command, stdout=log, stderr=subprocess.STDOUT, env=os.environ | {"SAM_CLI_TELEMETRY": "0"}
+        ) as process,
+    ):
+        try:
+            until_it_listens("sam local start-api", process, port, Path(log.name))
+            yield port
+        finally:
+            process.kill()
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,7 @@ def ours() -> Iterator[int]:
 
 def event(port: int, method: str, target: str, headers: Headers, body: bytes) -> dict[str, Any]:
     """Send a raw request and return its event."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=CEILING)
     connection.putrequest(method, target, skip_host=True, skip_accept_encoding=True)
     for name, value in [("Host", "127.0.0.1"), *headers]:
         connection.putheader(name, value)
