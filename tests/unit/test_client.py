@@ -47,6 +47,7 @@ NOW = datetime(2026, 11, 24, 10, 0, tzinfo=UTC)
 URL = "http://api.example.com/prod/"
 TOKEN = "a-secret-token"
 PROXY = "the API, or a proxy in front of it,"
+NO_TOKEN = "the token has characters that are not allowed in a token; give it without 'Bearer' and line breaks"
 RIGHT = "; is the address of the API right?"
 
 type Answers = Callable[[httpx.Request], httpx.Response]
@@ -643,15 +644,23 @@ def test_a_host_that_cannot_be_looked_up_is_refused(host: str) -> None:
         ("", "no token"),
         (None, "no token"),
         (b"secret", "the token must be a text, not bytes"),
-        ("secret token", "the token has characters that are not allowed in a token"),
-        ("secret\n", "the token has characters that are not allowed in a token"),
-        ("sécret", "the token has characters that are not allowed in a token"),
+        ("secret token", NO_TOKEN),
+        ("Bearer secret", NO_TOKEN),
+        ("secret\n", NO_TOKEN),
+        ("sécret", NO_TOKEN),
+        (URL, "the token is an address; give the address of the API first"),
     ],
 )
 def test_a_bad_token_is_refused(made: type[ProgressClient], token: str, said: str) -> None:
     with pytest.raises(AuthenticationError) as caught:
         made(URL, token)
     assert said == str(caught.value)
+
+
+def test_a_token_in_the_place_of_the_address_is_not_shown() -> None:
+    with pytest.raises(AuthenticationError) as caught:
+        ProgressClient(TOKEN, URL)
+    assert TOKEN not in "".join(traceback.format_exception(caught.value))
 
 
 # Tokens that expire

@@ -74,8 +74,11 @@ def _problem(token: object) -> AuthenticationError | None:
         return AuthenticationError("no token", code="AUTHENTICATION_REQUIRED")
     if not isinstance(token, str):
         return AuthenticationError(f"the token must be a text, not {type(token).__name__}", code="TOKEN_INVALID")
+    if "://" in token:
+        return AuthenticationError("the token is an address; give the address of the API first", code="TOKEN_INVALID")
     if not _TOKEN.fullmatch(token):
-        return AuthenticationError("the token has characters that are not allowed in a token", code="TOKEN_INVALID")
+        said = "the token has characters that are not allowed in a token; give it without 'Bearer' and line breaks"
+        return AuthenticationError(said, code="TOKEN_INVALID")
     return None
 
 
