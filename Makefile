@@ -1,6 +1,6 @@
 # `make help` lists the targets; each one installs what it needs.
 .DEFAULT_GOAL := help
-.PHONY: help linux setup setup-sam setup-runtime setup-supply setup-browser setup-page setup-clients run test coverage check check-template build invoke deploy test-package test-engines test-engines-alone test-engines-integration test-sam-local test-browser test-clients page pictures terminal-picture bench bench-forecast bench-largest bench-watchers faults fuzz histories interleavings load sbom audit mutation performance cost openapi lock format format-page clean
+.PHONY: help linux setup setup-sam setup-runtime setup-supply setup-browser setup-page setup-clients run test coverage check check-template build invoke deploy test-package test-engines test-engines-alone test-engines-integration test-sam-local test-browser test-clients page pictures terminal-picture bench bench-forecast bench-largest bench-ending bench-watchers faults fuzz histories interleavings load sbom audit mutation performance cost openapi lock format format-page clean
 SHELL := /bin/sh
 
 PYTHON3 ?= python3
@@ -157,6 +157,9 @@ bench-forecast: setup ## measure the forecast's error on synthetic batches (DURA
 
 bench-largest: setup ## find the largest batch that is counted within the function's timeout
 	$(BIN)/python -m benchmarks.largest
+
+bench-ending: setup ## simulate when clients that obey Retry-After see the end of a large batch (2 minutes)
+	$(BIN)/python -m benchmarks.ending
 
 bench-watchers: setup ## measure what 1 to 100 watchers of a batch under work cost (WATCHERS="1 20 100", JOBS=50000, half an hour)
 	$(BIN)/python -m tests.engines.dynamodb_local $(BIN)/python -m benchmarks.watchers $(if $(WATCHERS),--watchers $(WATCHERS)) $(if $(JOBS),--jobs $(JOBS))

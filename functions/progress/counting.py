@@ -35,7 +35,7 @@ _LEAST_SECONDS_LEFT: Final = 1.0
 _NOTE_SECONDS: Final = 0.5
 # A request that ends so close to its deadline ended because of it.
 _AT_DEADLINE_SECONDS: Final = 0.1
-# A client that shares counts polls at least this many times before the batch is expected to end.
+# A client that shares counts polls at least this many times before the earliest end of the batch.
 _POLLS_TO_THE_END: Final = 4
 # No revision of a batch is negative.
 _NO_REVISION: Final = -1
@@ -344,12 +344,12 @@ def _next_poll(expected: Estimate, now: float, count_seconds: float, *, shared: 
         expected: When the batch is expected to end.
         now: Epoch seconds.
         count_seconds: Seconds until the batch may be counted again.
-        shared: Whether the request shares counts: an earlier poll then costs little and may show the batch's end, which
-            can come earlier than expected.
+        shared: Whether the request shares counts: an earlier poll then costs little, and it may show the end of the
+            batch, which can come at any time from `earliest` on.
     """
     seconds = poll_after(expected, now)
     if seconds is None:
         return None
     ends_early = shared and expected.basis is not Basis.STALLED
-    left = (expected.completion - now) / _POLLS_TO_THE_END if ends_early else inf
+    left = (expected.earliest - now) / _POLLS_TO_THE_END if ends_early else inf
     return min(max(seconds, ceil(min(count_seconds, left))), 60)

@@ -14,22 +14,23 @@ COUNTS = Counts(50_000, 100, 0, 0)
 
 
 @pytest.mark.parametrize(
-    ("units", "age", "left", "expected"),
+    ("units", "age", "earliest", "completion", "expected"),
     [
-        (1_000, 0, 10_000, 60),  # a twentieth of the time that is left, but at most a minute
-        (1_000, 0, 100, 10),  # when the batch may be counted again
-        (1_000, 7, 100, 5),
-        (1_000, 0, 12, 3),  # the batch may end earlier than expected
-        (1_000, 0, 2, 1),
-        (1_000, 30, 2, 1),
-        (20_000, 0, 900, 60),
+        (1_000, 0, 9_000, 10_000, 60),  # a twentieth of the time that is left, but at most a minute
+        (1_000, 0, 80, 100, 10),  # when the batch may be counted again
+        (1_000, 7, 80, 100, 5),
+        (1_000, 0, 12, 40, 3),  # the batch may end in 12 s, although it probably takes longer
+        (1_000, 0, 2, 12, 1),
+        (1_000, 0, -3, 12, 1),
+        (1_000, 30, 2, 2, 1),
+        (20_000, 0, 800, 900, 60),
     ],
 )
 def test_a_poll_of_a_kept_count_is_worthwhile_when_it_can_show_more(
-    units: float, age: float, left: float, expected: int
+    units: float, age: float, earliest: float, completion: float, expected: int
 ) -> None:
-    """When the batch is counted again, or when it may have ended: in a quarter of the time that is left."""
-    estimate = Estimate(Basis.OBSERVED, int(NOW + left), int(NOW), int(NOW + 2 * left))
+    """When the batch is counted again, or when it may have ended: in a quarter of the time to its earliest end."""
+    estimate = Estimate(Basis.OBSERVED, int(NOW + completion), int(NOW + earliest), int(NOW + 2 * completion))
     kept = KeptCount.of(Batch("b", "demo"), Progress(NOW - age, COUNTS, estimate, None), units)
     assert expected == next_poll_of_kept(kept, NOW)
     finished = replace(kept.progress, estimate=replace(estimate, basis=Basis.FINISHED))
