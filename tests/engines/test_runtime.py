@@ -23,8 +23,11 @@ from tests.hostile.misbehaving import Reply
 from tests.integration.faulty import serving
 from tests.integration.moto_engine import moto_engine
 from tests.integration.test_events import EVENTS
+from tests.integration.test_operations import CRASH
 from tests.integration.test_revision import number, record, revision
 from tests.integration.world import Context, World, event, progress_path, unique
+
+pytestmark = pytest.mark.timeout(300)
 
 CANNED = {"JobsTable": "JobsTable", "TokensTable": "TokensTable"}
 NOWHERE = "http://127.0.0.1:1"
@@ -254,3 +257,16 @@ def test_a_setting_that_is_missing_is_an_error_of_ours(build: Path) -> None:
     with emulator(build, "ProgressFunction", NOWHERE, {}) as running:
         answer = running.invoke(event("GET", progress_path("b"), [("X-API-Key", "demo-token")]))
     assert (500, "INTERNAL_ERROR") == (answer["statusCode"], json.loads(answer["body"])["error"]["code"])
+
+
+@pytest.mark.parametrize(
+    ("handler", "error"), [(None, "ConfigurationError"), ("functions.nothing.app.handler", "Runtime.ImportModuleError")]
+)
+def test_a_crash_leaves_the_line_that_the_runbook_looks_for(build: Path, handler: str | None, error: str) -> None:
+    """Lambda's client writes it, with names of its own."""
+    with emulator(build, "SupervisorFunction", NOWHERE, {}, handler=handler) as running:
+        running.invoke({"Records": []})
+        written = running.log.read_text(encoding="utf-8")
+    (line,) = (json.loads(one) for one in written.splitlines() if '"errorType"' in one)
+    assert CRASH == line.keys()
+    assert ("ERROR", error) == (line["level"], line["errorType"])

@@ -40,7 +40,9 @@ STEPS = {"fields", "filter", "stats", "sort", "limit"}
 WORDS = STEPS | {"by", "as", "like", "in", "or", "and", "desc", "count", "sum", "max", "latest"}
 # What Lambda writes when a function crashes: its runtime client's line, which tests/engines/test_runtime.py checks, and
 # its report of an invocation that did not succeed.
-CRASH = {"timestamp", "log_level", "errorMessage", "errorType", "requestId", "stackTrace"}
+CRASH = {"timestamp", "level", "errorMessage", "errorType", "requestId", "stackTrace"}
+# The level's name in earlier versions of the client.
+EARLIER = {"log_level"}
 REPORT = {"time", "type", "record.requestId", "record.status"}
 
 
@@ -134,7 +136,7 @@ def test_a_query_asks_for_what_is_logged(logged: dict[str, list[dict[str, Any]]]
     lines = [line for line in logged[group] if not messages or line["message"] in messages]
     assert messages <= {line["message"] for line in lines}
     fields = {name for line in lines for name in _names(line)}
-    assert named <= (fields if messages else fields | CRASH | REPORT)
+    assert named <= (fields if messages else fields | CRASH | EARLIER | REPORT)
     # What is sorted by is a field or a result.
     assert set(re.findall(r"^\| sort @?(\w+)", bare, re.MULTILINE)) <= named | made | {"timestamp"}
 
