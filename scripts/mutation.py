@@ -50,6 +50,8 @@ TESTS: Final = {
     ],
     "recorder": ["tests/integration/test_recorder.py", "tests/integration/test_interleavings.py"],
     "supervision": ["tests/unit/test_supervision.py"],
+    "supervisor": ["tests/integration/test_supervisor.py"],
+    "messages": ["tests/integration/test_supervisor_app.py"],
     "tokens": [
         "tests/unit/test_tokens.py",
         "tests/integration/test_tokens.py",

@@ -210,6 +210,26 @@ def test_other_jobs_are_not_lost(world: World, cloud: Cloud, job: dict[str, Any]
     assert before == cloud.item(batch_id, "JOB#a")
 
 
+def test_a_job_without_a_time_hides_no_lost_one(world: World, cloud: Cloud) -> None:
+    batch_id = batch(world, {"a": {"status": "processing"}, "b": LOST, "c": {}})
+    assert 1 == cloud.asked(batch_id).lost
+
+
+def test_a_job_that_shows_life_is_not_read_again(world: World, cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The read of the batch shows it; only a job that may be lost is read by itself."""
+    batch_id = batch(world, {"a": LOST | {"seen_at": at(-5)}, "b": LOST})
+    read: list[str] = []
+    get = type(cloud.client).get_item
+
+    def noted(client: Any, **arguments: Any) -> Any:  # noqa: ANN401  # DynamoDB's
+        read.append(arguments["Key"]["sk"]["S"])
+        return get(client, **arguments)
+
+    monkeypatch.setattr(type(cloud.client), "get_item", noted)
+    assert 1 == cloud.asked(batch_id).lost
+    assert ["BATCH", "JOB#b"] == read
+
+
 def test_no_job_is_lost_where_none_can_be(world: World, cloud: Cloud) -> None:
     """Of a batch that declares no `lost_after`, only the stall is announced."""
     batch_id = batch(world, {"a": LOST | {"started_at": at(-5_000)}}, lost_after=None)
@@ -232,28 +252,63 @@ def test_a_job_is_lost_when_its_time_is_over(world: World, cloud: Cloud) -> None
 
 MOVES = {
     "completed": {"status": "completed", "finished_at": at(0)},
+    "completed by the same attempt": LOST | {"status": "completed", "finished_at": at(0)},
+    "without a status": LOST | {"status": None},
+    "just seen": LOST | {"seen_at": at(0)},
+    "seen exactly as long ago as is allowed": LOST | {"seen_at": at(-90)},
     "taken over": {"status": "processing", "started_at": at(0), "attempt": 2},
     "taken over in the same second": {"status": "processing", "started_at": at(-91), "attempt": 2},
     "a sign of life": {"status": "processing", "started_at": at(-91), "attempt": 1, "seen_at": at(-91)},
 }
 
 
-@pytest.mark.parametrize("moved", MOVES.values(), ids=MOVES)
-def test_a_living_worker_is_never_overruled(
-    world: World, cloud: Cloud, monkeypatch: pytest.MonkeyPatch, moved: dict[str, Any]
+# By its times, the job is lost even so; only a comparison with what was read shows that it has moved.
+LATE = {"taken over in the same second", "a sign of life"}
+
+
+@pytest.mark.parametrize("job", [LOST, LOST | {"seen_at": at(-95)}], ids=["never seen", "seen long ago"])
+@pytest.mark.parametrize(
+    ("operation", "move"),
+    [(one, move) for one in ("get_item", "update_item") for move in MOVES if one != "get_item" or move not in LATE],
+)
+def test_a_living_worker_is_never_overruled(  # two fixtures, and what happens when
+    world: World, cloud: Cloud, monkeypatch: pytest.MonkeyPatch, operation: str, move: str, job: dict[str, Any]
 ) -> None:
-    """The job moves between the read of it and the write."""
-    batch_id = batch(world, {"a": LOST, "b": {}})
-    update = type(cloud.client).update_item
+    """The job moves after the batch was read: before the job itself is read again, or before it is written."""
+    batch_id = batch(world, {"a": job, "b": {}})
+    perform = getattr(type(cloud.client), operation)
 
     def late(client: Any, **arguments: Any) -> Any:  # noqa: ANN401  # DynamoDB's
         if arguments["Key"]["sk"]["S"] == "JOB#a":
-            world.put_job(batch_id, "a", **moved)
-        return update(client, **arguments)
+            world.put_job(batch_id, "a", **MOVES[move])
+        return perform(client, **arguments)
 
-    monkeypatch.setattr(type(cloud.client), "update_item", late)
+    monkeypatch.setattr(type(cloud.client), operation, late)
     assert 0 == cloud.asked(batch_id).lost
-    assert moved["status"] == cloud.item(batch_id, "JOB#a")["status"]["S"]
+    assert MOVES[move]["status"] == cloud.item(batch_id, "JOB#a").get("status", {}).get("S")
+
+
+def test_a_lost_job_whose_worker_was_seen_before_is_failed(world: World, cloud: Cloud) -> None:
+    batch_id = batch(world, {"a": LOST | {"seen_at": at(-95), "started_at": at(-100)}, "b": {}})
+    assert 1 == cloud.asked(batch_id).lost
+
+
+def test_every_read_of_the_supervisor_is_consistent(
+    world: World, cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it decides must not rest on what a job was before its last change."""
+    batch_id = batch(world, {"a": LOST, "b": {}})
+    read: list[tuple[str, Any]] = []
+    for operation in ("get_item", "query"):
+        perform = getattr(type(cloud.client), operation)
+
+        def noted(client: Any, perform: Any = perform, **arguments: Any) -> Any:  # noqa: ANN401  # DynamoDB's
+            read.append((perform.__name__, arguments.get("ConsistentRead")))
+            return perform(client, **arguments)
+
+        monkeypatch.setattr(type(cloud.client), operation, noted)
+    assert 1 == cloud.asked(batch_id).lost
+    assert {("get_item", True), ("query", True)} == set(read)
 
 
 def test_times_of_other_writers_are_compared_as_they_are_stored(world: World, cloud: Cloud) -> None:
@@ -320,8 +375,10 @@ def test_a_change_during_a_check_is_not_missed(world: World, cloud: Cloud, monke
         return judged(jobs, page)
 
     monkeypatch.setattr(_LostJobs, "judged", late)
-    cloud.run(5)
+    # The first check comes after two seconds. It asks for the next one as usual, and for one at once.
+    cloud.run(2)
     assert ["Batch Finished"] == [kind for kind, _ in cloud.bus.told]
+    assert "3" == cloud.item(batch_id)["check_number"]["N"]
 
 
 def test_a_retry_during_the_end_keeps_the_chain(world: World, cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
