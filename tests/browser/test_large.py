@@ -164,12 +164,16 @@ def test_a_list_that_takes_long_is_not_started_again(tab: Page, api: FakeApi, cl
 
     tab.route(re.compile(r"limit=100\b"), hold)
     sign_in(tab, api.page())
+    expect(tab.locator("#none")).to_have_text("Loading jobs…")
     for number in range(1, 4):
         clock.seconds_to_poll(number)
         api.jobs = jobs(150 + 50 * number, clock.now)
         clock.advance(1)
     clock.seconds_to_poll(4)
-    assert 1 == len(held)
+    polls = 4
+    assert polls + 1 == clock.requests()
+    while not held:
+        tab.wait_for_timeout(50)
     held[0].continue_()
     expect(tab.locator("#rows tr")).to_have_count(100)
 
