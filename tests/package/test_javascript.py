@@ -20,19 +20,25 @@ FUNCTION, USE = javascript_example()
 # No request reaches its time limit because the machine is busy: only one that gets no answer does.
 DRIVER = """
 const [url, silent, abortAfter, retryFor] = process.argv.slice(2);
-const { setTimeout: timeout, Date: { now: clock } } = globalThis;
+const { setTimeout: timeout, performance: { now: clock }, AbortSignal: { timeout: limit } } = globalThis;
 const pauses = [];
 let [requests, now] = [0, 0];
-// Node.js itself sets timers and reads the clock, too.
-const calledBy = (name) => new Error().stack.includes(name);
+// Node.js itself sets timers and reads the clock for requests, too.
+const pausing = () => {
+  const { stack } = new Error();
+  return stack.includes("waitForBatch") && !stack.includes(" poll ");
+};
 globalThis.setTimeout = (call, milliseconds, ...more) => {
-  if (!calledBy("within")) return timeout(call, milliseconds, ...more);
-  if (milliseconds === 20_000) return timeout(call, JSON.parse(silent).includes(requests++) ? 50 : 60_000, ...more);
+  if (!pausing()) return timeout(call, milliseconds, ...more);
   pauses.push(milliseconds / 1000);
   now += milliseconds;
   return timeout(call, milliseconds / 100, ...more);
 };
-Date.now = () => (calledBy("waitForBatch") ? now : clock());
+performance.now = () => (pausing() ? now : clock.call(performance));
+AbortSignal.timeout = (milliseconds) => {
+  if (milliseconds !== 20_000) throw new Error(`not the time of a request: ${milliseconds}`);
+  return limit.call(AbortSignal, JSON.parse(silent).includes(requests++) ? 50 : 60_000);
+};
 process.on("warning", (warning) => { throw warning; });
 const states = [];
 const stop = new AbortController();
@@ -102,7 +108,7 @@ def test_the_example_prints_what_is_shown(local_api: LocalApi) -> None:
 
 
 def test_it_is_short() -> None:
-    assert 48 >= len(FUNCTION.splitlines())
+    assert 40 >= len(FUNCTION.splitlines())
 
 
 def test_it_asks_with_the_tag_at_the_pace_of_the_api() -> None:
@@ -133,6 +139,12 @@ DAMAGED = [
 ]
 
 
+@pytest.mark.parametrize(("asked", "pause"), [("-7", 5), ("0.001", 5), ("soon", 5), ("9" * 400, 60)])
+def test_an_odd_retry_after_keeps_the_pace_within_bounds(asked: str, pause: int) -> None:
+    outcome, _ = waited(state(1, retry_after=asked), state(4))
+    assert [pause] == outcome["pauses"]
+
+
 def test_every_damage_is_survived() -> None:
     """Nothing is reported twice, and no failure makes a listener or a timer stay."""
     outcome, asked = waited(state(1, 'W/"1"'), *DAMAGED, state(4), retry_for="3600")
@@ -158,6 +170,7 @@ def test_pauses_grow_and_differ_and_keep_to_retry_after() -> None:
         (Reply(403, b"<html>"), "Error: 403, and not by the API"),
         (Reply(302, headers={"Location": "http://127.0.0.1:1/"}), "Error: 302, and not by the API"),
         (Reply(304), "Error: 304, and not by the API"),
+        (Reply(204), "Error: 204, and not by the API"),
     ],
 )
 def test_what_another_try_does_not_help_is_thrown_at_once(reply: Reply, said: str) -> None:
