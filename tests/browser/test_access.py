@@ -178,13 +178,13 @@ def test_forced_colors_show_which_filter_is_chosen(tab: Page, api: FakeApi) -> N
 
 
 def test_on_paper(tab: Page, api: FakeApi) -> None:
-    """Light, whatever the screen is; without what one clicks; and the bar is printed, which is a background."""
+    """Light, whatever the screen is; the reasons, but no controls; and the bar, although it is a background."""
     sign_in(tab, api.page())
     expect(tab.locator("#view")).to_be_visible()
     ink = tab.evaluate("getComputedStyle(document.body).color")
     tab.emulate_media(media="print", color_scheme="dark")
     assert ink == tab.evaluate("getComputedStyle(document.body).color")
-    assert [] == [one for one in tab.locator("button, input").all() if one.is_visible()]
+    assert ["no code"] == [one.text_content() for one in tab.locator("button, input").all() if one.is_visible()]
     expect(tab.locator("#bar .c")).to_have_css("print-color-adjust", "exact")
 
 

@@ -3,4 +3,4 @@
 from typing import Final
 
 SCRIPT: Final = "'sha256-sUsMmPIXis8FsL8dPmontFaAifkRARvl3A8fs+v7NLo='"
-STYLE: Final = "'sha256-c6oe5Xa9S2Ax3WLoGOE5JN4aNt+blM1ywDqqR4QEF8E='"
+STYLE: Final = "'sha256-5cnVo98rSgeGHocshY773GzmM5WXrt5AZNIDfQvtNwI='"
