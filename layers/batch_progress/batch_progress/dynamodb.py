@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from enum import StrEnum
 from functools import partial
+from http.client import HTTPException, HTTPResponse
 from math import inf
 from ssl import SSLContext, SSLWantReadError, create_default_context
 from threading import Lock
@@ -28,7 +29,6 @@ from isal.isal_zlib import crc32
 
 from batch_progress import decode, endpoint
 from batch_progress.errors import ConfigurationError, ServiceUnavailable
-from batch_progress.http1 import IncompleteRead, NotHttp, Response
 from batch_progress.sigv4 import authorization
 
 # Timeouts of one attempt. The deadline limits all attempts together.
@@ -125,7 +125,7 @@ def _retryable(failure: RequestFailed) -> bool:
     return failure.reason in _RETRYABLE or failure.status in _TRANSIENT_STATUSES or failure.code in _TRANSIENT
 
 
-def _failure(response: Response, body: bytes) -> RequestFailed:
+def _failure(response: HTTPResponse, body: bytes) -> RequestFailed:
     """Return the failure that an error response reports."""
     try:
         error = _object.decode(body)
@@ -267,28 +267,31 @@ class _Connection:
         head = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
         self._socket.settimeout(_at_most(READ_TIMEOUT_SECONDS, self._until))
         self._socket.sendall(f"CONNECT {host}:{to.port} HTTP/1.1\r\n{head}\r\n".encode())
-        response = Response(self._reader())
+        response = HTTPResponse(self, method="CONNECT")  # type: ignore[arg-type]  # it only calls makefile
+        response.begin()
+        response.close()
         if response.status not in _OK:
             raise ConnectionError(f"the proxy refuses a tunnel: {response.status} {response.reason}")
 
-    def ask(self, request: bytes, until: float) -> tuple[Response, bytes]:
+    def ask(self, request: bytes, until: float) -> tuple[HTTPResponse, bytes]:
         """Send a request and return the response with its body.
 
         Raises:
             OSError: The connection broke, or the response took too long.
-            NotHttp: The response is not HTTP.
-            IncompleteRead: The connection was closed within the response.
+            HTTPException: The response is not HTTP.
         """
         self._until = until
         self._socket.settimeout(_at_most(READ_TIMEOUT_SECONDS, until))
         self._socket.sendall(request)
-        response = Response(self._reader())
+        response = HTTPResponse(self, method="POST")  # type: ignore[arg-type]  # it only calls makefile
+        response.begin()
         self.kept = False
         body = response.read()
-        self.kept = response.keeps_open
+        self.kept = not response.will_close and response.status >= _OK.start
         return response, body
 
-    def _reader(self) -> io.BufferedReader:
+    def makefile(self, _mode: str) -> io.BufferedReader:
+        """Return the file that `HTTPResponse` reads from."""
         return io.BufferedReader(_BoundedReader(self._socket, self._until))
 
     def is_open(self) -> bool:
@@ -460,7 +463,7 @@ class Client:
         except OSError as error:
             failure = RequestFailed(Reason.UNREACHABLE, type(error).__name__, message=str(error))
             failure.stale = connection is not None and connection.kept
-        except (NotHttp, IncompleteRead, ValueError, OverflowError, MemoryError) as error:
+        except (HTTPException, ValueError, OverflowError, MemoryError) as error:
             # The last three come from lengths that cannot be true.
             failure = RequestFailed(Reason.DAMAGED, type(error).__name__, message=str(error))
         else:
@@ -524,7 +527,7 @@ def _tls_context(ca_bundle: str | None) -> SSLContext:
         raise ConfigurationError(f"The certificate authorities in {ca_bundle!r} cannot be read: {error}") from error
 
 
-def _is_intact(response: Response, body: bytes) -> bool:
+def _is_intact(response: HTTPResponse, body: bytes) -> bool:
     """Whether a body matches its checksum.
 
     Some engines send no checksum. The body must then be UTF-8, because msgspec does not check strings that it skips.
