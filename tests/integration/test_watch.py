@@ -85,7 +85,8 @@ def finished(api: LocalApi, failures: int = 0) -> Batch:
 def _batch(api: LocalApi, jobs: int) -> Batch:
     recorder, batch_id = BatchRecorder("JobsTable", dynamodb(api)), unique("batch")
     urls = [f"https://example.com/{number}" for number in range(jobs)]
-    return Batch(recorder, batch_id, recorder.create(batch_id, "demo", urls, parallel_jobs=2, timeout_per_url=20))
+    # Commands take a while to start on a busy machine, and the batch must not stall meanwhile.
+    return Batch(recorder, batch_id, recorder.create(batch_id, "demo", urls, parallel_jobs=2, timeout_per_url=60))
 
 
 class Outcome(NamedTuple):
