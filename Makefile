@@ -1,6 +1,6 @@
 # `make help` lists the targets; each one installs what it needs.
 .DEFAULT_GOAL := help
-.PHONY: help linux setup setup-sam setup-runtime setup-supply setup-browser setup-page setup-clients run test coverage check check-template build invoke deploy test-package test-engines test-engines-alone test-engines-integration test-sam-local test-browser test-clients page pictures terminal-picture bench bench-forecast bench-largest bench-ending bench-watchers faults fuzz histories interleavings load sbom audit mutation performance cost openapi lock format format-page clean
+.PHONY: help linux setup setup-sam setup-runtime setup-supply setup-browser setup-page setup-clients run test coverage check check-template check-types check-files build invoke deploy test-package test-engines test-engines-alone test-engines-integration test-sam-local test-browser test-clients page pictures terminal-picture bench bench-forecast bench-largest bench-ending bench-watchers faults fuzz histories interleavings load sbom audit mutation performance cost openapi lock format format-page clean
 SHELL := /bin/sh
 
 PYTHON3 ?= python3
@@ -46,10 +46,15 @@ coverage: setup ## line and branch coverage of functions/ and layers/ by `make t
 	@$(BIN)/coverage combine -q
 	$(BIN)/coverage report
 
-check: setup check-template setup-supply setup-page ## format, lint, types, imports, template, OpenAPI document, page, bill of materials, licences
+# Its parts can run at the same time: `make -j2 check`.
+check: check-template check-types check-files ## format, lint, types, imports, template, OpenAPI document, page, bill of materials, licences
+
+check-types: setup
+	$(BIN)/mypy
+
+check-files: setup setup-supply setup-page
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/batch-progress openapi --check docs/openapi.json
 	$(BIOME) ci --error-on-warnings page biome.jsonc
