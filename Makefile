@@ -138,7 +138,7 @@ setup-browser: linux
 		|| { echo "browser: no /usr/bin/chromium; install it (as root: apt-get install chromium)" >&2; exit 1; }
 
 test-browser: linux setup setup-browser ## test the page in Chromium
-	$(BIN)/pytest tests/browser -n 0
+	$(BIN)/pytest tests/browser
 
 # The generators from the package index, TypeScript from npm, and this machine's JDK.
 TSC := .npm/typescript/node_modules/.bin/tsc

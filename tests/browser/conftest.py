@@ -10,7 +10,9 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, expect
 from tests.browser.chromium import chromium
 from tests.browser.fake_api import TOKEN, FakeApi, job, serving
 
-expect.set_options(timeout=30_000)
+# Milliseconds after which a test stops waiting. Even a busy machine needs far less.
+PATIENCE = 120_000
+expect.set_options(timeout=PATIENCE)
 # Chromium logs this for a failed request. The tests ignore it, because the page handles the failure.
 EXPECTED = "Failed to load resource"
 # Counts the page's requests and keeps the delays of its timeouts. The page sets timeouts only for polls.
@@ -33,6 +35,7 @@ def browser() -> Iterator[Browser]:
 def tab(browser: Browser) -> Iterator[Page]:
     """An empty tab. A script error, or anything that the policy blocks, fails the test."""
     with browser.new_context(viewport={"width": 1100, "height": 900}) as context:
+        context.set_default_timeout(PATIENCE)
         page = context.new_page()
         wrong: list[str] = []
 
