@@ -212,7 +212,7 @@ sbom: setup-supply ## write the layer's bill of materials, build/sbom.json, and 
 audit: setup-supply ## look up known vulnerabilities of the layer's packages
 	@$(SUPPLY)/python scripts/audit.py
 
-mutation: setup ## mutation-test the tests (MODULE=forecast; AGAIN=1 for survivors only; an hour for all)
+mutation: setup ## mutation-test the tests (MODULE=forecast; AGAIN=1 for survivors only; well over an hour for all)
 	@nice -n 15 $(BIN)/python scripts/mutation.py $(if $(AGAIN),--again) $(MODULE)
 
 lock: setup ## update all dependencies in the hash-pinned lock files

@@ -60,6 +60,11 @@ TESTS: Final = {
     ],
     "jwt": ["tests/integration/test_session_tokens.py"],
     "jwks": ["tests/unit/test_jwks.py", "tests/integration/test_session_tokens.py"],
+    "client.protocol": ["tests/unit/test_client.py"],
+    "client.connection": ["tests/unit/test_client.py", "tests/integration/test_client.py"],
+    "client.arguments": ["tests/unit/test_client.py"],
+    "client.errors": ["tests/unit/test_client.py"],
+    "client.results": ["tests/unit/test_client.py"],
 }
 # Functions that a fixture calls once for many tests. mutmut would attribute them only to the first of these tests.
 ONCE: Final = {"dynamodb": "x_client"}
@@ -117,7 +122,8 @@ def stage(module: str) -> Path:
     place = MUTANTS / module
     shutil.rmtree(place, ignore_errors=True)
     shutil.copytree(LAYER, place / "src" / PACKAGE, ignore=shutil.ignore_patterns("__pycache__"))
-    file = place / "src" / PACKAGE / f"{module}.py"
+    source = f"src/{PACKAGE}/{module.replace('.', '/')}.py"
+    file = place / source
     file.write_text(cst.parse_module(file.read_text(encoding="utf-8")).visit(_Undecorated()).code, encoding="utf-8")
     for name in (
         "batch_progress_cli",
@@ -131,7 +137,7 @@ def stage(module: str) -> Path:
     ):
         (place / name).symlink_to(ROOT / name)
     settings = _SETTINGS.format(
-        files=json.dumps([f"src/{PACKAGE}/{module}.py"]),
+        files=json.dumps([source]),
         arguments=json.dumps(_PYTEST),
         tests=json.dumps(TESTS[module]),
     )

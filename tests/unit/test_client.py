@@ -151,7 +151,7 @@ def data(completed: int, failed: int = 0, total: int = 4, basis: str = "observed
         "jobs": [],
         "estimate": {"basis": basis, **times, "confidence": 0.8},
         "summary": {
-            "statuses": {"pending": pending, "processing": 0, "completed": completed, "failed": failed, "cancelled": 0},
+            "statuses": {"pending": 0, "processing": pending, "completed": completed, "failed": failed, "cancelled": 0},
             "failures": [{"error_code": None, "jobs": failed}] if failed else [],
             "as_of": "2026-11-24T10:00:00Z",
         },
@@ -197,7 +197,7 @@ def test_get_returns_the_state_typed(kind: Kind) -> None:
         progress.summary.as_of,
         [(reason.error_code, reason.jobs) for reason in progress.reasons],
     )
-    assert (2, False, False, 0) == (progress.ended, progress.finished, progress.stalled, progress.processing)
+    assert (2, False, False, 2) == (progress.ended, progress.finished, progress.stalled, progress.processing)
     (request,) = series.asked
     assert "/prod/api/v1/scrape/batch/batch_a/progress" == request.url.path
     assert {"limit": "0", "include": "summary,estimate"} == dict(request.url.params)
@@ -948,6 +948,8 @@ def test_the_tree_at_the_top_of_the_module_is_the_tree() -> None:
     assert {name for _, name in drawn} <= set(client.__all__)
     for name in {name for _, name in drawn}:
         made = getattr(client, name)("No.")
+        assert ("", None, {}, "", None) == (made.code, made.status, made.details, made.trace_id, made.retry_after)
+        assert (None, 0.0) == (getattr(made, "progress", None), getattr(made, "seconds", 0.0))
         made.code = "A"
         again = pickle.loads(pickle.dumps(made))  # noqa: S301  # our own
         assert (type(made), str(made), vars(made)) == (type(again), str(again), vars(again))
