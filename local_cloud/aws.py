@@ -47,7 +47,7 @@ class Services:
         """
         try:
             arguments = _object.decode(body)
-            return 200, msgspec.json.encode(self._operation(target)(arguments))
+            return 200, self._operation(target)(arguments)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             return _error(400, "SerializationException", str(error))
         except Refused as refused:
@@ -56,28 +56,28 @@ class Services:
             logger.exception("%s failed", target[:100])
             return _error(500, "InternalServerError", "The local server failed. Its log has the reason.")
 
-    def _operation(self, target: str) -> Callable[[Arguments], Arguments]:
+    def _operation(self, target: str) -> Callable[[Arguments], bytes]:
         match target.partition("."):
             case ("DynamoDB_20120810", _, name):
-                return lambda arguments: self.tables.call(name, arguments)
+                return lambda arguments: self.tables.respond(name, arguments)
             case ("AmazonSQS", _, "SendMessage"):
                 return self._send_message
             case ("AWSEvents", _, "PutEvents"):
                 return self._put_events
         raise Refused("UnknownOperationException", "The local server has DynamoDB, SQS's SendMessage and PutEvents")
 
-    def _send_message(self, arguments: Arguments) -> Arguments:
+    def _send_message(self, arguments: Arguments) -> bytes:
         if not str(arguments.get("QueueUrl", "")).endswith(f"/{CHECKS}"):
             raise Refused("QueueDoesNotExist", f"The local server has one queue: {CHECKS}")
         body = str(arguments["MessageBody"])
         message_id = self.checks.send(body, arguments.get("DelaySeconds", 0))
         # boto compares the digest.
         digest = hashlib.md5(body.encode(), usedforsecurity=False).hexdigest()
-        return {"MessageId": message_id, "MD5OfMessageBody": digest}
+        return msgspec.json.encode({"MessageId": message_id, "MD5OfMessageBody": digest})
 
-    def _put_events(self, arguments: Arguments) -> Arguments:
+    def _put_events(self, arguments: Arguments) -> bytes:
         ids = [self.bus.put(entry, _object.decode(entry["Detail"])) for entry in arguments["Entries"]]
-        return {"FailedEntryCount": 0, "Entries": [{"EventId": event_id} for event_id in ids]}
+        return msgspec.json.encode({"FailedEntryCount": 0, "Entries": [{"EventId": event_id} for event_id in ids]})
 
 
 def _error(status: int, code: str, message: str, **details: Any) -> tuple[int, bytes]:  # noqa: ANN401  # DynamoDB's JSON

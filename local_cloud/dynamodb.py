@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from math import ceil
 from typing import Any, Final
 
+import msgspec
+
 from local_cloud import expressions
 from local_cloud.expressions import Invalid, Value
 
@@ -47,6 +49,8 @@ _WRITE: Final = {
     "ReturnConsumedCapacity",
     "ReturnItemCollectionMetrics",
 }
+_encoder: Final = msgspec.json.Encoder()
+_object: Final = msgspec.json.Decoder(dict[str, Any])
 
 
 class Refused(Exception):
@@ -67,10 +71,25 @@ class Refused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _Stored:
-    """An item, which is never changed, and the bytes that DynamoDB charges for it."""
+    """An item, which is never changed.
+
+    Attributes:
+        item: Its attributes.
+        size: The bytes that DynamoDB charges for it.
+        encoded: The attributes of each projection that has been read, as JSON.
+    """
 
     item: Item
     size: int
+    encoded: dict[tuple[str, ...], msgspec.Raw] = field(default_factory=dict)
+
+    def projected(self, wanted: tuple[str, ...]) -> msgspec.Raw:
+        """Return the wanted attributes as JSON. Most items of a large batch have not changed since the last read."""
+        found = self.encoded.get(wanted)
+        if found is None:
+            found = msgspec.Raw(_encoder.encode(expressions.projected(wanted, self.item)))
+            self.encoded[wanted] = found
+        return found
 
 
 @dataclass(slots=True)
@@ -188,6 +207,10 @@ class DynamoDB:
         Raises:
             Refused: DynamoDB would refuse the request, or the operation is not implemented.
         """
+        return _object.decode(self.respond(operation, arguments))
+
+    def respond(self, operation: str, arguments: Arguments) -> bytes:
+        """Perform an operation and return DynamoDB's response as JSON; raises as `call` does."""
         if operation not in self._operations:
             known = ", ".join(sorted(self._operations))
             raise Refused("UnknownOperationException", f"The local server has no {operation}. It has: {known}")
@@ -197,9 +220,10 @@ class DynamoDB:
             raise Refused("ValidationException", f"The local server does not support {names} in {operation}")
         try:
             with self._lock:
-                return perform(arguments)
+                response = perform(arguments)
         except Invalid as error:
             raise Refused("ValidationException", str(error)) from error
+        return _encoder.encode(response)
 
     def take_changes(self, table: str) -> list[Response]:
         """Return the records of a table's stream since the last call."""
@@ -288,7 +312,7 @@ class DynamoDB:
         if condition:
             expressions.check(condition)
         counts_only = arguments.get("Select", "") == "COUNT"
-        items: list[Item] = []
+        items: list[msgspec.Raw] = []
         count = scanned = size = 0
         response: Response = {}
         last: Key | None = None
@@ -302,7 +326,7 @@ class DynamoDB:
                 continue
             count += 1
             if not counts_only:
-                items.append(expressions.projected(wanted, found.item))
+                items.append(found.projected(wanted))
         else:
             # A page that is full has a last key, whether or not anything follows.
             last = last if scanned == limit else None

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import httpx
 import pytest
 from typer.testing import CliRunner, Result
 
@@ -85,6 +86,52 @@ def test_ctrl_c_leaves_the_batch_as_it_is(local_api: LocalApi) -> None:
         process.send_signal(signal.SIGINT)
         assert 130 == process.wait(timeout=CEILING)
         assert "" == process.stderr.read()
+
+
+def polled(url: str) -> dict[str, Any]:
+    body: dict[str, Any] = httpx.get(url, headers={"X-API-Key": "demo-token"}, timeout=CEILING).json()
+    return body
+
+
+def test_ctrl_c_ends_the_creation_of_a_large_batch(local_api: LocalApi) -> None:
+    """The batch keeps the jobs that were created, and the server answers others."""
+    batch_id, port = unique("batch"), local_api.address.rpartition(":")[2]
+    with subprocess.Popen(  # noqa: S603  # the project's own command
+        [COMMAND, "simulate", batch_id, "--jobs", "20000", "--local", port],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout
+        assert process.stderr
+        assert process.stdout.readline().startswith(f"{batch_id} of demo: 20000 jobs")
+        url = f"{local_api.address}/api/v1/scrape/batch/{batch_id}/progress?limit=1"
+        deadline = time.monotonic() + CEILING
+        while not polled(url).get("data", {}).get("jobs"):
+            assert time.monotonic() < deadline
+        process.send_signal(signal.SIGINT)
+        assert (130, "", "") == (process.wait(timeout=CEILING), process.stdout.read(), process.stderr.read())
+    data = polled(url)["data"]
+    assert (20_000, 0) == (data["total_urls"], data["completed"] + data["failed"])
+
+
+def test_simulations_at_once_do_not_disturb_each_other(local_api: LocalApi) -> None:
+    batches, port = [unique("batch") for _ in range(2)], local_api.address.rpartition(":")[2]
+    processes = [
+        subprocess.Popen(  # noqa: S603  # the project's own command
+            [COMMAND, "simulate", batch_id, "--jobs", "300", "--workers", "150", "--local", port, *QUICK],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for batch_id in batches
+    ]
+    for process, batch_id in zip(processes, batches, strict=True):
+        said, errors = process.communicate(timeout=CEILING)
+        url = f"{local_api.address}/api/v1/scrape/batch/{batch_id}/progress"
+        data = polled(url)["data"]
+        assert (0, "", 300, 0) == (process.returncode, errors, data["total_urls"], data["pending"])
+        assert f"\n{data['completed']} completed, {data['failed']} failed, " in said
 
 
 def test_killed_workers_leave_their_jobs_to_the_supervisor(world: World) -> None:
