@@ -1,5 +1,6 @@
 """Checks of batches: every batch ends, and says so."""
 
+import json
 import time
 from datetime import UTC, datetime
 from typing import Any
@@ -99,7 +100,7 @@ def test_a_batch_without_any_time_is_announced_once(world: World, cloud: Cloud) 
 
 
 def test_a_cancelled_batch_finishes_without_jobs(world: World, cloud: Cloud) -> None:
-    """Its declared URLs count as ended."""
+    """Its declared URLs count as ended. `at` is the later of the cancellation and the end of the last job."""
     batch_id = batch(world, {"a": DONE}, total_urls=5)
     cloud.changed(batch_id)
     cloud.run(5)
@@ -109,7 +110,8 @@ def test_a_cancelled_batch_finishes_without_jobs(world: World, cloud: Cloud) -> 
     assert cloud.changed(batch_id)
     cloud.run(5)
     ((kind, _),) = cloud.bus.told
-    assert ("Batch Finished", 4) == (kind, cloud.bus.events[0].detail["failed"])
+    detail = cloud.bus.events[0].detail
+    assert ("Batch Finished", 4, at(1)[:19] + "Z") == (kind, detail["failed"], detail["at"])
 
 
 # Stalled batches
@@ -152,6 +154,16 @@ def test_a_stall_is_announced_within_a_minute_or_so(world: World, cloud: Cloud) 
     assert 1 == len(cloud.bus.events)
 
 
+def test_a_check_at_the_moment_before_a_stall_asks_for_the_next_one_at_once(world: World, cloud: Cloud) -> None:
+    """Later by a quarter of an hour, the stall would be announced that late."""
+    batch_id = batch(world, {"a": DONE, "b": {}}, lost_after=None)
+    cloud.clock.now += 10  # the last job ended 30 s ago, and may take 30 s
+    cloud.asked(batch_id)
+    assert [] == cloud.bus.events
+    cloud.run(70)
+    assert ["Batch Stalled"] == [kind for kind, _ in cloud.bus.told]
+
+
 def test_a_batch_that_moves_does_not_stall(world: World, cloud: Cloud) -> None:
     """A job starts every 20 s, and a check comes in between: none of them tells a stall."""
     batch_id = batch(world, {f"{n:03}": {} for n in range(50)}, created_at=at(0))
@@ -163,6 +175,19 @@ def test_a_batch_that_moves_does_not_stall(world: World, cloud: Cloud) -> None:
         cloud.changed(batch_id)
         cloud.run(20)
     assert ["Batch Finished"] == [kind for kind, _ in cloud.bus.told]
+
+
+# Kept counts
+
+
+def test_a_kept_count_says_what_eventually_consistent_reads_cost(world: World, cloud: Cloud) -> None:
+    """A consistent read costs twice as much."""
+    batch_id = batch(world, {"a": RUNNING, "b": {}})
+    dropped = cloud.supervisor.check(Check(batch_id, -1))
+    counted = cloud.asked(batch_id)
+    assert (Outcome.DROPPED, Outcome.COUNTED) == (dropped.outcome, counted.outcome)
+    kept = json.loads(cloud.item(batch_id)["counted"]["S"])
+    assert (counted.stats.read_units - dropped.stats.read_units) / 2 == kept["units"]
 
 
 # Lost jobs

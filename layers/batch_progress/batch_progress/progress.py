@@ -268,7 +268,7 @@ def estimate(batch: Batch, counts: Counts, observed: Observed, now: float) -> Es
         now: Epoch seconds.
     """
     if counts.finished:
-        ended = _latest((observed.last_finished, batch.cancelled_at)) or batch.created_at
+        ended = ended_at(batch, observed)
         at = _second(floor(now if ended is None else _epoch(ended)))
         return Estimate(Basis.FINISHED, at, at, at)
     ages = [0.0 if started is None else now - _epoch(started) for started in observed.started]
@@ -289,6 +289,11 @@ def estimate(batch: Batch, counts: Counts, observed: Observed, now: float) -> Es
         basis = Basis.OBSERVED if counts.completed + counts.failed else Basis.DECLARED
     completion, earliest, latest = (_second(ceil(now + seconds)) for seconds in left)
     return Estimate(basis, completion, earliest, latest)
+
+
+def ended_at(batch: Batch, observed: Observed) -> datetime | None:
+    """Return when a finished batch ended; `None` if no time is recorded."""
+    return _latest((observed.last_finished, batch.cancelled_at)) or batch.created_at
 
 
 def stalls_at(batch: Batch, observed: Observed) -> float | None:

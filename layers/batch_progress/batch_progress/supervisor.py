@@ -22,7 +22,7 @@ from batch_progress.errors import BatchNotFound
 from batch_progress.kept import KeptCount, KeptCounts
 from batch_progress.messages import Bus, Queue
 from batch_progress.model import Batch, Job, Page
-from batch_progress.progress import Progress, Tally, estimate, stalls_at
+from batch_progress.progress import Progress, Tally, ended_at, estimate, stalls_at
 from batch_progress.store import BatchStore, ReadStats
 from batch_progress.supervision import (
     Announcement,
@@ -179,7 +179,7 @@ class Supervisor:
         self._counts.keep(check.batch_id, kept)
 
         moved = observed.last_moved or batch.created_at
-        ended = observed.last_finished or batch.cancelled_at or batch.created_at
+        ended = ended_at(batch, observed)
         told = announcement(progress, batch.revision, found.announced, ended=ended, moved=moved)
         if told is not None:
             self._announce(told, found, event(told, batch, progress, summary))
