@@ -65,11 +65,14 @@ def dynamodb_endpoint() -> Iterator[str]:
 
 
 @pytest.fixture(autouse=True)
-def _nothing_else_uses_the_engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+def _nothing_else_uses_the_engine(request: pytest.FixtureRequest) -> Iterator[None]:
     """Hide the engine from the tests that are not run again on a given one."""
     hidden = "dynamodb_endpoint" not in request.fixturenames
-    if hidden and request.config.stash.get(ENGINE, "") == os.environ.get(ENDPOINT):
-        monkeypatch.setenv(ENDPOINT, "http://127.0.0.1:9")
+    # Not the fixture `monkeypatch`: it would be undone after all other fixtures, not before them.
+    with pytest.MonkeyPatch.context() as environment:
+        if hidden and request.config.stash.get(ENGINE, "") == os.environ.get(ENDPOINT):
+            environment.setenv(ENDPOINT, "http://127.0.0.1:9")
+        yield
 
 
 @pytest.fixture(scope="session")
